@@ -1,0 +1,1 @@
+"""One per host: owns its machines and drives them."""

@@ -1,0 +1,1 @@
+"""Taps, addresses and nftables of one host."""

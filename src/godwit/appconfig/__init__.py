@@ -1,0 +1,1 @@
+"""The app's own configuration file: fly.toml, JSON or YAML."""

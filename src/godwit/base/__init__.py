@@ -1,0 +1,1 @@
+"""What every room stands on: ids, clock, errors, tasks, processes, settings, logging."""

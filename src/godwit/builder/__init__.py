@@ -1,0 +1,1 @@
+"""Source in, image out."""

@@ -1,0 +1,1 @@
+"""The NATS client: RPC between control and hosts, and the stream of facts."""

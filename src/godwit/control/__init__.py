@@ -1,0 +1,1 @@
+"""Decisions about organizations, apps, releases and placement. No HTTP, no SQL."""

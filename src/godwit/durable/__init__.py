@@ -1,0 +1,1 @@
+"""Operations that survive a crash: a journal and a runner. Knows nothing of machines."""

@@ -1,0 +1,1 @@
+"""One server: data directory, supervised components, doctor."""

@@ -1,0 +1,1 @@
+"""OCI images: pull, verify, flatten, convert to EROFS, and the local bases."""

@@ -1,0 +1,1 @@
+"""Fakes and helpers for tests; nothing in the package imports it."""

@@ -1,0 +1,125 @@
+"""What the host tells a machine's init, and what it hears back (control channel messages).
+
+The Rust twins are in `rust/crates/wire/src/{run_spec,messages}.rs`; golden examples in
+`contracts/golden/run_spec.json` and `contracts/golden/messages.json`.
+
+Host to guest, `type`:
+    run {spec}; stop {signal, timeout_ms}; signal {signal}; ping {id}; stats {id};
+    exec {stream, argv, env, user, working_directory, tty: {rows, cols} | null};
+    exec_signal {stream, signal}; resize {stream, rows, cols}
+Guest to host, `type`:
+    hello {v, init_version, kernel, boot_id}; started {pid, at_ms};
+    exited {exit_code, signal, oom_killed}; failed {stage, message};
+    exec_started {stream, pid}; exec_exited {stream, exit_code, signal};
+    exec_failed {stream, message}; pong {id}; stats {id, …}
+
+`stop`: signal to the main process's group, wait, SIGTERM for at most 1 s, then SIGKILL
+(spec/config-cli.md §6 no. 7). `exit_code` is 128 + signal when `signal` is not null.
+A run spec is sent once per boot, after hello. Signal names are `SIGINT` and the like.
+"""
+
+from pydantic import Field
+
+from godwit.wire.record import Record
+
+PROTOCOL_VERSION = 1
+
+
+class Root(Record):
+    """The root: a read-only image under a writable scratch disk, joined by overlayfs.
+
+    Devices are named by their virtio serial, never by `vdX`.
+    """
+
+    image: str = "root"
+    image_filesystem: str = "erofs"
+    scratch: str = "scratch"
+    scratch_filesystem: str = "ext4"
+
+
+class Mount(Record):
+    """A further disk and where it is mounted."""
+
+    device: str
+    path: str
+    filesystem: str = "ext4"
+
+
+class Address(Record):
+    """An address of the guest's interface; the guest is alone on it (/128, /32)."""
+
+    address: str
+    prefix: int
+
+
+class Network(Record):
+    """The guest's one interface, `eth0`, and its ways out."""
+
+    mtu: int = 1420
+    addresses: tuple[Address, ...] = ()
+    gateway_v4: str | None = None
+    gateway_v6: str | None = None
+
+
+class Resolver(Record):
+    """What /etc/resolv.conf says."""
+
+    nameservers: tuple[str, ...] = ("fdaa::3",)
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class HostsEntry(Record):
+    """One line of /etc/hosts."""
+
+    address: str
+    names: tuple[str, ...]
+
+
+class File(Record):
+    """A file put into the root before the process starts."""
+
+    path: str
+    content_base64: str
+    mode: int = 0o644
+
+
+class Process(Record):
+    """The machine's main process.
+
+    Attributes:
+        argv: Never empty; looked up in PATH of `env` when it has no slash.
+        env: Complete but for PATH, HOME and TERM, which init gives defaults (§5.1).
+        user: As in an image's config: empty, `name`, `uid`, `name:group`, `uid:gid`;
+            resolved in the root's /etc/passwd and /etc/group.
+        tty: Whether it runs on a pseudo-terminal.
+    """
+
+    argv: tuple[str, ...] = Field(min_length=1)
+    env: dict[str, str] = {}
+    working_directory: str = "/"
+    user: str = ""
+    tty: bool = False
+    open_files: int = 10_240
+
+
+class RunSpec(Record):
+    """All that init needs to turn a booted kernel into this machine.
+
+    Attributes:
+        clock_unix_ns: What the guest's clock is set to; `None` keeps the RTC's time.
+        entropy_base64: Bytes credited to the guest's random pool before anything runs.
+    """
+
+    v: int = 1
+    machine_id: str
+    hostname: str
+    clock_unix_ns: int | None = None
+    entropy_base64: str | None = None
+    root: Root = Root()
+    mounts: tuple[Mount, ...] = ()
+    network: Network = Network()
+    resolver: Resolver = Resolver()
+    hosts: tuple[HostsEntry, ...] = ()
+    files: tuple[File, ...] = ()
+    process: Process

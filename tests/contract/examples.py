@@ -1,0 +1,226 @@
+"""One full example of every record that Python and Rust both read.
+
+`python tests/contract/examples.py` writes them to contracts/golden; test_golden.py holds the
+files to these, and each Rust crate's tests hold its twins to the files.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from godwit.wire import channel, components, facts, guest, shim
+
+GOLDEN = Path(__file__).resolve().parents[2] / "contracts" / "golden"
+
+RUN_SPEC = guest.RunSpec(
+    machine_id="148ed193b95948",
+    hostname="148ed193b95948",
+    clock_unix_ns=1_790_000_000_000_000_000,
+    entropy_base64="AAECAwQFBgc=",
+    mounts=(guest.Mount(device="volume", path="/data"),),
+    network=guest.Network(
+        addresses=(
+            guest.Address(address="fdaa:0:1:a7b:1:0:5:2", prefix=128),
+            guest.Address(address="172.16.0.5", prefix=32),
+        ),
+        gateway_v4="172.16.0.1",
+        gateway_v6="fe80::1",
+    ),
+    resolver=guest.Resolver(searches=("internal",), options=("ndots:1",)),
+    hosts=(
+        guest.HostsEntry(address="127.0.0.1", names=("localhost",)),
+        guest.HostsEntry(
+            address="fdaa:0:1:a7b:1:0:5:2", names=("148ed193b95948", "fly-local-6pn")
+        ),
+    ),
+    files=(guest.File(path="/etc/motd", content_base64="aGVsbG8K", mode=0o600),),
+    process=guest.Process(
+        argv=("python3", "-u", "app.py"),
+        env={"FLY_APP_NAME": "hello", "GREETING": 'grüß\n"dich"'},
+        working_directory="/srv",
+        user="app:www-data",
+    ),
+)
+
+EXIT = shim.ExitRecord(
+    machine_id="148ed193b95948",
+    instance_id="01K8RS0000000000000000000A",
+    exited_at_ms=1_790_000_000_000,
+    cause="guest",
+    guest=shim.GuestExit(exit_code=137, signal=9, oom_killed=True),
+    vmm=shim.VmmExit(exit_code=0),
+)
+
+EXAMPLES: dict[str, BaseModel] = {
+    "run_spec": RUN_SPEC,
+    "shim_config": shim.ShimConfig(
+        machine_id="148ed193b95948",
+        instance_id="01K8RS0000000000000000000A",
+        org_id="org_01k8",
+        directory="/var/lib/godwit/store/machines/148ed193b95948",
+        socket="/run/godwit/m/148ed193b95948.sock",
+        channel_socket="/run/godwit/m/148ed193b95948.channel",
+        run_spec="/var/lib/godwit/store/machines/148ed193b95948/run.json",
+        vmm=shim.Vmm(
+            argv=("/usr/bin/qemu-system-x86_64", "-M", "microvm"),
+            uid=2_000_005,
+            gid=2_000_005,
+            cgroup_procs=("/sys/fs/cgroup/memory/godwit/cgroup.procs",),
+            inherit=(7,),
+        ),
+    ),
+    "shim_status": shim.Status(
+        machine_id="148ed193b95948",
+        instance_id="01K8RS0000000000000000000A",
+        shim_version="0.1.0",
+        shim_pid=99,
+        vmm_pid=100,
+        phase="exited",
+        hello=shim.Hello(v=1, init_version="0.1.0", kernel="6.1.0", boot_id="4f1c"),
+        process_pid=321,
+        started_at_ms=1_790_000_000_000,
+        dropped_log_bytes=5,
+        exit=EXIT,
+    ),
+    "shim_exit": EXIT,
+    "shim_log_line": shim.LogLine(t=1_790_000_000_000_000_001, s="stdout", m="listening"),
+    "fact_app": facts.AppFact(
+        epoch=1,
+        revision=7,
+        org_id="org_01k8",
+        network_id="net_01k8",
+        network_number=1,
+        app_id="app_01k8",
+        app="hello",
+        hostnames=("hello.godwit.localhost",),
+    ),
+    "fact_machine": facts.MachineFact(
+        owner="a1b2c3d4",
+        epoch=1,
+        revision=12,
+        org_id="org_01k8",
+        network_id="net_01k8",
+        network_number=1,
+        app_id="app_01k8",
+        app="hello",
+        machine_id="148ed193b95948",
+        instance_id="01K8RS0000000000000000000A",
+        name="quiet-tern-42",
+        host_id="a1b2c3d4",
+        region="lcl",
+        state="started",
+        private_ip="fdaa:0:1:a7b:1:0:5:2",
+        local_ipv4="172.16.0.5",
+        metadata={"fly_process_group": "app"},
+        services=(
+            facts.Service(
+                internal_port=8080,
+                ports=(
+                    facts.ServicePort(
+                        start_port=80, end_port=80, handlers=("http",), force_https=False
+                    ),
+                ),
+                concurrency="requests",
+                hard_limit=25,
+            ),
+        ),
+    ),
+    "fact_host": facts.HostFact(
+        owner="a1b2c3d4", epoch=1, revision=1, host_id="a1b2c3d4", region="lcl", zone="00a1"
+    ),
+    "edge_config": components.EdgeConfig(
+        host_id="a1b2c3d4",
+        region="lcl",
+        apps_domain="godwit.localhost",
+        listeners=(components.Listener(address="0.0.0.0:8080", port=80),),
+        status_address="127.0.0.1:8090",
+        agent_socket="/run/godwit/catalog.sock",
+        bus=components.BusClient(
+            servers=("nats://127.0.0.1:4222",), seed_file="/var/lib/godwit/keys/edge.seed"
+        ),
+        view_file="/var/lib/godwit/edge/view.json",
+    ),
+    "dns_config": components.DnsConfig(
+        host_id="a1b2c3d4",
+        region="lcl",
+        addresses=("[fdaa::3]:53",),
+        upstreams=("192.0.2.53:53",),
+        agent_socket="/run/godwit/catalog.sock",
+        bus=components.BusClient(
+            servers=("nats://127.0.0.1:4222",), seed_file="/var/lib/godwit/keys/dns.seed"
+        ),
+        view_file="/var/lib/godwit/dns/view.json",
+    ),
+}
+
+LOCAL_FRAMES = (
+    facts.LocalFrame(type="fact", fact=EXAMPLES["fact_machine"]),  # type: ignore[arg-type]
+    facts.LocalFrame(type="synced"),
+    facts.LocalFrame(type="woken", id=3),
+    facts.LocalFrame(type="error", id=4, message="no room"),
+)
+
+MESSAGES: tuple[dict[str, object], ...] = (
+    {"type": "run", "spec": RUN_SPEC.model_dump(mode="json")},
+    {"type": "stop", "signal": "SIGINT", "timeout_ms": 5000},
+    {"type": "signal", "signal": "SIGHUP"},
+    {"type": "ping", "id": 1},
+    {"type": "stats", "id": 2},
+    {
+        "type": "exec",
+        "stream": 5,
+        "argv": ["sh", "-c", "id"],
+        "env": {"A": "b"},
+        "user": "",
+        "working_directory": "/",
+        "tty": {"rows": 40, "cols": 80},
+    },
+    {"type": "exec_signal", "stream": 5, "signal": "SIGTERM"},
+    {"type": "resize", "stream": 5, "rows": 50, "cols": 132},
+    {"type": "hello", "v": 1, "init_version": "0.1.0", "kernel": "6.1.0", "boot_id": "4f1c"},
+    {"type": "started", "pid": 321, "at_ms": 1790000000000},
+    {"type": "exited", "exit_code": 0, "signal": None, "oom_killed": False},
+    {"type": "failed", "stage": "spawn", "message": "no such program: foo"},
+    {"type": "exec_started", "stream": 5, "pid": 400},
+    {"type": "exec_exited", "stream": 5, "exit_code": 137, "signal": 9},
+    {"type": "exec_failed", "stream": 5, "message": "no such program: foo"},
+    {"type": "pong", "id": 1},
+)
+
+FRAMES = (
+    channel.Frame(channel.Kind.MESSAGE, 0, b'{"type":"ping","id":1}'),
+    channel.Frame(channel.Kind.STDOUT, 0, b"hello\n"),
+    channel.Frame(channel.Kind.STDERR, 5, b"\x00\xff"),
+    channel.Frame(channel.Kind.CREDIT, 5, b"\x00\x01\x00\x00"),
+    channel.Frame(channel.Kind.EOF, 5, b""),
+)
+
+
+def documents() -> dict[str, object]:
+    """Return every golden file's content by its name."""
+    found: dict[str, object] = {
+        f"{name}.json": record.model_dump(mode="json") for name, record in EXAMPLES.items()
+    }
+    found["messages.json"] = list(MESSAGES)
+    found["local_frames.json"] = [frame.model_dump(mode="json") for frame in LOCAL_FRAMES]
+    found["channel.json"] = [
+        {
+            "kind": frame.kind.name,
+            "stream": frame.stream,
+            "payload_hex": frame.payload.hex(),
+            "frame_hex": channel.encode(frame).hex(),
+        }
+        for frame in FRAMES
+    ]
+    return found
+
+
+def render(document: object) -> str:
+    """Return a golden file's text."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    for name, document in documents().items():
+        (GOLDEN / name).write_text(render(document))
