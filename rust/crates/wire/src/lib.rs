@@ -1,1 +1,9 @@
-//! Placeholder, replaced by its owner.
+//! What crosses a process: serde twins of `src/godwit/wire`, held to `contracts/golden`.
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod components;
+pub mod facts;
+pub mod messages;
+pub mod run_spec;
+pub mod shim;

@@ -1,0 +1,1 @@
+//! Twin of the Python records; see contracts/golden.
