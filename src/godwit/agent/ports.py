@@ -1,4 +1,4 @@
-"""What the agent's lifecycle needs from its host: three ports, each with a real adapter and a fake.
+"""What the agent's lifecycle needs from its host: ports, each with a real adapter.
 
 `agent.machines` decides and calls these; `agent.network`, `agent.vmm` and `godwit.images`
 implement them; `godwit.testing` holds the fakes. Every verb is idempotent and names what it

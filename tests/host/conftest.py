@@ -1,0 +1,76 @@
+"""Real parts for tests of one host: a bus with this host's own permissions."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from godwit.host import bus_config, identity
+
+NATS_SERVER = str(Path(sys.executable).parent / "nats-server")
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def until(condition, deadline_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+    """Return once the condition holds; fail after the deadline."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Bus:
+    """A nats-server that can be killed and started again on the same port."""
+
+    url: str
+    config: Path
+    identity: identity.HostIdentity
+    keys: identity.Keys
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        log = self.config.with_suffix(".log")
+        self.process = await asyncio.create_subprocess_exec(
+            NATS_SERVER, "-c", str(self.config), "--log", str(log)
+        )
+        port = int(self.url.rpartition(":")[2])
+        async with asyncio.timeout(30):
+            while True:
+                assert self.process.returncode is None, log.read_text()
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.02)
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+@pytest.fixture
+async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
+    """Return a running bus."""
+    assert shutil.which(NATS_SERVER), "install the lock file first: make setup"
+    who, keys = identity.ensure(tmp_path, "lcl", "0000")
+    listen = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "bus.conf"
+    config.write_text(bus_config.render(who, keys, listen, tmp_path / "bus"))
+    server = Bus(f"nats://{listen}", config, who, keys)
+    await server.start()
+    yield server
+    await server.kill()
