@@ -146,3 +146,8 @@ def _put(into: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         into = into.setdefault(key, {})
     into[keys[-1]] = value
+
+
+def read_resolved(path: Path) -> Settings:
+    """Return the settings that `godwit up` resolved and wrote for its components (JSON)."""
+    return Settings.model_validate_json(path.read_text())

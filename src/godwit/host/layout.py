@@ -1,0 +1,140 @@
+"""The data directory: folders, the reflink store, and the files each component is told by.
+
+Owns `<data>` and `<run>`; called by `host.up` before anything is started and by `host.down`
+after everything has stopped.
+"""
+
+import contextlib
+import errno
+import fcntl
+import secrets
+import shutil
+from pathlib import Path
+
+from godwit.base import errors, processes
+from godwit.base.settings import Settings
+from godwit.host import bus_config, components, identity
+
+_FICLONE = 0x40049409
+_STORE_SHARE = 0.8
+_STORE_MINIMUM = 2 * 1024**3
+
+
+def supports_reflink(directory: Path) -> bool:
+    """Tell, by trying, whether files in the directory can share blocks."""
+    source, target = directory / ".reflink-a", directory / ".reflink-b"
+    try:
+        with source.open("wb+") as a, target.open("wb+") as b:
+            a.write(b"x" * 65_536)
+            a.flush()
+            fcntl.ioctl(b.fileno(), _FICLONE, a.fileno())
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EXDEV):
+            return False
+        raise
+    else:
+        return True
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+
+
+async def prepare(settings: Settings) -> tuple[identity.HostIdentity, identity.Keys]:
+    """Ensure folders, store, identity and the components' files.
+
+    Raises:
+        Failure: The store cannot be made; the message says what is missing.
+    """
+    paths = settings.paths
+    if len(str(paths.run / "m" / ("0" * 14 + ".channel"))) > 100:  # noqa: PLR2004 (sun_path)
+        raise errors.invalid(f"the run directory {paths.run} is too long for Unix sockets")
+    for folder in ("bus", "registry", "control", "agent", "edge", "dns", "log", "keys"):
+        (paths.data / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Machines' users must reach their own files below the store.
+    paths.data.chmod(0o711)
+    for folder in ("pids", "n", "m"):
+        (paths.run / folder).mkdir(mode=0o711, parents=True, exist_ok=True)
+    paths.cache.mkdir(parents=True, exist_ok=True)
+    await mount_store(paths.data)
+    for folder in ("images", "machines"):
+        (paths.store / folder).mkdir(mode=0o711, exist_ok=True)
+    who, keys = identity.ensure(paths.data, settings.host.region, settings.host.zone)
+    _write_files(settings, who, keys)
+    return who, keys
+
+
+async def mount_store(data: Path) -> None:
+    """Ensure `<data>/store` is on a file system with reflinks.
+
+    Where the disk has none, an xfs file is made once and mounted by loop.
+    """
+    store, image = data / "store", data / "store.xfs"
+    store.mkdir(mode=0o711, exist_ok=True)
+    if not store.is_mount() and not image.exists() and supports_reflink(data):
+        return
+    if not image.exists():
+        free = shutil.disk_usage(data).free
+        if free < _STORE_MINIMUM:
+            raise errors.Failure(
+                "insufficient_capacity",
+                f"{data} has {free // 1024**2} MB free; the store needs at least 2048 MB",
+            )
+        scratch = image.with_suffix(".new")
+        with scratch.open("wb") as file:
+            file.truncate(int(free * _STORE_SHARE))
+        await processes.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(scratch)], timeout_s=120)
+        scratch.replace(image)
+    if not store.is_mount():
+        await processes.run(
+            ["mount", "-o", "loop,nodev,nosuid,noatime", str(image), str(store)], timeout_s=60
+        )
+    store.chmod(0o711)
+
+
+async def unmount_store(data: Path) -> None:
+    """Ensure the store is not mounted.
+
+    Raises:
+        ProgramFailed: Something still uses it.
+    """
+    if (data / "store").is_mount():
+        await processes.run(["umount", str(data / "store")], timeout_s=60)
+
+
+def clear_run(run: Path) -> None:
+    """Remove the run directory."""
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def upstreams(settings: Settings, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """Return the resolvers for names outside, `address:port`, IPv6 in brackets."""
+    named = settings.host.dns_upstreams
+    if not named:
+        with contextlib.suppress(OSError):
+            lines = [line.split() for line in resolv_conf.read_text().splitlines()]
+            named = tuple(w[1] for w in lines if len(w) > 1 and w[0] == "nameserver")
+    return tuple(_with_port(address) for address in named)
+
+
+def _with_port(address: str) -> str:
+    if address.startswith("[") or address.count(":") == 1:
+        return address
+    return f"[{address}]:53" if ":" in address else f"{address}:53"
+
+
+def _write_files(settings: Settings, who: identity.HostIdentity, keys: identity.Keys) -> None:
+    run = settings.paths.run
+    secret = keys.directory / "registry.secret"
+    if not secret.exists():
+        identity.write_private(secret, secrets.token_hex(32) + "\n")
+    files = {
+        "settings.json": settings.model_dump_json(indent=2),
+        "bus.conf": bus_config.render(who, keys, settings.listen.bus, settings.paths.data / "bus"),
+        "registry.yml": components.registry_config(settings),
+        "edge.json": components.edge_config(settings, who, keys).model_dump_json(indent=2),
+        "dns.json": components.dns_config(
+            settings, who, keys, upstreams(settings)
+        ).model_dump_json(indent=2),
+    }
+    for name, text in files.items():
+        identity.write_private(run / name, text)

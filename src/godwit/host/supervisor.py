@@ -1,0 +1,197 @@
+"""Runs the host's components: readiness, restart with back-off, bounded shutdown.
+
+Owns the component processes and their pid files and logs. Called by `host.up` only.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from godwit.base import tasks
+from godwit.host import running
+from godwit.host.components import Component
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0
+_LOG_BYTES = 16_777_216
+
+
+class Supervisor:
+    """Starts components in order, keeps them running, stops them backwards."""
+
+    def __init__(
+        self, components: tuple[Component, ...], run: Path, logs: Path, environ: Mapping[str, str]
+    ) -> None:
+        self._runners = {c.name: _Runner(c, run, logs, environ) for c in components}
+        self._tasks = tasks.Tasks("supervisor")
+
+    async def start(self) -> None:
+        """Start everything and return once all components are ready.
+
+        Raises:
+            TimeoutError: One was not ready within its `start_s` (twice over, for one restart).
+        """
+        for runner in self._runners.values():
+            self._tasks.spawn(self._keep(runner), name=runner.component.name)
+        for runner in self._runners.values():
+            async with asyncio.timeout(runner.component.start_s * 2):
+                await runner.ready.wait()
+
+    async def stop(self) -> None:
+        """Stop everything, the last started first."""
+        for runner in reversed(self._runners.values()):
+            runner.wanted = False
+            await runner.end()
+        await self._tasks.cancel()
+
+    def ready(self) -> dict[str, bool]:
+        """Return each component's name and whether it is ready."""
+        return {name: runner.ready.is_set() for name, runner in self._runners.items()}
+
+    async def _keep(self, runner: "_Runner") -> None:
+        for name in runner.component.after:
+            await self._runners[name].was_ready.wait()
+        pause = _FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
+        while runner.wanted:
+            began = loop.time()
+            code = await runner.run_once()
+            if not runner.wanted:
+                return
+            if loop.time() - began > _STEADY_S:
+                pause = _FIRST_PAUSE_S
+            logger.warning(
+                "%s ended (%s); again in %.1f s; its log: %s",
+                runner.component.name,
+                code,
+                pause,
+                runner.log,
+            )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+class _Runner:
+    """One component: its current process, if any."""
+
+    def __init__(
+        self, component: Component, run: Path, logs: Path, environ: Mapping[str, str]
+    ) -> None:
+        self.component = component
+        self.ready = asyncio.Event()
+        self.was_ready = asyncio.Event()
+        self.wanted = True
+        self.log = logs / f"{component.name}.log"
+        self._pid_file = run / "pids" / f"{component.name}.json"
+        self._notify = run / "n" / f"{component.name}.sock"
+        self._environ = environ
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run_once(self) -> int:
+        """Start the program, follow it to its end, return its exit code."""
+        self.rotate()
+        self._notify.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notified:
+            notified.bind(str(self._notify))
+            with self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self.component.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**self._environ, "NOTIFY_SOCKET": str(self._notify)},
+                    start_new_session=True,
+                )
+            running.write(self._pid_file, running.of(self._process.pid))
+            try:
+                return await self._follow(self._process, notified)
+            finally:
+                self.ready.clear()
+                self._pid_file.unlink(missing_ok=True)
+
+    async def _follow(self, process: asyncio.subprocess.Process, notified: socket.socket) -> int:
+        async with tasks.Tasks(self.component.name) as watchers:
+            ended = watchers.spawn(process.wait(), name="wait")
+            ready = watchers.spawn(self._become_ready(notified), name="ready")
+            await asyncio.wait(
+                {ended, ready},
+                timeout=self.component.start_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if ready.done() and not ended.done():
+                self.ready.set()
+                self.was_ready.set()
+                logger.info("%s is ready", self.component.name)
+            elif not ended.done():
+                logger.error(
+                    "%s was not ready within %g s", self.component.name, self.component.start_s
+                )
+                await self.end()
+            return await ended
+
+    async def _become_ready(self, notified: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        if self.component.ready_at is None:
+            while b"READY=1" not in (await loop.sock_recv(notified, 4096)).splitlines():
+                pass
+            return
+        host, _, port = self.component.ready_at.rpartition(":")
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+
+    async def end(self) -> None:
+        """Ask the process to stop; kill it past its time."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self.component.stop_s):
+                await process.wait()
+        except TimeoutError:
+            logger.warning("%s did not stop in time and was killed", self.component.name)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def rotate(self) -> None:
+        """Keep the log within bounds: at a start, a long one becomes `<name>.log.1`."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > _LOG_BYTES:
+                self.log.replace(self.log.with_suffix(".log.1"))
+
+
+def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:
+    """End components that a dead supervisor left behind; return their names."""
+    found = []
+    for pid_file in sorted((run / "pids").glob("*.json")):
+        process = running.read(pid_file)
+        if process is not None:
+            process.end(stop_s)
+            found.append(pid_file.stem)
+        pid_file.unlink(missing_ok=True)
+    return found
+
+
+def stop_signal(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call back at SIGTERM or SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, callback)
+
+
+def environment() -> dict[str, str]:
+    """Return what components inherit: the environment without this process's own settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("GODWIT_")}

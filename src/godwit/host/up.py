@@ -1,0 +1,227 @@
+"""`godwit up` and `godwit down`: one host from nothing to serving, and back to nothing.
+
+Called by `cmd.host` (the supervising process) and by the CLI's commands of the same names.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from godwit.base import errors, notify, processes, tasks
+from godwit.base.settings import Settings, read_resolved
+from godwit.host import cgroup_root, components, layout, requirements, running, supervisor
+from godwit.host.identity import Keys, write_private
+
+logger = logging.getLogger(__name__)
+
+_PARK_S = 150.0
+_UP_S = 400.0
+_DOWN_S = 240.0
+
+
+async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
+    """Bring the host up, stay until SIGTERM or SIGINT, take it down again.
+
+    Args:
+        settings: The resolved settings.
+        told: Called with one sentence for each stage.
+
+    Raises:
+        Failure: Something that this host needs is missing, or Godwit is already up here.
+    """
+    requirements.demand(settings)
+    run = settings.paths.run
+    run.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with _only_one(run):
+        left = supervisor.end_leftovers(run)
+        if left:
+            told(f"ended what a former run left behind: {', '.join(left)}")
+        await _serve(settings, told)
+
+
+async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
+    run = settings.paths.run
+    stopping = asyncio.Event()
+    supervisor.stop_signal(asyncio.get_running_loop(), stopping.set)
+    _, keys = await layout.prepare(settings)
+    running.write(run / "host.json", running.this())
+    parts = supervisor.Supervisor(
+        components.plan(settings), run, settings.paths.data / "log", supervisor.environment()
+    )
+    try:
+        if await _until_ready(parts, stopping):
+            write_cli_config(settings, keys)
+            (run / "ready").touch()
+            notify.notify("READY=1")
+            told(f"Godwit is up: API http://{settings.listen.api}, apps {edge_url(settings)}")
+            await stopping.wait()
+        notify.notify("STOPPING=1")
+        told("going down")
+    finally:
+        await parts.stop()
+        await clean_up(settings)
+    told("Godwit is down")
+
+
+async def _until_ready(parts: supervisor.Supervisor, stopping: asyncio.Event) -> bool:
+    """Return whether everything became ready before somebody asked to stop."""
+    async with tasks.Tasks("up") as owned:
+        starting = owned.spawn(parts.start(), name="start")
+        stopped = owned.spawn(stopping.wait(), name="stop")
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return False
+        try:
+            await starting
+        except TimeoutError as error:
+            waiting = [name for name, ready in parts.ready().items() if not ready]
+            raise errors.Failure(
+                "unavailable",
+                f"not ready in time: {', '.join(waiting)}",
+                hint="their logs are in the data directory's log folder",
+            ) from error
+    return True
+
+
+async def clean_up(settings: Settings) -> None:
+    """Leave no VM, tap, mount, nftables table, cgroup or temporary file of this instance.
+
+    Machines that ran are remembered as such and come back at the next `up`.
+    """
+    run = settings.paths.run
+    resolved = run / "settings.json"
+    if resolved.exists():
+        await processes.run(
+            [sys.executable, "-m", "godwit.cmd.agent", "--settings", str(resolved), "park"],
+            timeout_s=_PARK_S,
+        )
+    await layout.unmount_store(settings.paths.data)
+    cgroup_root.remove(settings.instance)
+    layout.clear_run(run)
+
+
+def start_detached(settings: Settings, *, told: Callable[[str], None]) -> None:
+    """Start the supervising process in the background and wait until the host is up.
+
+    Raises:
+        Failure: It did not come up; the message holds the end of its log.
+    """
+    requirements.demand(settings)
+    run = settings.paths.run
+    if running.read(run / "host.json") is not None:
+        if (run / "ready").exists():
+            told("Godwit is already up")
+            return
+        _await_ready(settings, None)
+        return
+    (settings.paths.data / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = settings.paths.data / "log" / "host.log"
+    start = settings.paths.data / "settings.json"
+    write_private(start, settings.model_dump_json(indent=2))
+    with log.open("ab") as output:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "godwit.cmd.host", "--settings", str(start)],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+            ],
+            setsid=True,
+        )
+    _await_ready(settings, running.of(pid))
+    told(f"Godwit is up: API http://{settings.listen.api}, apps {edge_url(settings)}")
+
+
+def _await_ready(settings: Settings, process: running.Process | None) -> None:
+    ready = settings.paths.run / "ready"
+    deadline = time.monotonic() + _UP_S
+    while not ready.exists():
+        if (process is not None and not process.alive) or time.monotonic() > deadline:
+            log = settings.paths.data / "log" / "host.log"
+            tail = "".join(log.read_text().splitlines(keepends=True)[-12:])
+            raise errors.Failure("unavailable", f"Godwit did not come up:\n{tail}", hint=str(log))
+        time.sleep(0.05)
+
+
+async def down(settings: Settings, *, told: Callable[[str], None]) -> None:
+    """Take the host down, whoever started it and whatever is left of it.
+
+    Raises:
+        Failure: The supervising process did not end in time.
+    """
+    run = settings.paths.run
+    resolved = run / "settings.json"
+    if resolved.exists():
+        settings = read_resolved(resolved)
+    process = running.read(run / "host.json")
+    if process is not None:
+        process.signal(15)
+        if not await asyncio.to_thread(process.wait, _DOWN_S):
+            raise errors.Failure("deadline_exceeded", f"pid {process.pid} did not stop in time")
+    elif not run.exists():
+        told("Godwit is not up here")
+        return
+    if run.exists():
+        # The supervising process was killed, or failed half way: do its work.
+        await asyncio.to_thread(supervisor.end_leftovers, run)
+        await clean_up(settings)
+    told("Godwit is down")
+
+
+def edge_url(settings: Settings) -> str:
+    """Return where apps answer, with a placeholder for the app's name."""
+    port = settings.listen.edge.rpartition(":")[2]
+    return f"http://<app>.{settings.apps_domain}" + ("" if port == "80" else f":{port}")
+
+
+def write_cli_config(settings: Settings, keys: Keys) -> None:
+    """Let this user's CLI reach this host, unless it was pointed elsewhere by hand."""
+    directory = Path(
+        os.environ.get("GODWIT_CONFIG_DIR")
+        or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "godwit"
+    )
+    path = directory / "cli.json"
+    current: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        current = json.loads(path.read_text())
+    if current and "written_by_up" not in current:
+        return
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {
+        "v": 1,
+        "api_url": f"http://{settings.listen.api}",
+        "token": keys.operator_token.read_text().strip(),
+        "edge_url": "http://127.0.0.1:" + settings.listen.edge.rpartition(":")[2],
+        "apps_domain": settings.apps_domain,
+        "written_by_up": str(settings.paths.data),
+    }
+    write_private(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _only_one(run: Path) -> Iterator[None]:
+    """Hold the instance's lock.
+
+    Raises:
+        Failure: Another process holds it.
+    """
+    with (run / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.Failure(
+                "already_exists",
+                f"Godwit is already up here (run directory {run})",
+                hint="stop it with `godwit down`, or choose another instance and directories",
+            ) from error
+        yield

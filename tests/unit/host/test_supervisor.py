@@ -1,0 +1,85 @@
+"""Readiness, restart, back-off and shutdown of components, with small real programs."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from godwit.host.components import Component
+from godwit.host.supervisor import Supervisor, end_leftovers
+
+READY = (
+    "import os,socket,signal,sys\n"
+    "def tell():\n"
+    "    s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(os.environ['NOTIFY_SOCKET'])\n"
+    "    s.send(b'READY=1');s.close()\n"
+)
+
+
+def component(name: str, code: str, **options) -> Component:
+    return Component(name, (sys.executable, "-c", READY + code), **options)
+
+
+def supervisor(tmp_path: Path, *components: Component) -> Supervisor:
+    for folder in ("pids", "n", "log"):
+        (tmp_path / folder).mkdir()
+    return Supervisor(components, tmp_path, tmp_path / "log", dict(os.environ))
+
+
+async def test_all_ready_then_all_stopped(tmp_path: Path) -> None:
+    first = component("a", "tell(); signal.pause()")
+    second = component("b", "tell(); signal.pause()", after=("a",))
+    parts = supervisor(tmp_path, first, second)
+    await parts.start()
+    assert parts.ready() == {"a": True, "b": True}
+    assert {p.stem for p in (tmp_path / "pids").iterdir()} == {"a", "b"}
+    await parts.stop()
+    assert list((tmp_path / "pids").iterdir()) == []
+
+
+async def test_a_component_waits_for_what_it_comes_after(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    note = "open({!r},'a').write('{}')\n"
+    slow = note.format(str(order), "a") + "tell(); signal.pause()"
+    quick = note.format(str(order), "b") + "tell(); signal.pause()"
+    parts = supervisor(tmp_path, component("b", quick, after=("a",)), component("a", slow))
+    await parts.start()
+    await parts.stop()
+    assert order.read_text() == "ab"
+
+
+async def test_a_component_that_dies_is_started_again(tmp_path: Path) -> None:
+    marker = tmp_path / "once"
+    code = (
+        f"import pathlib;m=pathlib.Path({str(marker)!r})\n"
+        "if not m.exists(): m.touch(); sys.exit(3)\n"
+        "tell(); signal.pause()"
+    )
+    parts = supervisor(tmp_path, component("a", code))
+    await parts.start()
+    assert parts.ready() == {"a": True}
+    await parts.stop()
+
+
+async def test_one_that_never_becomes_ready_is_reported(tmp_path: Path) -> None:
+    parts = supervisor(tmp_path, component("a", "signal.pause()", start_s=0.3, stop_s=1))
+    with pytest.raises(TimeoutError):
+        await parts.start()
+    await parts.stop()
+
+
+async def test_one_that_ignores_the_request_to_stop_is_killed(tmp_path: Path) -> None:
+    code = "signal.signal(15,signal.SIG_IGN); tell()\nwhile True: signal.pause()"
+    parts = supervisor(tmp_path, component("a", code, stop_s=0.3))
+    await parts.start()
+    async with asyncio.timeout(5):
+        await parts.stop()
+
+
+async def test_leftovers_of_a_dead_supervisor_are_ended(tmp_path: Path) -> None:
+    parts = supervisor(tmp_path, component("a", "tell(); signal.pause()"))
+    await parts.start()
+    assert await asyncio.to_thread(end_leftovers, tmp_path, 5) == ["a"]
+    await parts.stop()
