@@ -17,6 +17,11 @@ from godwit.base import errors
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
 
+def _programs() -> Path:
+    built = Path(__file__).resolve().parents[3] / "build" / "programs"
+    return built if built.is_dir() else Path("/usr/lib/godwit")
+
+
 class Paths(BaseModel):
     """Where things lie. All absolute."""
 
@@ -28,8 +33,9 @@ class Paths(BaseModel):
     """Sockets and pids; gone after `godwit down`. Kept short: socket paths end at 108 bytes."""
     cache: Path = Path("/var/cache/godwit")
     """Rebuildable and shared by instances: guest kernel, base images, Rust programs."""
-    programs: Path = Path("/usr/lib/godwit")
-    """Where godwit-edge, godwit-dns, godwit-shim and godwit-init are."""
+    programs: Path = Field(default_factory=_programs)
+    """Where godwit-edge, godwit-dns, godwit-shim and godwit-init are: /usr/lib/godwit, or what
+    `make programs` built when Godwit runs from its source."""
 
     @property
     def store(self) -> Path:

@@ -1,0 +1,59 @@
+# The commands of this repository. Each does its own set-up.
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+# End-to-end tests get a network, mounts and processes of their own; all end with the last test.
+ISOLATED := unshare --net --mount --pid --fork --kill-child --mount-proc bash tools/isolated.sh
+
+.PHONY: help setup demo down test test-fast test-full bench fmt lint types imports rust-lint \
+	rust-test programs
+
+help: ## Show the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: ## Install everything this repository needs
+	@tools/setup.sh
+
+demo: setup ## Start Godwit here, deploy examples/hello, show that it answers
+	@bash tools/demo.sh
+
+down: ## Stop Godwit here; nothing is left running
+	@if [ -x .venv/bin/godwit ]; then .venv/bin/godwit down; else echo "Godwit is not up here"; fi
+
+test: setup lint types imports rust-lint rust-test ## Every test: Python, Rust, real microVMs (under 30 minutes)
+	$(PYTEST) tests -m "not full and not e2e"
+	$(ISOLATED) $(PYTEST) tests/e2e -m "not full"
+
+test-fast: ## What needs neither root nor a microVM (under 2 minutes)
+	@tools/setup.sh python
+	@$(MAKE) --no-print-directory lint types imports
+	$(PYTEST) tests -m "not vm and not host and not net and not full and not e2e"
+
+test-full: setup lint types imports rust-lint rust-test ## Everything, the long tests included
+	$(PYTEST) tests -m "not e2e"
+	$(ISOLATED) $(PYTEST) tests/e2e
+
+bench: setup ## Measure against peers; AREA=machine measures one area
+	$(ISOLATED) $(PYTHON) tools/bench.py $(AREA)
+
+programs: ## Build the Rust programs
+	@tools/setup.sh programs
+
+fmt: ## Format Python and Rust
+	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix . && cd rust && cargo fmt
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:
+	$(PYTHON) -m mypy
+
+imports:
+	.venv/bin/lint-imports
+
+rust-lint:
+	cd rust && cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings
+
+rust-test:
+	cd rust && cargo test --quiet --locked

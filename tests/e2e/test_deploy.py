@@ -1,0 +1,146 @@
+"""Source in, a microVM serving it out: launch, deploy, release, status, logs, mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ORGANIZATIONS, ROOT, Platform, eventually
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the example app to launch from."""
+    folder = tmp_path_factory.mktemp("src") / "hello"
+    shutil.copytree(ROOT / "examples" / "hello", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launched(platform: Platform, source: Path) -> dict[str, str]:
+    """Return the apps launched from source, one in each organization."""
+    platform.godwit("images", "bootstrap")
+    apps = {}
+    for org in ORGANIZATIONS:
+        folder = source.with_name(f"hello-{org}")
+        shutil.copytree(source, folder)
+        platform.godwit(
+            "launch",
+            "--name",
+            f"hello-{org}",
+            "--org",
+            org,
+            "--yes",
+            "--offline",
+            "--force-build",
+            cwd=folder,
+        )
+        apps[org] = f"hello-{org}"
+    return apps
+
+
+def test_launched_apps_answer_from_their_own_microvm(platform: Platform, launched) -> None:
+    seen = set()
+    for app in launched.values():
+        answer = platform.get(app)
+        assert answer.status_code == 200
+        assert app in answer.text
+        (machine,) = platform.machines(app)
+        assert machine["id"] in answer.text
+        seen.add(machine["private_ip"].split(":")[2])
+    assert len(seen) == 2, "each organization has a network of its own"
+
+
+def test_launch_writes_a_config_that_validates(platform: Platform, launched, source: Path) -> None:
+    folder = source.with_name("hello-reed")
+    assert 'app = "hello-reed"' in (folder / "fly.toml").read_text()
+    platform.godwit("config", "validate", cwd=folder)
+
+
+def test_status_and_releases_tell_what_runs(platform: Platform, launched) -> None:
+    status = platform.json("status", "--app", "hello-reed")
+    assert [m["state"] for m in status["machines"]] == ["started"]
+    releases = platform.json("releases", "--app", "hello-reed")
+    assert [(r["version"], r["status"]) for r in releases] == [(1, "complete")]
+
+
+def test_log_lines_of_the_app_are_there(platform: Platform, launched) -> None:
+    platform.get("hello-reed", "/marker-4711")
+    eventually(
+        lambda: "marker-4711" in platform.godwit("logs", "--app", "hello-reed", "--no-tail")
+    )
+
+
+def test_a_second_deploy_replaces_the_first_in_place(
+    platform: Platform, launched, source: Path
+) -> None:
+    folder = source.with_name("hello-marsh")
+    (before,) = platform.machines("hello-marsh")
+    program = next(folder.glob("*.py"))
+    program.write_text(program.read_text().replace("Hello", "Salut"))
+    platform.godwit("deploy", "--offline", "--force-build", cwd=folder)
+    assert "Salut" in platform.get("hello-marsh").text
+    (after,) = platform.machines("hello-marsh")
+    assert after["id"] == before["id"]
+    assert after["instance_id"] != before["instance_id"]
+    assert [r["version"] for r in platform.json("releases", "--app", "hello-marsh")] == [2, 1]
+
+
+def test_a_build_is_refused_beside_other_organizations_unless_forced(
+    platform: Platform, launched, source: Path
+) -> None:
+    said = platform.godwit("deploy", "--offline", cwd=source.with_name("hello-reed"), expect=1)
+    assert "organization" in said
+    assert "--force-build" in said
+
+
+def test_a_deploy_that_cannot_start_fails_and_says_why(
+    platform: Platform, launched, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM python:3.11-slim\nCMD ["/no/such/program"]\n')
+    (tmp_path / "fly.toml").write_text('app = "hello-broken"\n')
+    platform.godwit("apps", "create", "hello-broken", "--org", "reed")
+    said = platform.godwit(
+        "deploy", "--offline", "--force-build", "--wait-timeout", "60s", cwd=tmp_path, expect=1
+    )
+    assert "/no/such/program" in said
+    assert platform.json("releases", "--app", "hello-broken")[0]["status"] == "failed"
+
+
+def test_a_build_that_fails_shows_its_output(platform: Platform, launched, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python:3.11-slim\nRUN echo before && echo oh-no-4712 >&2 && exit 7\n"
+    )
+    (tmp_path / "fly.toml").write_text('app = "hello-broken"\n')
+    said = platform.godwit("deploy", "--offline", "--force-build", cwd=tmp_path, expect=1)
+    assert "oh-no-4712" in said
+
+
+def test_an_unknown_host_name_gets_a_page_that_says_so(platform: Platform, launched) -> None:
+    answer = platform.get("nobody")
+    assert answer.status_code == 404
+    assert "nobody" in answer.text
+
+
+def test_http2_reaches_the_app(platform: Platform, launched) -> None:
+    from tests.e2e.conftest import sh
+
+    done = sh(
+        "curl",
+        "-s",
+        "--http2-prior-knowledge",
+        "-H",
+        "Host: hello-reed.godwit.localhost",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_version} %{http_code}",
+        "http://127.0.0.1:8080/",
+    )
+    assert done.stdout == "2 200"
+
+
+def test_json_goes_to_stdout_and_talk_to_stderr(platform: Platform, launched) -> None:
+    for command in (["apps", "list"], ["orgs", "list"], ["machine", "list", "-a", "hello-reed"]):
+        assert json.loads(platform.godwit(*command, "--json"))

@@ -1,0 +1,103 @@
+"""Networks: what a guest reaches and what it does not, between two organizations."""
+
+import ipaddress
+
+import pytest
+
+from tests.e2e.conftest import HOST_V4, WORLD_V4, WORLD_V6, Platform
+from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
+
+FETCH = (
+    "import sys, urllib.request\n"
+    "try:\n    print(urllib.request.urlopen(sys.argv[1], timeout=4).read().decode())\n"
+    "except Exception as e:\n    print('ERROR', e); sys.exit(1)"
+)
+RESOLVE = (
+    "import socket, sys\n"
+    "try:\n    print(sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1], 80)}))\n"
+    "except OSError as e:\n    print('ERROR', e); sys.exit(1)"
+)
+CONNECT = (
+    "import socket, sys\n"
+    "try:\n    socket.create_connection((sys.argv[1], int(sys.argv[2])), 3); print('open')\n"
+    "except OSError as e:\n    print('ERROR', e); sys.exit(1)"
+)
+
+
+class Guest:
+    """A started machine, to run small programs in."""
+
+    def __init__(self, platform: Platform, app: str) -> None:
+        self.platform, self.app = platform, app
+        self.machine = platform.machines(app)[0]
+        self.ip = self.machine["private_ip"]
+
+    def python(self, program: str, *argv: str) -> dict:
+        return self.platform.exec(self.app, self.machine["id"], "python3", "-c", program, *argv)
+
+
+@pytest.fixture(scope="module")
+def reed(platform: Platform, launched) -> Guest:  # noqa: F811
+    return Guest(platform, "hello-reed")
+
+
+@pytest.fixture(scope="module")
+def marsh(platform: Platform, launched) -> Guest:  # noqa: F811
+    return Guest(platform, "hello-marsh")
+
+
+def test_addresses_follow_the_layout(reed: Guest, marsh: Guest) -> None:
+    words = [ipaddress.IPv6Address(guest.ip).exploded.split(":") for guest in (reed, marsh)]
+    assert {w[0] for w in words} == {"fdaa"}
+    assert words[0][1:3] != words[1][1:3], "networks differ"
+    assert words[0][3:5] == words[1][3:5], "same host"
+    assert {w[7] for w in words} == {"0002"}
+
+
+def test_own_app_is_found_by_name_and_answers(reed: Guest) -> None:
+    assert reed.python(RESOLVE, "hello-reed.internal")["stdout"].strip() == str([reed.ip])
+    seen = reed.python(FETCH, f"http://[{reed.ip}]:8080/")
+    assert "hello-reed" in seen["stdout"], seen
+
+
+def test_another_organization_has_no_name_and_no_way(reed: Guest, marsh: Guest) -> None:
+    assert reed.python(RESOLVE, "hello-marsh.internal")["exit_code"] == 1
+    assert reed.python(CONNECT, marsh.ip, "8080")["exit_code"] == 1
+    assert marsh.python(CONNECT, reed.ip, "8080")["exit_code"] == 1
+
+
+def test_the_world_is_reached_by_nat_on_both_protocols(reed: Guest) -> None:
+    assert f"world saw ::ffff:{HOST_V4}" in reed.python(FETCH, f"http://{WORLD_V4}/")["stdout"]
+    assert "world saw 2001:db8:1::2" in reed.python(FETCH, f"http://[{WORLD_V6}]/")["stdout"]
+
+
+def test_names_outside_are_resolved(reed: Guest) -> None:
+    assert WORLD_V4 in reed.python(RESOLVE, "www.example.org")["stdout"]
+
+
+@pytest.mark.parametrize("port", [22, 4222, 4280, 5050, 8080, 8090])
+def test_the_host_is_closed(reed: Guest, port: int) -> None:
+    for address in ("172.16.0.1", HOST_V4, "fdaa::3"):
+        assert reed.python(CONNECT, address, str(port))["exit_code"] == 1
+
+
+def test_guests_do_not_reach_each_others_ipv4(reed: Guest, marsh: Guest) -> None:
+    seen = marsh.platform.exec(marsh.app, marsh.machine["id"], "cat", "/proc/net/fib_trie")
+    address = next(line.split()[1] for line in seen["stdout"].splitlines() if "-- 172." in line)
+    assert reed.python(CONNECT, address, "8080")["exit_code"] == 1
+
+
+def test_a_spoofed_source_address_goes_nowhere(reed: Guest, marsh: Guest) -> None:
+    """The guest's root takes the other's address and asks the resolver with it."""
+    program = (
+        "import socket, sys, fcntl, struct, subprocess\n"
+        "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        "s.setsockopt(socket.IPPROTO_IPV6, 75, 1)\n"  # IPV6_FREEBIND is 78, IPV6_TRANSPARENT 75
+        "s.bind((sys.argv[1], 0)); s.settimeout(3)\n"
+        "q = b'\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + b'\\x0bhello-marsh\\x08internal\\0' + b'\\0\\x1c\\0\\1'\n"
+        "s.sendto(q, ('fdaa::3', 53))\n"
+        "try: print('ANSWER', s.recv(512))\n"
+        "except TimeoutError: print('nothing')"
+    )
+    assert "nothing" in reed.python(program, marsh.ip)["stdout"]
+    assert reed.python(RESOLVE, "hello-reed.internal")["exit_code"] == 0

@@ -1,0 +1,127 @@
+"""Parts are killed while a client sends requests to a running machine: no request fails."""
+
+import threading
+import time
+from typing import Self
+
+import pytest
+
+from tests.e2e.conftest import Platform, eventually
+from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
+
+
+class Client:
+    """Sends requests one after another until told to stop; remembers what failed."""
+
+    def __init__(self, platform: Platform, app: str) -> None:
+        self.platform, self.app = platform, app
+        self.sent, self.failed = 0, []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        eventually(lambda: self.sent >= 3)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        end = time.monotonic() + 240
+        while not self._stop.is_set() and time.monotonic() < end:
+            try:
+                answer = self.platform.get(self.app)
+                if answer.status_code != 200:
+                    self.failed.append(answer.text)
+            except OSError as error:
+                self.failed.append(repr(error))
+            self.sent += 1
+
+    def more(self, count: int = 5) -> None:
+        """Return after that many further requests."""
+        target = self.sent + count
+        eventually(lambda: self.sent >= target, 60)
+
+
+def back(platform: Platform, name: str, former) -> None:
+    """Return once a killed component runs again."""
+
+    def running() -> bool:
+        try:
+            return platform.component(name) != former
+        except AssertionError:
+            return False
+
+    eventually(running, 60)
+
+
+@pytest.mark.parametrize("name", ["control", "bus", "registry", "agent", "dns"])
+def test_killing_a_component_fails_no_request(platform: Platform, launched, name: str) -> None:  # noqa: F811
+    with Client(platform, "hello-reed") as client:
+        former = platform.kill(name)
+        client.more()
+        back(platform, name, former)
+        client.more()
+        eventually(lambda: platform.api.get("/v1/apps/hello-reed/machines").status_code == 200, 60)
+        client.more()
+    assert client.failed == []
+    assert client.sent > 10
+
+
+def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, launched) -> None:  # noqa: F811
+    (existing,) = platform.machines("hello-reed")
+    program = (
+        "import os, time\nprint('before', flush=True)\n"
+        "while not os.path.exists('/go'): time.sleep(0.1)\n"
+        "print('meanwhile', flush=True); os._exit(9)"
+    )
+    with platform.api as api:
+        config = {
+            "image": existing["config"]["image"],
+            "init": {"exec": ["python3", "-c", program]},
+            "restart": {"policy": "no"},
+        }
+        machine = api.post("/v1/apps/hello-reed/machines", json={"config": config}).json()["id"]
+        path = f"/v1/apps/hello-reed/machines/{machine}"
+        assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+        # The program ends a second after it was told to, when the agent is already dead.
+        platform.exec("hello-reed", machine, "sh", "-c", "(sleep 1; touch /go) >/dev/null 2>&1 &")
+        former = platform.kill("agent")
+        back(platform, "agent", former)
+        eventually(lambda: api.get(path).json().get("state") == "stopped", 60)
+        events = api.get(path).json()["events"]
+        exit_event = next(e for e in events if e["type"] == "exit")["request"]["exit_event"]
+        assert exit_event["exit_code"] == 9
+        said = platform.godwit("logs", "-a", "hello-reed", "--machine", machine, "--no-tail")
+        assert "before" in said
+        assert "meanwhile" in said
+        api.delete(path, params={"force": "true"})
+
+
+def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:  # noqa: F811
+    (machine,) = platform.machines("hello-marsh")
+    from tests.e2e.conftest import sh
+
+    pid = sh("pgrep", "-f", f"qemu.*{machine['id']}").stdout.split()[0]
+    sh("kill", "-9", pid)
+    with platform.api as api:
+        path = f"/v1/apps/hello-marsh/machines/{machine['id']}"
+
+        def exits() -> list[dict]:
+            return [e for e in api.get(path).json()["events"] if e["type"] == "exit"]
+
+        eventually(exits, 30)
+        assert not exits()[0]["request"]["exit_event"]["requested_stop"]
+    eventually(lambda: platform.get("hello-marsh").status_code == 200, 60)
+
+
+def test_machines_that_ran_come_back_after_down_and_up(platform: Platform, launched) -> None:  # noqa: F811
+    before = {m["id"] for m in platform.machines("hello-reed") if m["state"] == "started"}
+    platform.godwit("down", timeout=260)
+    assert not platform.run.exists()
+    platform.godwit("up", "-d", timeout=420)
+    eventually(lambda: platform.get("hello-reed").status_code == 200, 90)
+    after = {m["id"] for m in platform.machines("hello-reed") if m["state"] == "started"}
+    assert after == before
