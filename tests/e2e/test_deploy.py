@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ORGANIZATIONS, ROOT, Platform, eventually
+from godwit.testing.platform import ORGANIZATIONS, Platform, eventually
+from tests.e2e.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_an_unknown_host_name_gets_a_page_that_says_so(platform: Platform, launc
 
 
 def test_http2_reaches_the_app(platform: Platform, launched) -> None:
-    from tests.e2e.conftest import sh
+    from godwit.testing.platform import sh
 
     done = sh(
         "curl",

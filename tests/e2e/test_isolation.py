@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from tests.e2e.conftest import HOST_V4, WORLD_V4, WORLD_V6, Platform
+from godwit.testing.platform import HOST_V4, WORLD_V4, WORLD_V6, Platform
 from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
 
 FETCH = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import Platform, eventually
+from godwit.testing.platform import Platform, eventually
 from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import pytest
 
-from tests.e2e.conftest import Platform, eventually
+from godwit.testing.platform import Platform, eventually
 from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
 
 
@@ -102,7 +102,7 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
 
 def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:  # noqa: F811
     (machine,) = platform.machines("hello-marsh")
-    from tests.e2e.conftest import sh
+    from godwit.testing.platform import sh
 
     pid = sh("pgrep", "-f", f"qemu.*{machine['id']}").stdout.split()[0]
     sh("kill", "-9", pid)
