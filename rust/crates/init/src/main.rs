@@ -1,1 +1,64 @@
-fn main() {}
+//! PID 1 of every microVM: turns a booted kernel into the machine its run spec describes.
+//!
+//! The order of a boot, each step a module that can be called and tested alone:
+//!
+//! 1. `stages::mounts::early`   devtmpfs, proc, sysfs in the initramfs
+//! 2. `stages::modules`         the drivers of the control channel
+//! 3. `link`                    find the port named `godwit.control`, say hello
+//! 4. `supervise`               wait for `run`; from here one poll loop, never more than one thread
+//! 5. `boot`                    the stages from disk drivers to the running process
+//! 6. `supervise`               output, exec sessions, signals, reaping, until the main process ends
+//! 7. `ending`                  kill the rest, flush, unmount, report, power off
+//!
+//! Disk and network drivers are loaded in step 5 and not before, so that a template saved while
+//! waiting in step 4 can become any machine.
+
+use std::process::ExitCode;
+
+mod boot;
+mod ending;
+mod link;
+mod sessions;
+mod signals;
+mod stages;
+mod stats;
+mod supervise;
+mod sys;
+mod tsc;
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        return on_a_host();
+    }
+    let error = match start() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    eprintln!("godwit-init: {}: {}", error.stage, error.message);
+    ending::power_off()
+}
+
+fn start() -> Result<std::convert::Infallible, godwit_wire::messages::Failed> {
+    stages::mounts::early()?;
+    stages::modules::load(stages::modules::When::Boot)?;
+    let link = link::Link::open()?;
+    supervise::Supervisor::new(link)?.run()
+}
+
+/// What the same program does when it is not PID 1: measure what a guest must be told.
+fn on_a_host() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("tsc-khz") => {
+            println!("{}", tsc::measure_khz());
+            ExitCode::SUCCESS
+        }
+        Some("version") => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("godwit-init runs as PID 1 of a microVM; elsewhere: tsc-khz | version");
+            ExitCode::from(2)
+        }
+    }
+}

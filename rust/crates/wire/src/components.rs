@@ -1,1 +1,111 @@
-//! Twin of the Python records; see contracts/golden.
+//! What the Rust components are told at start: twins of `wire/components.py`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How a component reaches the bus: servers and the file with its nkey seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusClient {
+    pub servers: Vec<String>,
+    pub seed_file: PathBuf,
+}
+
+/// A socket address, and the external port that apps see it as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub port: u16,
+}
+
+/// How long the edge waits, in milliseconds, and how much it holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EdgeLimits {
+    /// For a client to send a request's head, or its first on a connection.
+    pub header_ms: u64,
+    /// A client's HTTP/2 connection without a request is closed after this.
+    pub idle_ms: u64,
+    /// For one connection attempt to a machine.
+    pub connect_ms: u64,
+    /// For a started machine to take a connection, over all attempts.
+    pub reach_ms: u64,
+    /// For a slot when every machine is at its hard limit.
+    pub queue_ms: u64,
+    /// Requests of one app that may wait for a slot.
+    pub queue_length: usize,
+    /// For a stopped machine to be started for a request.
+    pub wake_ms: u64,
+    /// For the head of a machine's response.
+    pub response_ms: u64,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        EdgeLimits {
+            header_ms: 30_000,
+            idle_ms: 60_000,
+            connect_ms: 2_000,
+            reach_ms: 10_000,
+            queue_ms: 10_000,
+            queue_length: 1_024,
+            wake_ms: 60_000,
+            response_ms: 600_000,
+        }
+    }
+}
+
+/// `edge.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeConfig {
+    #[serde(default = "one")]
+    pub v: u32,
+    pub host_id: String,
+    pub region: String,
+    pub apps_domain: String,
+    pub listeners: Vec<Listener>,
+    /// HTTP for `/ready`, `/metrics` and `/view`.
+    pub status_address: SocketAddr,
+    /// The agent's local catalog socket.
+    pub agent_socket: PathBuf,
+    pub bus: BusClient,
+    /// Where the last view of the catalog is kept across restarts.
+    pub view_file: PathBuf,
+    #[serde(default = "ten_seconds")]
+    pub drain_ms: u64,
+    /// Threads that carry requests; 0 for one per CPU.
+    #[serde(default)]
+    pub workers: usize,
+    /// One line per request on stderr.
+    #[serde(default)]
+    pub access_log: bool,
+    #[serde(default)]
+    pub limits: EdgeLimits,
+}
+
+/// `dns.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsConfig {
+    #[serde(default = "one")]
+    pub v: u32,
+    pub host_id: String,
+    pub region: String,
+    /// Where it answers, UDP and TCP.
+    pub addresses: Vec<SocketAddr>,
+    /// Resolvers for names outside.
+    pub upstreams: Vec<SocketAddr>,
+    /// The agent's local catalog socket.
+    pub agent_socket: PathBuf,
+    pub bus: BusClient,
+    /// Where the last view of the catalog is kept across restarts.
+    pub view_file: PathBuf,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ten_seconds() -> u64 {
+    10_000
+}

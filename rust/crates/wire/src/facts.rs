@@ -1,1 +1,202 @@
-//! Twin of the Python records; see contracts/golden.
+//! The catalog's facts and the agent's local catalog socket: twins of `wire/facts.py`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The record version this release writes; it reads the same and older ones.
+pub const VERSION: u32 = 1;
+
+/// An app as edges and DNS need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppFact {
+    #[serde(default = "one")]
+    pub v: u32,
+    #[serde(default = "control")]
+    pub owner: String,
+    pub epoch: u64,
+    pub revision: u64,
+    #[serde(default)]
+    pub deleted: bool,
+    pub org_id: String,
+    pub network_id: String,
+    pub network_number: u32,
+    pub app_id: String,
+    pub app: String,
+    /// Full names the edge answers for, lower case.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
+}
+
+/// A machine as edges, DNS and control's view need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineFact {
+    #[serde(default = "one")]
+    pub v: u32,
+    pub owner: String,
+    pub epoch: u64,
+    pub revision: u64,
+    #[serde(default)]
+    pub deleted: bool,
+    pub org_id: String,
+    pub network_id: String,
+    pub network_number: u32,
+    pub app_id: String,
+    pub app: String,
+    pub machine_id: String,
+    pub instance_id: String,
+    pub name: String,
+    pub host_id: String,
+    pub region: String,
+    pub state: String,
+    /// Takes no traffic from the edge.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// False with `dns.skip_registration`.
+    #[serde(default = "yes")]
+    pub in_dns: bool,
+    /// Its 6PN address.
+    pub private_ip: String,
+    /// On which its own host reaches it; means nothing elsewhere.
+    pub local_ipv4: String,
+    #[serde(default = "app_group")]
+    pub process_group: String,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    pub services: Vec<Service>,
+}
+
+/// A host: where it is and where its edge takes backhaul.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFact {
+    #[serde(default = "one")]
+    pub v: u32,
+    pub owner: String,
+    pub epoch: u64,
+    pub revision: u64,
+    #[serde(default)]
+    pub deleted: bool,
+    pub host_id: String,
+    pub region: String,
+    pub zone: String,
+}
+
+/// One service of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Service {
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub internal_port: u16,
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+    /// Whether its service checks let traffic through (true when it has none).
+    #[serde(default = "yes")]
+    pub passing: bool,
+    /// Whether the edge may start the machine for a request.
+    #[serde(default = "yes")]
+    pub autostart: bool,
+    #[serde(default)]
+    pub concurrency: Concurrency,
+    /// Load from which others are preferred.
+    #[serde(default = "twenty")]
+    pub soft_limit: u32,
+    /// Load at which nothing more is sent.
+    #[serde(default)]
+    pub hard_limit: Option<u32>,
+}
+
+/// An external port, or an inclusive range of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServicePort {
+    pub start_port: u16,
+    pub end_port: u16,
+    #[serde(default)]
+    pub handlers: Vec<String>,
+    #[serde(default)]
+    pub force_https: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+/// What counts as load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Concurrency {
+    #[default]
+    Connections,
+    Requests,
+}
+
+/// Any fact, told apart by `kind`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Fact {
+    App(AppFact),
+    Machine(Box<MachineFact>),
+    Host(HostFact),
+}
+
+impl Fact {
+    /// The subject this fact is published under.
+    pub fn subject(&self, region: &str) -> String {
+        match self {
+            Fact::App(f) => format!("facts.{region}.app.{}.{}", f.owner, f.app),
+            Fact::Machine(f) => format!("facts.{region}.machine.{}.{}", f.owner, f.machine_id),
+            Fact::Host(f) => format!("facts.{region}.host.{}.{}", f.owner, f.host_id),
+        }
+    }
+}
+
+/// A line from the agent on its local catalog socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LocalFrame {
+    /// A fact of this host.
+    Fact { fact: Fact },
+    /// Every fact the agent owns has been sent once.
+    Synced {},
+    /// The machine of this request is started.
+    Woken { id: u64 },
+    /// The machine of this request cannot be started.
+    Error {
+        #[serde(default)]
+        id: Option<u64>,
+        #[serde(default)]
+        message: Option<String>,
+    },
+}
+
+/// A line to the agent on its local catalog socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LocalRequest {
+    /// Start this machine; answered by `Woken` or `Error` with the same id.
+    Wake { id: u64, machine_id: String },
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn twenty() -> u32 {
+    20
+}
+
+fn control() -> String {
+    "control".to_owned()
+}
+
+fn app_group() -> String {
+    "app".to_owned()
+}

@@ -1,0 +1,172 @@
+//! Who the machine is: host name, /etc/hosts, /etc/resolv.conf, machine id, files it was given.
+//!
+//! Runs after the root was switched, so every path is the machine's own.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use godwit_wire::run_spec::{File, HostsEntry, Resolver, RunSpec};
+
+use super::{Context, Staged, ensure_directory, failed};
+
+const STAGE: &str = "files";
+
+/// Names the machine and writes what its programs read about it.
+pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
+    rustix::system::sethostname(spec.hostname.as_bytes())
+        .stage(STAGE, format_args!("host name {:?}", spec.hostname))?;
+    ensure_directory(STAGE, "/etc")?;
+    replace(
+        "/etc/hostname",
+        format!("{}\n", spec.hostname).as_bytes(),
+        0o644,
+    )?;
+    replace("/etc/hosts", hosts(&spec.hosts).as_bytes(), 0o644)?;
+    replace(
+        "/etc/resolv.conf",
+        resolv_conf(&spec.resolver).as_bytes(),
+        0o644,
+    )?;
+    replace("/etc/machine-id", fresh_machine_id()?.as_bytes(), 0o444)?;
+    spec.files.iter().try_for_each(put)
+}
+
+/// Returns the text of /etc/hosts.
+pub(crate) fn hosts(entries: &[HostsEntry]) -> String {
+    entries
+        .iter()
+        .map(|e| format!("{}\t{}\n", e.address, e.names.join(" ")))
+        .collect()
+}
+
+/// Returns the text of /etc/resolv.conf.
+pub(crate) fn resolv_conf(resolver: &Resolver) -> String {
+    let mut text = String::new();
+    for server in &resolver.nameservers {
+        text += &format!("nameserver {server}\n");
+    }
+    for (word, values) in [
+        ("search", &resolver.searches),
+        ("options", &resolver.options),
+    ] {
+        if !values.is_empty() {
+            text += &format!("{word} {}\n", values.join(" "));
+        }
+    }
+    text
+}
+
+/// A fresh one per boot: the image's is everybody's.
+fn fresh_machine_id() -> Staged<String> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").stage(STAGE, "machine id")?;
+    Ok(uuid.trim().replace('-', "") + "\n")
+}
+
+/// Writes a file in place of whatever was there; of a link the link itself is replaced.
+fn replace(path: &str, content: &[u8], mode: u32) -> Staged<()> {
+    let path = Path::new(path);
+    if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+        fs::remove_file(path).stage(STAGE, format_args!("cannot replace {}", path.display()))?;
+    }
+    write(path, content, mode)
+}
+
+fn put(file: &File) -> Staged<()> {
+    let path = Path::new(&file.path);
+    if !path.is_absolute() {
+        return Err(failed(
+            STAGE,
+            format_args!("{} is not an absolute path", file.path),
+        ));
+    }
+    if let Some(parent) = path.parent() {
+        ensure_directory(STAGE, parent)?;
+    }
+    let content = STANDARD
+        .decode(&file.content_base64)
+        .stage(STAGE, format_args!("content of {}", file.path))?;
+    write(path, &content, file.mode)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Staged<()> {
+    let doing = || format!("cannot write {}", path.display());
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)
+        .stage(STAGE, doing())?;
+    file.write_all(content).stage(STAGE, doing())?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .stage(STAGE, doing())
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_wire::run_spec::{File, HostsEntry, Resolver};
+
+    use super::{hosts, put, replace, resolv_conf};
+
+    #[test]
+    fn hosts_has_a_line_per_entry() {
+        let entries = [
+            HostsEntry {
+                address: "127.0.0.1".into(),
+                names: vec!["localhost".into()],
+            },
+            HostsEntry {
+                address: "fdaa::2".into(),
+                names: vec!["a".into(), "b".into()],
+            },
+        ];
+        assert_eq!(hosts(&entries), "127.0.0.1\tlocalhost\nfdaa::2\ta b\n");
+    }
+
+    #[test]
+    fn resolv_conf_leaves_out_what_is_empty() {
+        assert_eq!(resolv_conf(&Resolver::default()), "nameserver fdaa::3\n");
+        let full = Resolver {
+            nameservers: vec!["fdaa::3".into(), "10.0.0.1".into()],
+            searches: vec!["internal".into(), "example".into()],
+            options: vec!["ndots:1".into()],
+        };
+        assert_eq!(
+            resolv_conf(&full),
+            "nameserver fdaa::3\nnameserver 10.0.0.1\nsearch internal example\noptions ndots:1\n"
+        );
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_its_target_left_alone() {
+        let dir = std::env::temp_dir().join(format!("godwit-identity-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (link, target) = (dir.join("resolv.conf"), dir.join("stub"));
+        std::fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace(link.to_str().unwrap(), b"new", 0o644).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "old");
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn files_need_an_absolute_path_and_real_base64() {
+        let file = |path: &str, content: &str| File {
+            path: path.into(),
+            content_base64: content.into(),
+            mode: 0o600,
+        };
+        assert!(
+            put(&file("etc/x", ""))
+                .unwrap_err()
+                .message
+                .contains("not an absolute path")
+        );
+        assert!(put(&file("/tmp/godwit-x", "%")).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The machine's root: image below, scratch disk above, overlayfs joining them; then volumes.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use godwit_wire::run_spec::{Mount, Root};
+use rustix::mount::{MountFlags, mount, mount_move};
+
+use super::{Context, Staged, disks, ensure_directory, failed};
+
+const STAGE: &str = "root";
+const IMAGE: &str = "/image";
+const SCRATCH: &str = "/scratch";
+const JOINED: &str = "/joined";
+
+/// Joins the root at [`JOINED`].
+pub(crate) fn join(root: &Root) -> Staged<()> {
+    let image = disks::find(&root.image)?;
+    attach(
+        &image,
+        IMAGE,
+        &root.image_filesystem,
+        MountFlags::RDONLY,
+        STAGE,
+    )?;
+    let scratch = disks::find(&root.scratch)?;
+    attach(
+        &scratch,
+        SCRATCH,
+        &root.scratch_filesystem,
+        MountFlags::empty(),
+        STAGE,
+    )?;
+    let (upper, work) = (format!("{SCRATCH}/upper"), format!("{SCRATCH}/work"));
+    ensure_directory(STAGE, &work)?;
+    upper_like_image(Path::new(&upper)).stage(STAGE, "cannot prepare the scratch disk")?;
+    ensure_directory(STAGE, JOINED)?;
+    let options = CString::new(format!("lowerdir={IMAGE},upperdir={upper},workdir={work}"))
+        .stage(STAGE, "overlay options")?;
+    mount(
+        "overlay",
+        JOINED,
+        "overlay",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+    .stage(STAGE, "cannot join image and scratch disk by overlayfs")
+}
+
+/// The joined root takes owner and mode from the upper layer: give it the image's.
+fn upper_like_image(upper: &Path) -> std::io::Result<()> {
+    let image = fs::metadata(IMAGE)?;
+    fs::create_dir_all(upper)?;
+    chown(upper, Some(image.uid()), Some(image.gid()))?;
+    fs::set_permissions(upper, fs::Permissions::from_mode(image.mode() & 0o7777))
+}
+
+/// Makes the joined root `/` and frees what the initramfs held.
+pub(crate) fn switch() -> Staged<()> {
+    for name in ["dev", "proc", "sys"] {
+        let target = format!("{JOINED}/{name}");
+        ensure_directory(STAGE, &target)?;
+        mount_move(format!("/{name}"), &target)
+            .stage(STAGE, format_args!("cannot move {name}"))?;
+    }
+    std::env::set_current_dir(JOINED).stage(STAGE, "cannot enter the root")?;
+    for leftover in ["/modules", "/init"] {
+        let path = Path::new(leftover);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        removed.stage(STAGE, format_args!("cannot free {leftover}"))?;
+    }
+    mount_move(".", "/").stage(STAGE, "cannot move the root into place")?;
+    rustix::process::chroot(".").stage(STAGE, "cannot change into the root")?;
+    std::env::set_current_dir("/").stage(STAGE, "cannot enter the root")
+}
+
+/// Mounts the further disks and returns where, in the order they were mounted.
+pub(crate) fn mount_volumes(mounts: &[Mount]) -> Staged<Vec<PathBuf>> {
+    let mut mounted = Vec::new();
+    for wanted in mounts {
+        if !wanted.path.starts_with('/') || wanted.path.split('/').any(|part| part == "..") {
+            let message = format_args!("{:?} is no place to mount a volume", wanted.path);
+            return Err(failed("volumes", message));
+        }
+        let device = disks::find(&wanted.device)?;
+        let flags = MountFlags::NODEV;
+        attach(&device, &wanted.path, &wanted.filesystem, flags, "volumes")?;
+        mounted.push(PathBuf::from(&wanted.path));
+    }
+    Ok(mounted)
+}
+
+fn attach(
+    device: &Path,
+    path: &str,
+    filesystem: &str,
+    flags: MountFlags,
+    stage: &str,
+) -> Staged<()> {
+    ensure_directory(stage, path)?;
+    mount(device, path, filesystem, flags, None).stage(
+        stage,
+        format_args!("cannot mount {} ({filesystem}) on {path}", device.display()),
+    )
+}

@@ -1,0 +1,395 @@
+//! The one loop of a running guest: messages, output, input, signals, children.
+//!
+//! States: *waiting* for a run spec (a template is saved here), *running* until the main process
+//! ends, then `ending` takes over. A host that goes away changes nothing but the exec sessions,
+//! which end; when it is back it hears hello and started again.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use godwit_wire::channel::{Frame, INITIAL_CREDIT, Kind};
+use godwit_wire::messages::{
+    Exec, Failed, GuestMessage, Hello, HostMessage, PROTOCOL_VERSION, TerminalSize,
+};
+use godwit_wire::run_spec::RunSpec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::WaitOptions;
+
+use crate::link::{Event, Link};
+use crate::sessions::{Ended, Session};
+use crate::stages::spawn::{self, Program};
+use crate::stages::{Context, Staged};
+use crate::{boot, ending, signals, stats, sys};
+
+/// The stream of the main process.
+pub(crate) const MAIN: u32 = 0;
+const MAX_SESSIONS: usize = 256;
+const OPEN_FILES: u64 = 10_240;
+/// From the second signal of a stop to the last.
+const TERM_GRACE: Duration = Duration::from_secs(1);
+/// How long the main process is made to wait for a host that went away before its output is lost.
+const AWAY_PATIENCE: Duration = Duration::from_secs(2);
+/// How often to try a port that took no more, should its event get lost.
+const RETRY: Duration = Duration::from_millis(50);
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+const CHUNK: usize = 16_384;
+
+/// What is known of the main process.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    pub(crate) started: Option<GuestMessage>,
+    pub(crate) volumes: Vec<PathBuf>,
+    /// OOM kills of the kernel before it started.
+    pub(crate) oom_kills_before: u64,
+    /// Whether a stop went as far as SIGKILL: then a kill is no lack of memory.
+    pub(crate) killed_by_stop: bool,
+    /// Signals still to be sent, the next one last.
+    escalation: Vec<(Instant, i32)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) link: Link,
+    pub(crate) machine: Machine,
+    pub(crate) sessions: BTreeMap<u32, Session>,
+    /// What the host is told last, once the machine is ending.
+    pub(crate) last_word: Option<GuestMessage>,
+    children: OwnedFd,
+    away_since: Option<Instant>,
+    lost_output: usize,
+    buffer: Vec<u8>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(link: Link) -> Staged<Self> {
+        Ok(Self {
+            link,
+            machine: Machine::default(),
+            sessions: BTreeMap::new(),
+            last_word: None,
+            children: sys::child_events().stage("supervise", "cannot watch children")?,
+            away_since: None,
+            lost_output: 0,
+            buffer: vec![0; CHUNK],
+        })
+    }
+
+    /// Serves the host until there is nothing more to serve; never returns.
+    pub(crate) fn run(mut self) -> Staged<Infallible> {
+        loop {
+            if let Some(spec) = self.step(None) {
+                match self.boot(&spec) {
+                    Ok(()) => {}
+                    Err(failure) => ending::of_failure(self, failure),
+                }
+            }
+            if let Some(ended) = self.sessions.get(&MAIN).and_then(Session::ended) {
+                ending::of_process(self, ended);
+            }
+        }
+    }
+
+    /// Waits for something to happen, at most until `deadline`, and handles all that did.
+    ///
+    /// Returns a run spec when the first one arrived.
+    pub(crate) fn step(&mut self, deadline: Option<Instant>) -> Option<Box<RunSpec>> {
+        self.wait(deadline);
+        self.reap();
+        self.escalate();
+        let mut spec = None;
+        for event in self.link.look() {
+            spec = self.handle(event).or(spec);
+        }
+        self.pump();
+        self.link.unblock();
+        self.link.flush();
+        spec
+    }
+
+    fn boot(&mut self, spec: &RunSpec) -> Result<(), Failed> {
+        let booted = boot::enter(spec)?;
+        self.machine.volumes = booted.volumes;
+        self.machine.oom_kills_before = stats::oom_kills();
+        let pid = booted.child.pid;
+        let session =
+            Session::new(MAIN, booted.child, None).stage("spawn", "cannot watch the process")?;
+        self.sessions.insert(MAIN, session);
+        let started = GuestMessage::Started {
+            pid,
+            at_ms: unix_ms(),
+        };
+        self.link.tell(&started);
+        self.machine.started = Some(started);
+        self.link.flush();
+        Ok(())
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) {
+        let timeout = self.patience(deadline).map(|patience| Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        });
+        let room = self.link.room() > 0 || self.host_is_away_for_long();
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.link.watch(), PollFlags::IN),
+        ];
+        for session in self.sessions.values() {
+            let wanted = session.interests(room).into_iter();
+            fds.extend(wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+        }
+        // Only a signal interrupts; then the next round waits again.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// How long to wait: until the nearest deadline of anybody.
+    fn patience(&self, deadline: Option<Instant>) -> Option<Duration> {
+        if self.link.look_again() {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let lingering = self.sessions.values().any(Session::lingers);
+        [
+            deadline,
+            self.machine.escalation.last().map(|(when, _)| *when),
+            self.away_since
+                .map(|since| since + AWAY_PATIENCE)
+                .filter(|when| *when > now),
+            (self.link.blocked() || lingering).then(|| now + RETRY),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|when| when.saturating_duration_since(now))
+    }
+
+    fn host_is_away_for_long(&self) -> bool {
+        self.away_since
+            .is_some_and(|since| since.elapsed() >= AWAY_PATIENCE)
+    }
+
+    /// Collects every ended child, orphans included.
+    fn reap(&mut self) {
+        // The descriptor only wakes the loop; what happened is asked of the kernel.
+        while rustix::io::read(&self.children, &mut [0_u8; 1024]).is_ok() {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get();
+            if let Some(session) = self.sessions.values_mut().find(|s| s.pid == pid) {
+                session.note_end(Ended::from_status(status));
+            }
+        }
+    }
+
+    fn escalate(&mut self) {
+        while let Some((_, signal)) = self
+            .machine
+            .escalation
+            .pop_if(|(when, _)| *when <= Instant::now())
+        {
+            self.machine.killed_by_stop |= signal == SIGKILL;
+            self.signal(MAIN, signal);
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Box<RunSpec>> {
+        match event {
+            Event::Connected => self.greet(),
+            Event::Garbage(_) => {
+                self.drop_sessions();
+                self.greet();
+            }
+            Event::Lost => {
+                self.away_since = Some(Instant::now());
+                self.drop_sessions();
+            }
+            Event::Frame(frame) => return self.handle_frame(&frame),
+        }
+        None
+    }
+
+    /// Says who this is and how far it has come: to a new host and after every break.
+    fn greet(&mut self) {
+        self.away_since = None;
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        self.link.tell(&GuestMessage::Hello(Hello {
+            v: PROTOCOL_VERSION,
+            init_version: env!("CARGO_PKG_VERSION").into(),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            boot_id: boot_id.trim().into(),
+        }));
+        for message in self.machine.started.iter().chain(&self.last_word) {
+            self.link.tell(message);
+        }
+        if self.lost_output > 0 {
+            let lost = std::mem::take(&mut self.lost_output);
+            let word =
+                format!("godwit-init: {lost} bytes of output were lost: no host to take them\n");
+            self.link.put(Kind::Stderr, MAIN, word.as_bytes());
+        }
+    }
+
+    /// Ends every exec session: nobody is left who asked for it.
+    fn drop_sessions(&mut self) {
+        let streams: Vec<u32> = self
+            .sessions
+            .keys()
+            .copied()
+            .filter(|s| *s != MAIN)
+            .collect();
+        for stream in streams {
+            self.signal(stream, SIGKILL);
+            self.sessions.remove(&stream);
+        }
+    }
+
+    fn handle_frame(&mut self, frame: &Frame) -> Option<Box<RunSpec>> {
+        let session = self
+            .sessions
+            .get_mut(&frame.stream)
+            .filter(|_| frame.stream != MAIN);
+        match (frame.kind, session) {
+            (Kind::Message, _) => {
+                // What cannot be read was meant for another release.
+                let message = serde_json::from_slice(&frame.payload).ok()?;
+                return self.handle_message(message);
+            }
+            (Kind::Credit, Some(session)) => session.add_credit(frame.credit().unwrap_or(0)),
+            (Kind::Eof, Some(session)) => session.end_input(),
+            (Kind::Stdin, Some(session)) => {
+                if !session.feed(&frame.payload) {
+                    self.signal(frame.stream, SIGKILL);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn handle_message(&mut self, message: HostMessage) -> Option<Box<RunSpec>> {
+        match message {
+            HostMessage::Run { spec } if self.machine.started.is_none() => return Some(spec),
+            HostMessage::Stop { signal, timeout_ms } => self.stop(&signal, timeout_ms),
+            HostMessage::Signal { signal } => {
+                if let Some(number) = signals::number(&signal) {
+                    self.signal(MAIN, number);
+                }
+            }
+            HostMessage::Ping { id } => self.link.tell(&GuestMessage::Pong { id }),
+            HostMessage::Stats { id } => {
+                let stats = stats::gather(id, &self.machine.volumes);
+                self.link.tell(&GuestMessage::Stats(stats));
+            }
+            HostMessage::Exec(exec) => self.exec(&exec),
+            HostMessage::ExecSignal { stream, signal } if stream != MAIN => {
+                if let Some(number) = signals::number(&signal) {
+                    self.signal(stream, number);
+                }
+            }
+            HostMessage::Resize { stream, rows, cols } => {
+                if let Some(session) = self.sessions.get(&stream) {
+                    session.resize(TerminalSize { rows, cols });
+                }
+            }
+            HostMessage::Run { .. } | HostMessage::ExecSignal { .. } | HostMessage::Unknown => {}
+        }
+        None
+    }
+
+    /// Plans the way down: this signal now, SIGTERM after the timeout, SIGKILL a second later.
+    fn stop(&mut self, signal: &str, timeout_ms: u64) {
+        let now = Instant::now();
+        let term = now + Duration::from_millis(timeout_ms.min(86_400_000));
+        let number = signals::number(signal).unwrap_or(SIGTERM);
+        self.machine.escalation =
+            vec![(term + TERM_GRACE, SIGKILL), (term, SIGTERM), (now, number)];
+        self.escalate();
+    }
+
+    /// Signals the process group of a session whose leader still lives.
+    fn signal(&mut self, stream: u32, number: i32) {
+        if let Some(session) = self.sessions.get(&stream).filter(|s| s.ended().is_none()) {
+            // It can only be gone already, which is what most signals are for.
+            let _ = sys::kill(-session.pid, number);
+        }
+    }
+
+    fn exec(&mut self, exec: &Exec) {
+        let stream = exec.stream;
+        match self.try_exec(exec) {
+            Ok(pid) => self.link.tell(&GuestMessage::ExecStarted { stream, pid }),
+            Err(message) => self
+                .link
+                .tell(&GuestMessage::ExecFailed { stream, message }),
+        }
+    }
+
+    fn try_exec(&mut self, exec: &Exec) -> Result<i32, String> {
+        if self.machine.started.is_none() || self.last_word.is_some() {
+            return Err("the machine is not running".into());
+        }
+        if exec.stream == MAIN || self.sessions.contains_key(&exec.stream) {
+            return Err(format!("stream {} is in use", exec.stream));
+        }
+        if self.sessions.len() > MAX_SESSIONS {
+            return Err(format!("there are {MAX_SESSIONS} sessions already"));
+        }
+        let program = Program {
+            argv: &exec.argv,
+            env: &exec.env,
+            user: &exec.user,
+            working_directory: &exec.working_directory,
+            open_files: OPEN_FILES,
+            tty: exec.tty,
+            stdin: true,
+        };
+        let child = spawn::spawn(&program).map_err(spawn::Refusal::into_message)?;
+        let pid = child.pid;
+        let session = Session::new(exec.stream, child, Some(INITIAL_CREDIT))
+            .map_err(|error| error.to_string())?;
+        self.sessions.insert(exec.stream, session);
+        Ok(pid)
+    }
+
+    /// Moves output and input of every session, and tells of sessions that are through.
+    fn pump(&mut self) {
+        let away = self.host_is_away_for_long();
+        let mut through = Vec::new();
+        for (stream, session) in &mut self.sessions {
+            if away {
+                self.lost_output += session.discard_output(&mut self.buffer);
+            } else {
+                session.pump_output(&mut self.link, &mut self.buffer);
+            }
+            let taken = session.pump_input();
+            if taken > 0 {
+                self.link.grant(*stream, taken);
+            }
+            if let Some(ended) = session.finished().filter(|_| *stream != MAIN) {
+                through.push((*stream, ended));
+            }
+        }
+        for (stream, Ended { exit_code, signal }) in through {
+            self.sessions.remove(&stream);
+            self.link.tell_last(&GuestMessage::ExecExited {
+                stream,
+                exit_code,
+                signal,
+            });
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
+}

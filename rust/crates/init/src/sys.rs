@@ -1,0 +1,97 @@
+//! The only unsafe code of Godwit: system calls for which rustix has no safe form.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Blocks SIGCHLD and returns a descriptor that is readable when a child has ended.
+pub(crate) fn child_events() -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by `sigemptyset` before any other use, and outlives the calls.
+    let fd = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal by number, real-time signals included; a negative `pid` names a group.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: `kill` takes no pointers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has `prepare` run in the child between fork and exec, with no signal blocked.
+///
+/// `prepare` must not allocate or take locks: it may only make system calls.
+pub(crate) fn before_exec<F>(command: &mut Command, prepare: F)
+where
+    F: Fn() -> io::Result<()> + Send + Sync + 'static,
+{
+    let in_child = move || {
+        // SAFETY: `set` is initialised by `sigemptyset`; both calls are async-signal-safe.
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        }
+        prepare()
+    };
+    // SAFETY: init has one thread, so the child's memory is consistent; the closure makes only
+    // system calls, by the contract above.
+    unsafe { command.pre_exec(in_child) };
+}
+
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+/// The kernel's pool takes no more of one call into account.
+const ENTROPY_MAX: usize = 512;
+
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_count: libc::c_int,
+    buf_size: libc::c_int,
+    buf: [u8; ENTROPY_MAX],
+}
+
+/// Credits bytes to the random pool behind `device` and has the generator reseed from it.
+pub(crate) fn add_entropy(device: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let bytes = &bytes[..bytes.len().min(ENTROPY_MAX)];
+    let size = i32::try_from(bytes.len()).unwrap_or(0);
+    let mut info = RandPoolInfo {
+        entropy_count: size * 8,
+        buf_size: size,
+        buf: [0; ENTROPY_MAX],
+    };
+    info.buf[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: `info` has the layout of `struct rand_pool_info`, with `buf_size` bytes behind it.
+    let added = unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) };
+    if added != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this request takes no argument.
+    match unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Reads the processor's time stamp counter.
+pub(crate) fn time_stamp_counter() -> u64 {
+    // SAFETY: every x86-64 processor has RDTSC, and Linux lets user space run it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

@@ -1,0 +1,178 @@
+"""A host with its network and its VMM driver, and real machines on it, for tests in a namespace."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from godwit.agent import ports
+from godwit.agent.network import rules
+from godwit.agent.network.host_network import HostNetwork
+from godwit.agent.vmm import cgroups, driver, guestkit, probe
+from godwit.agent.vmm.session import Session
+from godwit.wire import guest, host_rpc, shim
+from tests.host import network_lab as lab
+from tests.vm.guest import make_image
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(os.environ.get("GODWIT_PATHS_PROGRAMS", ROOT / "build" / "programs"))
+CACHE = Path(os.environ.get("GODWIT_PATHS_CACHE", ROOT / "build" / "cache"))
+HOST_NUMBER = 65_537
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+BOOT_S = 90.0
+
+
+@dataclass
+class Machine:
+    """One machine, its plan and, while it runs, a session with its shim."""
+
+    host: "Host"
+    plan: ports.VmPlan
+    plumbing: ports.Plumbing
+    session: Session | None = None
+
+    @property
+    def id(self) -> str:
+        return self.plan.machine_id
+
+    @property
+    def six(self) -> str:
+        return self.host.network.private_ip(self.plumbing)
+
+    @property
+    def four(self) -> str:
+        return self.host.network.local_ipv4(self.plumbing)
+
+    async def boot(self) -> shim.Status:
+        """Start it as the agent does; return the status with which its process ran."""
+        await self.host.network.plumb(self.plumbing)
+        await self.host.vmm.discard(self.id, self.plan.slot)
+        await self.host.vmm.prepare(self.plan)
+        await self.host.vmm.spawn(self.plan)
+        self.session = await self.host.vmm.connect(self.id)
+        return await self.phase("running")
+
+    async def phase(self, wanted: str) -> shim.Status:
+        """Return the status once the machine has come that far."""
+        assert self.session is not None
+        status = None
+        async with asyncio.timeout(BOOT_S):
+            async for status in self.session.changes():
+                if status.phase == wanted:
+                    return status
+        raise AssertionError(f"the machine never was {wanted}: {status}\n{self.log()}")
+
+    async def ended(self) -> shim.ExitRecord:
+        """Return how it ended, once its shim is gone too."""
+        assert self.session is not None
+        async with asyncio.timeout(BOOT_S):
+            async for _ in self.session.changes():
+                pass
+        record = await self.host.vmm.exit_record(self.id, self.plan.instance_id)
+        assert record is not None
+        return record
+
+    async def run(self, script: str, *, timeout_s: float = 40, **more) -> host_rpc.ExecAnswer:
+        """Run a shell script in it."""
+        assert self.session is not None
+        request = host_rpc.ExecRequest(
+            machine_id=self.id, command=("sh", "-c", script), timeout_s=timeout_s, **more
+        )
+        return await self.session.exec(request, {"PATH": PATH})
+
+    def log(self) -> str:
+        """Return its log as it lies on disk."""
+        path = self.host.vmm.logs_directory(self.id) / "current.jsonl"
+        return path.read_text() if path.exists() else ""
+
+    async def says(self, line: str) -> None:
+        """Return once the machine has logged that line."""
+        async with asyncio.timeout(BOOT_S):
+            while f'"m":"{line}"' not in self.log():
+                await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Let go of the session."""
+        if self.session is not None:
+            await self.session.close()
+            self.session = None
+
+
+@dataclass
+class Host:
+    """Everything one agent has, without the agent."""
+
+    network: HostNetwork
+    vmm: driver.QemuVmm
+    groups: cgroups.Cgroups
+    places: driver.Places
+    kit: guestkit.GuestKit
+    image: Path
+    world: lab.World
+    machines: list[Machine] = field(default_factory=list)
+
+    def another_vmm(self) -> driver.QemuVmm:
+        """Return what a restarted agent would have."""
+        accelerator = probe.Accelerator("tcg", "tests run anywhere")
+        return driver.QemuVmm(self.places, self.kit, accelerator, self.groups)
+
+    def machine(
+        self,
+        slot: int,
+        *,
+        network: int = 1,
+        script: str = "sleep 1000",
+        resources: host_rpc.Resources | None = None,
+        image: Path | None = None,
+    ) -> Machine:
+        """Return a machine that is not there yet."""
+        machine_id = f"{slot:014x}"
+        plumbing = ports.Plumbing(machine_id, f"org{network}", f"net{network}", network, slot)
+        spec = guest.RunSpec(
+            machine_id=machine_id,
+            hostname=machine_id,
+            network=self.network.guest_network(plumbing),
+            process=guest.Process(argv=("sh", "-c", script), env={"PATH": PATH}),
+        )
+        plan = ports.VmPlan(
+            machine_id=machine_id,
+            instance_id="01K8",
+            org_id=plumbing.org_id,
+            app_id=f"app{network}",
+            slot=slot,
+            tap=plumbing.tap,
+            resources=resources or host_rpc.Resources(memory_mb=256),
+            image=image or self.image,
+            scratch_bytes=1 << 28,
+            run_spec=spec,
+        )
+        made = Machine(self, plan, plumbing)
+        self.machines.append(made)
+        return made
+
+
+@contextlib.asynccontextmanager
+async def host(**policy: object) -> AsyncIterator[Host]:
+    """Yield a host in this namespace; whatever happens, nothing of it is left."""
+    folder = Path(tempfile.mkdtemp(prefix="gwvm-"))
+    kit = await guestkit.ensure(CACHE, PROGRAMS)
+    places = driver.Places(folder / "store", folder, PROGRAMS / "godwit-shim")
+    groups = cgroups.Cgroups(f"test-{folder.name}")
+    vmm = driver.QemuVmm(places, kit, probe.Accelerator("tcg", "tests run anywhere"), groups)
+    async with lab.world() as world:
+        network = HostNetwork(HOST_NUMBER, run_dir=folder, policy=rules.Policy(**policy))
+        await network.start()
+        image = make_image(folder)
+        made = Host(network, vmm, groups, places, kit, image, world)
+        try:
+            yield made
+        finally:
+            for machine in made.machines:
+                await machine.close()
+                await vmm.discard(machine.id, machine.plan.slot)
+            await network.stop()
+            shutil.rmtree(folder)
