@@ -22,6 +22,30 @@ class Listener(Record):
     port: int
 
 
+class EdgeLimits(Record):
+    """How long the edge waits, in milliseconds, and how much it holds back.
+
+    Attributes:
+        header_ms: For a client to send a request's head, or its first on a connection.
+        idle_ms: A client's HTTP/2 connection without a request is closed after this.
+        connect_ms: For one connection attempt to a machine.
+        reach_ms: For a started machine to take a connection, over all attempts.
+        queue_ms: For a slot when every machine is at its hard limit.
+        queue_length: Requests of one app that may wait for a slot.
+        wake_ms: For a stopped machine to be started for a request.
+        response_ms: For the head of a machine's response.
+    """
+
+    header_ms: int = 30_000
+    idle_ms: int = 60_000
+    connect_ms: int = 2_000
+    reach_ms: int = 10_000
+    queue_ms: int = 10_000
+    queue_length: int = 1_024
+    wake_ms: int = 60_000
+    response_ms: int = 600_000
+
+
 class EdgeConfig(Record):
     """`edge.json`.
 
@@ -29,6 +53,8 @@ class EdgeConfig(Record):
         view_file: Where the last view of the catalog is kept across restarts.
         agent_socket: The agent's local catalog socket (`wire.facts.LocalFrame`).
         status_address: HTTP for `/ready`, `/metrics` and `/view`.
+        workers: Threads that carry requests; 0 for one per CPU.
+        access_log: One line per request on stderr.
     """
 
     v: int = 1
@@ -41,6 +67,9 @@ class EdgeConfig(Record):
     bus: BusClient
     view_file: str
     drain_ms: int = 10_000
+    workers: int = 0
+    access_log: bool = False
+    limits: EdgeLimits = EdgeLimits()
 
 
 class DnsConfig(Record):

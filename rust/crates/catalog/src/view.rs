@@ -1,0 +1,282 @@
+//! An immutable picture of the catalog, with the indexes that edge and DNS ask.
+
+use std::sync::Arc;
+
+use godwit_wire::facts::Fact;
+use imbl::{HashMap, OrdMap};
+
+use crate::record::{AppRecord, Host, Machine, MachineKey};
+
+/// A picture of the catalog at one moment. Cloning costs a few pointers.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    machines: OrdMap<MachineKey, Arc<Machine>>,
+    apps: HashMap<Arc<str>, Arc<App>>,
+    hostnames: HashMap<Arc<str>, Claim>,
+    hosts: HashMap<Arc<str>, Arc<Host>>,
+    networks: HashMap<u32, Arc<Network>>,
+}
+
+/// An app: what control says of it, and its machines.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub name: Arc<str>,
+    /// `None` while only its machines are known, as on a host cut off from the bus.
+    pub record: Option<Arc<AppRecord>>,
+    /// Machines of this host, ordered by id.
+    pub local: Vec<Arc<Machine>>,
+    /// All its machines.
+    pub machines: OrdMap<MachineKey, Arc<Machine>>,
+}
+
+/// The apps of a private network, with the number of records that put each there.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    pub apps: OrdMap<Arc<str>, u32>,
+}
+
+/// Sizes of a view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub apps: usize,
+    pub machines: usize,
+    pub hosts: usize,
+    pub hostnames: usize,
+    pub networks: usize,
+}
+
+/// The apps that claim a host name; more than one only while it moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Claim {
+    One(Arc<str>),
+    Many(Arc<[Arc<str>]>),
+}
+
+impl View {
+    /// The app of this name.
+    pub fn app(&self, name: &str) -> Option<&Arc<App>> {
+        self.apps.get(name)
+    }
+
+    /// The app that a full, lower-case host name leads to.
+    pub fn app_of_hostname(&self, hostname: &str) -> Option<&Arc<App>> {
+        match self.hostnames.get(hostname)? {
+            Claim::One(app) => self.apps.get(app),
+            Claim::Many(apps) => apps
+                .iter()
+                .filter_map(|name| self.apps.get(name))
+                .max_by_key(|app| app.record.as_ref().map(|r| (r.version, r.name.clone()))),
+        }
+    }
+
+    /// The machine of this id; the newest instance while it moves between hosts.
+    pub fn machine(&self, id: &str) -> Option<&Arc<Machine>> {
+        machine_by_id(&self.machines, id)
+    }
+
+    /// The record of a machine as one host tells it.
+    pub fn machine_record(&self, key: &MachineKey) -> Option<&Arc<Machine>> {
+        self.machines.get(key)
+    }
+
+    /// A host.
+    pub fn host(&self, id: &str) -> Option<&Arc<Host>> {
+        self.hosts.get(id)
+    }
+
+    /// A private network, if anything is in it.
+    pub fn network(&self, number: u32) -> Option<&Arc<Network>> {
+        self.networks.get(&number)
+    }
+
+    /// How much is known.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            apps: self.apps.len(),
+            machines: self.machines.len(),
+            hosts: self.hosts.len(),
+            hostnames: self.hostnames.len(),
+            networks: self.networks.len(),
+        }
+    }
+
+    /// Every record as a fact, hosts and apps before machines.
+    pub fn facts(&self) -> impl Iterator<Item = Fact> + '_ {
+        let hosts = self.hosts.values().map(|host| host.fact());
+        let apps = self
+            .apps
+            .values()
+            .filter_map(|app| Some(app.record.as_ref()?.fact()));
+        hosts
+            .chain(apps)
+            .chain(self.machines.values().map(|machine| machine.fact()))
+    }
+
+    pub(crate) fn put_machine(&mut self, machine: Arc<Machine>, own_host: &str) {
+        self.take_machine(&machine.key);
+        self.machines.insert(machine.key.clone(), machine.clone());
+        self.enter_network(machine.network_number, &machine.app);
+        let app = self.app_entry(&machine.app);
+        app.machines.insert(machine.key.clone(), machine.clone());
+        if &*machine.key.host == own_host {
+            let at = app.local.partition_point(|held| held.key < machine.key);
+            app.local.insert(at, machine);
+        }
+    }
+
+    pub(crate) fn take_machine(&mut self, key: &MachineKey) -> Option<Arc<Machine>> {
+        let machine = self.machines.remove(key)?;
+        self.leave_network(machine.network_number, &machine.app);
+        if let Some(app) = self.apps.get_mut(&machine.app) {
+            let app = Arc::make_mut(app);
+            app.machines.remove(key);
+            app.local.retain(|held| held.key != *key);
+        }
+        self.drop_app_if_empty(&machine.app);
+        Some(machine)
+    }
+
+    pub(crate) fn put_app(&mut self, record: &Arc<AppRecord>) {
+        self.take_app(&record.name);
+        for hostname in record.hostnames.iter() {
+            let claims = self
+                .hostnames
+                .get(hostname)
+                .map(Claim::apps)
+                .unwrap_or_default();
+            self.hostnames
+                .insert(hostname.clone(), Claim::with(claims, &record.name));
+        }
+        self.enter_network(record.network_number, &record.name);
+        self.app_entry(&record.name).record = Some(record.clone());
+    }
+
+    pub(crate) fn take_app(&mut self, name: &str) -> Option<Arc<AppRecord>> {
+        let app = Arc::make_mut(self.apps.get_mut(name)?);
+        let record = app.record.take()?;
+        for hostname in record.hostnames.iter() {
+            let claims = self
+                .hostnames
+                .get(hostname)
+                .map(Claim::apps)
+                .unwrap_or_default();
+            match Claim::without(claims, name) {
+                Some(claim) => self.hostnames.insert(hostname.clone(), claim),
+                None => self.hostnames.remove(hostname),
+            };
+        }
+        self.leave_network(record.network_number, name);
+        self.drop_app_if_empty(name);
+        Some(record)
+    }
+
+    pub(crate) fn put_host(&mut self, host: Arc<Host>) {
+        self.hosts.insert(host.id.clone(), host);
+    }
+
+    pub(crate) fn take_host(&mut self, id: &str) -> Option<Arc<Host>> {
+        self.hosts.remove(id)
+    }
+
+    /// Keys of the machines that a host tells of.
+    pub(crate) fn keys_of_host(&self, host: &str) -> Vec<MachineKey> {
+        self.machines
+            .keys()
+            .filter(|key| &*key.host == host)
+            .cloned()
+            .collect()
+    }
+
+    fn app_entry(&mut self, name: &Arc<str>) -> &mut App {
+        let new = || {
+            let name = name.clone();
+            Arc::new(App { name, record: None, local: Vec::new(), machines: OrdMap::new() })
+        };
+        Arc::make_mut(self.apps.entry(name.clone()).or_insert_with(new))
+    }
+
+    fn drop_app_if_empty(&mut self, name: &str) {
+        let empty = |app: &Arc<App>| app.record.is_none() && app.machines.is_empty();
+        if self.apps.get(name).is_some_and(empty) {
+            self.apps.remove(name);
+        }
+    }
+
+    fn enter_network(&mut self, number: u32, app: &Arc<str>) {
+        let network = Arc::make_mut(self.networks.entry(number).or_default());
+        *network.apps.entry(app.clone()).or_insert(0) += 1;
+    }
+
+    fn leave_network(&mut self, number: u32, app: &str) {
+        let Some(network) = self.networks.get_mut(&number) else {
+            return;
+        };
+        let network = Arc::make_mut(network);
+        match network.apps.get_mut(app) {
+            Some(records) if *records > 1 => *records -= 1,
+            _ => {
+                network.apps.remove(app);
+            }
+        }
+        if network.apps.is_empty() {
+            self.networks.remove(&number);
+        }
+    }
+}
+
+impl App {
+    /// The machine of this id.
+    pub fn machine(&self, id: &str) -> Option<&Arc<Machine>> {
+        machine_by_id(&self.machines, id)
+    }
+
+    /// Whether a machine is of the app that now has this name, not of a deleted namesake.
+    pub fn is_own(&self, machine: &Machine) -> bool {
+        self.record
+            .as_ref()
+            .is_none_or(|record| record.app_id == machine.app_id)
+    }
+}
+
+fn machine_by_id<'a>(
+    machines: &'a OrdMap<MachineKey, Arc<Machine>>,
+    id: &str,
+) -> Option<&'a Arc<Machine>> {
+    let first = MachineKey {
+        id: Arc::from(id),
+        host: Arc::from(""),
+    };
+    machines
+        .range(first..)
+        .take_while(|(key, _)| &*key.id == id)
+        .map(|(_, machine)| machine)
+        .max_by_key(|machine| (machine.is_started(), machine.instance_id.clone()))
+}
+
+impl Claim {
+    fn apps(&self) -> Vec<Arc<str>> {
+        match self {
+            Claim::One(app) => vec![app.clone()],
+            Claim::Many(apps) => apps.to_vec(),
+        }
+    }
+
+    fn with(mut apps: Vec<Arc<str>>, app: &Arc<str>) -> Self {
+        apps.retain(|held| held != app);
+        apps.push(app.clone());
+        Claim::of(apps).unwrap_or_else(|| Claim::One(app.clone()))
+    }
+
+    fn without(mut apps: Vec<Arc<str>>, app: &str) -> Option<Self> {
+        apps.retain(|held| &**held != app);
+        Claim::of(apps)
+    }
+
+    fn of(apps: Vec<Arc<str>>) -> Option<Self> {
+        match apps.as_slice() {
+            [] => None,
+            [only] => Some(Claim::One(only.clone())),
+            _ => Some(Claim::Many(apps.into())),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Queries over UDP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::sleep;
+
+use crate::server::{Server, Verdict};
+
+const LARGEST_QUERY: usize = 4096;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Answer until the process ends.
+pub(crate) async fn serve(server: Arc<Server>, socket: Arc<UdpSocket>) {
+    let mut buffer = vec![0; LARGEST_QUERY];
+    loop {
+        let (length, source) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                // ICMP errors of earlier answers are told here; they end nothing.
+                log::debug!("receive: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        match server.judge(&buffer[..length], source.ip()) {
+            Verdict::Drop => {}
+            Verdict::Reply(reply) => {
+                // An asker whose buffer is full asks again.
+                let _ = socket.try_send_to(&reply.for_udp(), source);
+            }
+            Verdict::Outside(outside) => {
+                let (server, socket) = (server.clone(), socket.clone());
+                tokio::spawn(async move {
+                    let reply = server.ask(outside).await;
+                    let _ = socket.send_to(&reply.for_udp(), source).await;
+                });
+            }
+        }
+    }
+}

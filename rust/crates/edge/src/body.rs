@@ -1,0 +1,154 @@
+//! Bodies on their way: streamed as they come, counted, and tied to what ends with them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::ending::Ending;
+use crate::metrics::AppMetrics;
+
+/// A client's body towards an app.
+#[derive(Debug)]
+pub(crate) enum Upload {
+    Empty,
+    Client {
+        body: Incoming,
+        /// Bytes so far, for whoever waits for the response.
+        sent: Arc<AtomicU64>,
+        metrics: Arc<AppMetrics>,
+    },
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Upload::Client {
+            body,
+            sent,
+            metrics,
+        } = self.get_mut()
+        else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = length(frame);
+            sent.fetch_add(length, Relaxed);
+            metrics.data_in.fetch_add(length, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Upload::Empty => true,
+            Upload::Client { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Upload::Empty => SizeHint::with_exact(0),
+            Upload::Client { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+/// A body towards a client.
+#[derive(Debug)]
+pub(crate) enum Download {
+    /// The edge's own words.
+    Page {
+        text: Option<Bytes>,
+        ending: Option<Ending>,
+    },
+    /// An app's body.
+    App {
+        body: Incoming,
+        ending: Option<Ending>,
+    },
+}
+
+impl Download {
+    /// The edge's own words; nothing for an empty text.
+    pub(crate) fn page(text: String, ending: Option<Ending>) -> Self {
+        let text = (!text.is_empty()).then(|| Bytes::from(text));
+        Download::Page { text, ending }
+    }
+
+    /// An app's body; what hangs on it is let go when it is at its end.
+    pub(crate) fn app(body: Incoming, ending: Ending) -> Self {
+        let mut download = Download::App {
+            body,
+            ending: Some(ending),
+        };
+        download.end_if_over();
+        download
+    }
+
+    fn end_if_over(&mut self) {
+        if self.is_end_stream()
+            && let Download::App { ending, .. } | Download::Page { ending, .. } = self
+            && let Some(ending) = ending.take()
+        {
+            ending.complete();
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let (frame, ending) = match this {
+            Download::Page { text, ending } => (text.take().map(|t| Ok(Frame::data(t))), ending),
+            Download::App { body, ending } => (ready!(Pin::new(body).poll_frame(cx)), ending),
+        };
+        match (&frame, ending) {
+            (Some(Ok(frame)), Some(ending)) => ending.sent(length(frame)),
+            (None, ending) => {
+                if let Some(ending) = ending.take() {
+                    ending.complete();
+                }
+            }
+            _ => {}
+        }
+        this.end_if_over();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Download::Page { text, .. } => text.is_none(),
+            Download::App { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Download::Page { text, .. } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            Download::App { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}

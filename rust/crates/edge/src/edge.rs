@@ -1,0 +1,37 @@
+//! What all parts of the edge share.
+
+use godwit_watch::{Waker, Watch};
+use godwit_wire::components::EdgeConfig;
+use hyper::header::HeaderValue;
+
+use crate::load::Loads;
+use crate::metrics::Metrics;
+
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) config: EdgeConfig,
+    pub(crate) region: HeaderValue,
+    pub(crate) watch: Watch,
+    pub(crate) waker: Waker,
+    pub(crate) loads: Loads,
+    pub(crate) metrics: Metrics,
+}
+
+impl Edge {
+    /// # Errors
+    /// The configuration has a region that no header can carry.
+    pub(crate) fn new(config: EdgeConfig, watch: Watch) -> Result<Self, String> {
+        let region = HeaderValue::from_str(&config.region)
+            .map_err(|_| format!("region {:?} is not a word", config.region))?;
+        let waker = watch.waker();
+        let (loads, metrics) = (Loads::default(), Metrics::default());
+        Ok(Edge {
+            config,
+            region,
+            watch,
+            waker,
+            loads,
+            metrics,
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! What is let go, counted and logged when a response is at its end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use hyper::header::HeaderValue;
+
+use crate::load::Slot;
+use crate::metrics::AppMetrics;
+use crate::upstream::Upstream;
+
+/// Hangs on a response's body; dropping it means that the response broke off.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) begun: Instant,
+    pub(crate) status: u16,
+    pub(crate) metrics: Option<Arc<AppMetrics>>,
+    pub(crate) held: Option<Held>,
+    /// There only with the access log.
+    pub(crate) log: Option<Box<AccessLine>>,
+    pub(crate) bytes: u64,
+    pub(crate) whole: bool,
+}
+
+/// The machine's side of an exchange.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) slot: Slot,
+    /// `None` when the connection carries something else now.
+    pub(crate) upstream: Option<Upstream>,
+}
+
+/// What the access log says besides the outcome.
+#[derive(Debug)]
+pub(crate) struct AccessLine {
+    pub(crate) id: HeaderValue,
+    pub(crate) client: HeaderValue,
+    pub(crate) method: String,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) machine: Option<Arc<str>>,
+}
+
+impl Ending {
+    /// So many bytes went to the client.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if let Some(metrics) = &self.metrics {
+            metrics.data_out.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// The whole response went to the client.
+    pub(crate) fn complete(mut self) {
+        self.whole = true;
+        let Some(Held { slot, upstream }) = self.held.take() else {
+            return;
+        };
+        // In this order, so that who waits for the slot finds the connection.
+        if let Some(upstream) = upstream {
+            upstream.give_back();
+        }
+        drop(slot);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if let Some(metrics) = &self.metrics {
+            metrics.response(self.status, took);
+        }
+        if let Some(line) = &self.log {
+            log::info!(
+                target: "access",
+                "{} {} {} {}{} {} {} bytes {:.1} ms machine {}{}",
+                line.id.to_str().unwrap_or_default(),
+                line.client.to_str().unwrap_or_default(),
+                line.method,
+                line.host,
+                line.path,
+                self.status,
+                self.bytes,
+                took.as_secs_f64() * 1000.0,
+                line.machine.as_deref().unwrap_or("-"),
+                if self.whole { "" } else { " broken off" },
+            );
+        }
+    }
+}

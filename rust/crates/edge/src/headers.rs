@@ -1,0 +1,343 @@
+//! Header edits on the way to the app and back (spec/network.md §1.8). Pure.
+
+use hyper::Version;
+use hyper::header::{
+    CONNECTION, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+
+const FLY_CLIENT_IP: HeaderName = HeaderName::from_static("fly-client-ip");
+const FLY_FORWARDED_PORT: HeaderName = HeaderName::from_static("fly-forwarded-port");
+const FLY_REGION: HeaderName = HeaderName::from_static("fly-region");
+const FLY_REQUEST_ID: HeaderName = HeaderName::from_static("fly-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What only the platform may say to an app.
+const PLATFORM_ONLY: [HeaderName; 6] = [
+    HeaderName::from_static("fly-replay-src"),
+    HeaderName::from_static("fly-replay-failed"),
+    HeaderName::from_static("fly-replay-cache-status"),
+    HeaderName::from_static("fly-preferred-instance-unavailable"),
+    HeaderName::from_static("fly-src"),
+    HeaderName::from_static("fly-src-signature"),
+];
+
+/// Who connected where; made once per connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connected {
+    /// The peer's address.
+    pub(crate) client_ip: HeaderValue,
+    /// `<peer's address>, <the address it connected to>`.
+    pub(crate) forwarded_for: HeaderValue,
+    /// The external port it connected to.
+    pub(crate) port: HeaderValue,
+}
+
+/// What tells a request with `Upgrade` from others: the protocol it asks for.
+pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let listed = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let upgrade = headers
+        .get(UPGRADE)
+        .filter(|_| version == Version::HTTP_11 && listed);
+    upgrade.cloned()
+}
+
+/// Turn a client's headers into the app's.
+///
+/// `host` is the authority of a request that has no Host header.
+pub(crate) fn to_app(
+    headers: &mut HeaderMap,
+    connected: &Connected,
+    region: &HeaderValue,
+    id: &HeaderValue,
+    version: Version,
+    host: Option<HeaderValue>,
+) {
+    let wants_trailers = accepts_trailers(headers);
+    drop_hop_by_hop(headers);
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    for name in PLATFORM_ONLY {
+        headers.remove(name);
+    }
+    // The edge itself asks the client to continue, once a machine takes the request.
+    headers.remove(EXPECT);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    headers.insert(FLY_CLIENT_IP, connected.client_ip.clone());
+    headers.insert(FLY_FORWARDED_PORT, connected.port.clone());
+    headers.insert(FLY_REGION, region.clone());
+    headers.insert(FLY_REQUEST_ID, id.clone());
+    extend(headers, FORWARDED_FOR, &connected.forwarded_for);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_SSL, HeaderValue::from_static("off"));
+    if let Entry::Vacant(entry) = headers.entry(FORWARDED_PORT) {
+        entry.insert(connected.port.clone());
+    }
+    extend(headers, VIA, &via(version));
+}
+
+/// Turn an app's headers into the client's.
+pub(crate) fn to_client(headers: &mut HeaderMap, id: &HeaderValue, version: Version) {
+    drop_hop_by_hop(headers);
+    platform(headers, id, version);
+}
+
+/// Say who answered and to which request.
+pub(crate) fn platform(headers: &mut HeaderMap, id: &HeaderValue, version: Version) {
+    let server = concat!("Godwit/", env!("CARGO_PKG_VERSION"));
+    headers.insert(SERVER, HeaderValue::from_static(server));
+    headers.insert(FLY_REQUEST_ID, id.clone());
+    extend(headers, VIA, &via(version));
+}
+
+/// Make headers those of an upgrade, which are of this hop alone.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 godwit",
+        Version::HTTP_10 => "1.0 godwit",
+        _ => "1.1 godwit",
+    })
+}
+
+/// Remove what concerns one connection only (RFC 9110 §7.6.1).
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers)
+            .filter_map(|token| token.parse().ok())
+            .collect();
+        for name in named {
+            // Who lists these in Connection would take them from the app or cut the message.
+            if name != HOST && name != TRAILER {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let values = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|token| {
+        let coding = token.split(';').next().unwrap_or_default();
+        coding.trim().eq_ignore_ascii_case("trailers")
+    })
+}
+
+/// Append to a list header, and make it one line.
+fn extend(headers: &mut HeaderMap, name: HeaderName, more: &HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(more.clone());
+        }
+        Entry::Occupied(mut entry) => {
+            let mut all = Vec::new();
+            for value in entry.iter().chain([more]) {
+                if !all.is_empty() {
+                    all.extend_from_slice(b", ");
+                }
+                all.extend_from_slice(value.as_bytes());
+            }
+            if let Ok(joined) = HeaderValue::from_bytes(&all) {
+                entry.insert(joined);
+            }
+        }
+    }
+}
+
+/// HTTP/2 may cut Cookie into several; HTTP/1.1 knows one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(mut entry) = headers.entry(COOKIE) else {
+        return;
+    };
+    let parts: Vec<&[u8]> = entry.iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() < 2 {
+        return;
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        entry.insert(joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn connected() -> Connected {
+        Connected {
+            client_ip: HeaderValue::from_static("203.0.113.9"),
+            forwarded_for: HeaderValue::from_static("203.0.113.9, 198.51.100.1"),
+            port: HeaderValue::from_static("80"),
+        }
+    }
+
+    fn edited(lines: &[(&'static str, &'static str)], version: Version) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let region = HeaderValue::from_static("lcl");
+        let id = HeaderValue::from_static("01K8-lcl");
+        to_app(&mut headers, &connected(), &region, &id, version, None);
+        headers
+    }
+
+    fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn an_app_learns_who_connected_where() {
+        let headers = edited(&[("host", "hello.example")], Version::HTTP_11);
+        for (name, value) in [
+            ("fly-client-ip", "203.0.113.9"),
+            ("fly-forwarded-port", "80"),
+            ("fly-region", "lcl"),
+            ("fly-request-id", "01K8-lcl"),
+            ("x-forwarded-for", "203.0.113.9, 198.51.100.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-ssl", "off"),
+            ("x-forwarded-port", "80"),
+            ("via", "1.1 godwit"),
+            ("host", "hello.example"),
+        ] {
+            assert_eq!(all(&headers, name), [value], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_clients_lists_are_kept_and_its_claims_are_not() {
+        let sent = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.2"),
+            ("x-forwarded-port", "8443"),
+            ("x-forwarded-proto", "https"),
+            ("fly-client-ip", "192.0.2.3"),
+            ("fly-forwarded-port", "1"),
+            ("fly-region", "xxx"),
+            ("fly-src", "instance=x"),
+            ("via", "1.0 cache"),
+        ];
+        let headers = edited(&sent, Version::HTTP_2);
+        let list = "192.0.2.1, 192.0.2.2, 203.0.113.9, 198.51.100.1";
+        assert_eq!(all(&headers, "x-forwarded-for"), [list]);
+        assert_eq!(all(&headers, "x-forwarded-port"), ["8443"]);
+        assert_eq!(all(&headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(all(&headers, "fly-client-ip"), ["203.0.113.9"]);
+        assert_eq!(all(&headers, "fly-forwarded-port"), ["80"]);
+        assert_eq!(all(&headers, "fly-region"), ["lcl"]);
+        assert!(!headers.contains_key("fly-src"));
+        assert_eq!(all(&headers, "via"), ["1.0 cache, 2 godwit"]);
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_on_it() {
+        let sent = [
+            ("connection", "close, X-Private"),
+            ("connection", "host"),
+            ("x-private", "1"),
+            ("host", "hello.example"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip, trailers;q=0.5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+        ];
+        let headers = edited(&sent, Version::HTTP_11);
+        for name in [
+            "connection",
+            "x-private",
+            "keep-alive",
+            "proxy-connection",
+            "upgrade",
+        ] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        assert!(!headers.contains_key("transfer-encoding") && !headers.contains_key("expect"));
+        assert_eq!(all(&headers, "te"), ["trailers"]);
+        assert_eq!(all(&headers, "host"), ["hello.example"]);
+    }
+
+    #[test]
+    fn cookies_of_http_2_become_one() {
+        let headers = edited(&[("cookie", "a=1"), ("cookie", "b=2")], Version::HTTP_2);
+        assert_eq!(all(&headers, "cookie"), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_one_of_http_1_1_that_connection_names() {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        assert_eq!(upgrade_of(Version::HTTP_11, &headers), None);
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        assert!(upgrade_of(Version::HTTP_11, &headers).is_some());
+        assert_eq!(upgrade_of(Version::HTTP_10, &headers), None);
+    }
+
+    #[test]
+    fn a_client_learns_who_answered() {
+        let mut headers = HeaderMap::new();
+        headers.insert(SERVER, HeaderValue::from_static("nginx"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        to_client(
+            &mut headers,
+            &HeaderValue::from_static("01K8-lcl"),
+            Version::HTTP_2,
+        );
+        assert!(headers[SERVER].to_str().unwrap().starts_with("Godwit/"));
+        assert_eq!(headers[FLY_REQUEST_ID], "01K8-lcl");
+        assert_eq!(headers[VIA], "2 godwit");
+        assert!(!headers.contains_key(CONNECTION));
+    }
+
+    proptest! {
+        #[test]
+        fn no_connection_header_breaks_an_edit(value in "[ -~]{0,40}") {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_str(&value).unwrap());
+            headers.insert(HOST, HeaderValue::from_static("hello.example"));
+            drop_hop_by_hop(&mut headers);
+            prop_assert!(!headers.contains_key(CONNECTION));
+            prop_assert!(headers.contains_key(HOST));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! How many requests each machine has, the slots they hold, and who waits for one.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// A machine that refused a connection is doubted for this long.
+const SUSPECT_FOR: Duration = Duration::from_secs(1);
+
+/// The load of one service of one machine, shared by all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    active: AtomicU32,
+    suspect_until_ms: AtomicU64,
+    /// Somebody is having it started beside the requests.
+    pub(crate) waking: AtomicBool,
+}
+
+/// Requests that wait for a slot of any machine of an app.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: AtomicUsize,
+    pub(crate) freed: Notify,
+}
+
+/// A request's place at a machine; dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    load: Arc<Load>,
+    queue: Arc<Queue>,
+}
+
+/// A request's place in a queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    queue: Arc<Queue>,
+}
+
+impl Load {
+    pub(crate) fn active(&self) -> u32 {
+        self.active.load(Acquire)
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        let until = self.suspect_until_ms.load(Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    pub(crate) fn set_suspect(&self) {
+        let until = now_ms() + u64::try_from(SUSPECT_FOR.as_millis()).unwrap_or(u64::MAX);
+        self.suspect_until_ms.store(until, Relaxed);
+    }
+
+    pub(crate) fn clear_suspect(&self) {
+        if self.suspect_until_ms.load(Relaxed) != 0 {
+            self.suspect_until_ms.store(0, Relaxed);
+        }
+    }
+
+    /// Take a slot, unless that would go over the hard limit.
+    pub(crate) fn take(self: &Arc<Self>, hard: Option<u32>, queue: &Arc<Queue>) -> Option<Slot> {
+        let below = |active| (active < hard.unwrap_or(u32::MAX)).then(|| active + 1);
+        self.active.fetch_update(AcqRel, Acquire, below).ok()?;
+        Some(Slot {
+            load: self.clone(),
+            queue: queue.clone(),
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.load.active.fetch_sub(1, AcqRel);
+        self.queue.pass_on();
+    }
+}
+
+impl Queue {
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Acquire)
+    }
+
+    /// Join the queue unless it is as long as it may be.
+    pub(crate) fn join(self: &Arc<Self>, limit: usize) -> Option<Ticket> {
+        let below = |waiting| (waiting < limit).then(|| waiting + 1);
+        self.waiting.fetch_update(AcqRel, Acquire, below).ok()?;
+        Some(Ticket {
+            queue: self.clone(),
+        })
+    }
+
+    /// Tell the next in the queue to look again.
+    pub(crate) fn pass_on(&self) {
+        if self.waiting() > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.queue.waiting.fetch_sub(1, AcqRel);
+        // There may be room for more than the one who leaves.
+        self.queue.pass_on();
+    }
+}
+
+/// All loads and queues of this process, by what they belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Loads {
+    loads: Shelf<Load>,
+    queues: Shelf<Queue>,
+}
+
+/// A machine's or an app's name, and a port.
+type Key = (Arc<str>, u16);
+
+impl Loads {
+    /// The load of a machine at an internal port.
+    pub(crate) fn load(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
+        self.loads.get((machine.clone(), internal_port))
+    }
+
+    /// The queue of an app at an external port.
+    pub(crate) fn queue(&self, app: &Arc<str>, port: u16) -> Arc<Queue> {
+        self.queues.get((app.clone(), port))
+    }
+
+    /// Machines with load: id, internal port, requests.
+    pub(crate) fn active(&self) -> Vec<(Arc<str>, u16, u32)> {
+        let loads = self.loads.all();
+        loads
+            .into_iter()
+            .map(|((id, port), load)| (id, port, load.active()))
+            .collect()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues
+            .all()
+            .iter()
+            .map(|(_, queue)| queue.waiting())
+            .sum()
+    }
+}
+
+/// Shared things that live as long as somebody uses them.
+#[derive(Debug)]
+struct Shelf<T>(Mutex<Shelved<T>>);
+
+#[derive(Debug)]
+struct Shelved<T> {
+    things: HashMap<Key, Weak<T>>,
+    sweep_at: usize,
+}
+
+const FIRST_SWEEP: usize = 256;
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf(Mutex::new(Shelved {
+            things: HashMap::new(),
+            sweep_at: FIRST_SWEEP,
+        }))
+    }
+}
+
+impl<T: Default> Shelf<T>
+where
+    Key: Hash + Eq,
+{
+    fn get(&self, key: Key) -> Arc<T> {
+        let mut shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thing) = shelved.things.get(&key).and_then(Weak::upgrade) {
+            return thing;
+        }
+        if shelved.things.len() >= shelved.sweep_at {
+            shelved.things.retain(|_, thing| thing.strong_count() > 0);
+            shelved.sweep_at = (shelved.things.len() * 2).max(FIRST_SWEEP);
+        }
+        let thing = Arc::new(T::default());
+        shelved.things.insert(key, Arc::downgrade(&thing));
+        thing
+    }
+
+    fn all(&self) -> Vec<(Key, Arc<T>)> {
+        let shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = |(key, thing): (&Key, &Weak<T>)| Some((key.clone(), thing.upgrade()?));
+        shelved.things.iter().filter_map(live).collect()
+    }
+}
+
+fn now_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // Never 0, which means "not suspect".
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_hard_limit_holds_under_contention() {
+        let (load, queue) = (Arc::new(Load::default()), Arc::new(Queue::default()));
+        let most = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if let Some(_slot) = load.take(Some(3), &queue) {
+                            most.fetch_max(load.active(), AcqRel);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(load.active(), 0);
+        assert!(most.load(Acquire) <= 3);
+    }
+
+    #[test]
+    fn a_queue_has_an_end() {
+        let queue = Arc::new(Queue::default());
+        let first = queue.join(1);
+        assert!(first.is_some() && queue.join(1).is_none());
+        drop(first);
+        assert!(queue.join(1).is_some());
+    }
+
+    #[test]
+    fn a_load_is_one_for_all_and_gone_with_its_last_user() {
+        let loads = Loads::default();
+        let machine: Arc<str> = "m1".into();
+        let load = loads.load(&machine, 8080);
+        assert!(Arc::ptr_eq(&load, &loads.load(&machine, 8080)));
+        let slot = load.take(None, &loads.queue(&machine, 80));
+        drop(load);
+        assert_eq!(loads.active(), [(machine.clone(), 8080, 1)]);
+        drop(slot);
+        assert!(loads.active().is_empty());
+    }
+
+    #[test]
+    fn suspicion_can_be_cleared() {
+        let load = Load::default();
+        assert!(!load.is_suspect());
+        load.set_suspect();
+        assert!(load.is_suspect());
+        load.clear_suspect();
+        assert!(!load.is_suspect());
+    }
+}

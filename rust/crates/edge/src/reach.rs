@@ -1,0 +1,344 @@
+//! Finding a machine for a request and a connection to it: decide, try, wait, decide again.
+//!
+//! ```text
+//! ready machine below its hard limit ── connect ── refused ── try another, then wait ──┐
+//! all at their hard limit ───────────── queue ──── a slot is free ─────────────────────┤
+//! none ready, one asleep ────────────── wake ───── started ────────────────────────────┤
+//! none ready, one coming ────────────── wait ──────────────────────────────────────────┤
+//! nothing to hope for ───────────────── refuse                         decide again ◄──┘
+//! ```
+//! Every wait has a deadline of its own kind, counted from the first wait of that kind.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use godwit_watch::WakeError;
+use godwit_wire::facts::Concurrency;
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::balance::{self, Band, Candidate, Doubt};
+use crate::load::{Slot, Ticket};
+use crate::metrics::count;
+use crate::refusal::{self, Refusal};
+use crate::targets::{Target, Targets};
+use crate::upstream::{self, Upstream};
+use crate::worker::Worker;
+
+/// A machine that takes the request.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) slot: Slot,
+    pub(crate) upstream: Upstream,
+    pub(crate) targets: Arc<Targets>,
+    pub(crate) machine_id: Arc<str>,
+    pub(crate) port: u16,
+}
+
+/// What a request asks of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// It may be sent a second time.
+    pub(crate) repeatable: bool,
+    /// Only a connection that carried nothing yet will do.
+    pub(crate) fresh: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Connect to this one of the ready.
+    Try(usize),
+    /// Have this one of the sleepers started, and wait.
+    Wake(usize),
+    /// Wait for a slot.
+    Queue,
+    /// Wait for a change.
+    Pause,
+    Refuse(Refusal),
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const GREATEST_PAUSE: Duration = Duration::from_secs(1);
+/// However often the view changes, a request does not look more often than this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// A waiting request looks again at least this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Find a machine for a request; `find` gives the app's targets as they are now.
+pub(crate) async fn reach(
+    worker: &Worker,
+    wish: Wish,
+    port: &str,
+    find: impl Fn() -> Result<Arc<Targets>, Refusal>,
+) -> Result<Reached, Refusal> {
+    let mut search = Search::new(worker, wish);
+    loop {
+        let targets = find()?;
+        let verdict = search.decide(&targets, port);
+        match verdict {
+            Verdict::Try(index) => {
+                if let Some(reached) = search.attempt(&targets, index).await {
+                    return Ok(reached);
+                }
+            }
+            Verdict::Wake(index) => search.wake(&targets, index).await?,
+            Verdict::Queue => search.queue(&targets).await?,
+            Verdict::Pause => search.pause(&targets).await?,
+            Verdict::Refuse(refusal) => return Err(refusal),
+        }
+    }
+}
+
+/// One request's search.
+struct Search<'a> {
+    worker: &'a Worker,
+    wish: Wish,
+    /// Machines that refused this request since the last pause.
+    tried: Vec<Arc<str>>,
+    /// Machines that the agent could not start for this request.
+    unwakeable: Vec<Arc<str>>,
+    ticket: Option<Ticket>,
+    /// A machine was started for this request.
+    woke: bool,
+    next_pause: Duration,
+    last_refusal: Option<Refusal>,
+    reach_by: Option<Instant>,
+    queue_by: Option<Instant>,
+    wake_by: Option<Instant>,
+}
+
+impl<'a> Search<'a> {
+    fn new(worker: &'a Worker, wish: Wish) -> Self {
+        Search {
+            worker,
+            wish,
+            tried: Vec::new(),
+            unwakeable: Vec::new(),
+            ticket: None,
+            woke: false,
+            next_pause: FIRST_PAUSE,
+            last_refusal: None,
+            reach_by: None,
+            queue_by: None,
+            wake_by: None,
+        }
+    }
+
+    fn decide(&self, targets: &Targets, port: &str) -> Verdict {
+        if self.ticket.is_none() && targets.queue.waiting() > 0 && !targets.ready.is_empty() {
+            // Who came before goes before.
+            return Verdict::Queue;
+        }
+        let sleeper = self.sleeper(targets);
+        let picked = pick(&targets.ready, &self.tried, &mut rand::rng());
+        match (picked, sleeper) {
+            (Some((_, candidate)), Some(sleeper)) if candidate.doubt == Doubt::Tried => {
+                Verdict::Wake(sleeper)
+            }
+            (Some((_, candidate)), None) if candidate.doubt == Doubt::Tried => Verdict::Pause,
+            (Some((index, candidate)), sleeper) => {
+                if let Some(sleeper) = sleeper.filter(|_| candidate.band() != Band::BelowSoft) {
+                    self.wake_beside(&targets.asleep[sleeper], targets);
+                }
+                Verdict::Try(index)
+            }
+            (None, sleeper) if !targets.ready.is_empty() => {
+                if let Some(sleeper) = sleeper {
+                    self.wake_beside(&targets.asleep[sleeper], targets);
+                }
+                Verdict::Queue
+            }
+            (None, Some(sleeper)) => Verdict::Wake(sleeper),
+            (None, None) => self.without_machine(targets, port),
+        }
+    }
+
+    fn without_machine(&self, targets: &Targets, port: &str) -> Verdict {
+        let (app, besides) = (targets.app_name(), targets.besides);
+        if self.woke || besides.coming {
+            return Verdict::Pause;
+        }
+        Verdict::Refuse(match &self.last_refusal {
+            Some(refusal) => refusal.clone(),
+            None if besides.failing => refusal::unhealthy(app),
+            None if besides.stopped => refusal::stopped(app),
+            None if besides.elsewhere => refusal::elsewhere(app),
+            None => refusal::nothing(app, port),
+        })
+    }
+
+    fn sleeper(&self, targets: &Targets) -> Option<usize> {
+        targets
+            .asleep
+            .iter()
+            .position(|target| !self.unwakeable.contains(&target.machine_id))
+    }
+
+    /// Take a slot and a connection; `None` means decide again.
+    async fn attempt(&mut self, targets: &Arc<Targets>, index: usize) -> Option<Reached> {
+        let target = &targets.ready[index];
+        let slot = target.load.take(target.hard, &targets.queue)?;
+        self.ticket = None;
+        match self.connection(target, targets).await {
+            Ok(upstream) => {
+                target.load.clear_suspect();
+                Some(Reached {
+                    slot,
+                    upstream,
+                    targets: targets.clone(),
+                    machine_id: target.machine_id.clone(),
+                    port: target.address.port(),
+                })
+            }
+            Err(error) => {
+                count(&targets.metrics.upstream_failures);
+                target.load.set_suspect();
+                self.tried.push(target.machine_id.clone());
+                self.last_refusal = Some(refusal::connect_failed(target.address.port(), &error));
+                None
+            }
+        }
+    }
+
+    async fn connection(&self, target: &Target, targets: &Targets) -> std::io::Result<Upstream> {
+        let pool = (target.concurrency == Concurrency::Requests).then_some(&self.worker.pool);
+        let pooled = pool.filter(|_| !self.wish.fresh);
+        if let Some(kept) = pooled.and_then(|pool| pool.take(target, self.wish.repeatable)) {
+            return Ok(kept);
+        }
+        count(&targets.metrics.upstream_connects);
+        let within = Duration::from_millis(self.worker.edge.config.limits.connect_ms);
+        upstream::connect(target, within, pool).await
+    }
+
+    /// Wait until a sleeper is started.
+    async fn wake(&mut self, targets: &Targets, index: usize) -> Result<(), Refusal> {
+        self.ticket = None;
+        let target = &targets.asleep[index];
+        let limits = &self.worker.edge.config.limits;
+        let by = deadline(&mut self.wake_by, limits.wake_ms);
+        count(&targets.metrics.wakes);
+        let woken = timeout_at(by, self.worker.edge.waker.wake(&target.machine_id)).await;
+        match woken {
+            Err(_) => return Err(refusal::wake_timeout(targets.app_name())),
+            Ok(Ok(())) => {
+                self.woke = true;
+                // It has the whole time to be reached that a started machine has.
+                self.reach_by = None;
+                self.tried.clear();
+                self.next_pause = FIRST_PAUSE;
+            }
+            Ok(Err(WakeError::Refused(why))) => {
+                log::warn!(
+                    "{}: {} cannot start: {why}",
+                    targets.app_name(),
+                    target.machine_id
+                );
+                self.unwakeable.push(target.machine_id.clone());
+                self.last_refusal = Some(refusal::wake_failed(targets.app_name(), &why));
+            }
+            Ok(Err(WakeError::Away)) => {
+                let why = WakeError::Away.to_string();
+                self.last_refusal = Some(refusal::wake_failed(targets.app_name(), &why));
+                self.pause(targets).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Have a sleeper started while this request goes on without it.
+    fn wake_beside(&self, target: &Target, targets: &Targets) {
+        if target.load.waking.swap(true, Relaxed) {
+            return;
+        }
+        count(&targets.metrics.wakes);
+        let (load, id) = (target.load.clone(), target.machine_id.clone());
+        let edge = self.worker.edge.clone();
+        let within = Duration::from_millis(edge.config.limits.wake_ms);
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = timeout(within, edge.waker.wake(&id)).await {
+                log::warn!("{id} cannot start beside others: {error}");
+                sleep(GREATEST_PAUSE).await;
+            }
+            load.waking.store(false, Relaxed);
+        });
+    }
+
+    /// Wait for a slot.
+    async fn queue(&mut self, targets: &Targets) -> Result<(), Refusal> {
+        let limits = &self.worker.edge.config.limits;
+        let by = deadline(&mut self.queue_by, limits.queue_ms);
+        let overloaded = || refusal::overloaded(targets.app_name());
+        let freed = targets.queue.freed.notified();
+        if self.ticket.is_none() {
+            count(&targets.metrics.queued);
+            self.ticket = Some(
+                targets
+                    .queue
+                    .join(limits.queue_length)
+                    .ok_or_else(overloaded)?,
+            );
+            // A slot may have come free before anybody was in the queue to be told.
+            if targets.queue.waiting() == 1 {
+                return Ok(());
+            }
+        }
+        let look_again = (Instant::now() + LOOK_AGAIN).min(by);
+        // Told or not, it looks again.
+        let _ = timeout_at(look_again, freed).await;
+        if Instant::now() >= by {
+            Err(overloaded())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Wait for a change of the view, or a while.
+    async fn pause(&mut self, targets: &Targets) -> Result<(), Refusal> {
+        self.ticket = None;
+        let by = deadline(&mut self.reach_by, self.worker.edge.config.limits.reach_ms);
+        if Instant::now() >= by {
+            let late = || refusal::not_reachable_in_time(targets.app_name());
+            return Err(self.last_refusal.take().unwrap_or_else(late));
+        }
+        let mut changes = self.worker.edge.watch.changes();
+        let again = (Instant::now() + self.next_pause).min(by);
+        self.next_pause = (self.next_pause * 2).min(GREATEST_PAUSE);
+        sleep(SHORTEST_PAUSE).await;
+        // Changed or not, it looks again.
+        let _ = timeout_at(again, changes.changed()).await;
+        self.tried.clear();
+        Ok(())
+    }
+}
+
+fn pick(
+    ready: &[Target],
+    tried: &[Arc<str>],
+    random: &mut impl Rng,
+) -> Option<(usize, Candidate)> {
+    let candidate = |index: usize| {
+        let target = &ready[index];
+        let doubt = if tried.contains(&target.machine_id) {
+            Doubt::Tried
+        } else if target.load.is_suspect() {
+            Doubt::Suspect
+        } else {
+            Doubt::None
+        };
+        let Target { soft, hard, .. } = *target;
+        Candidate {
+            active: target.load.active(),
+            soft,
+            hard,
+            doubt,
+        }
+    };
+    balance::pick(ready.len(), candidate, random)
+}
+
+fn deadline(kept: &mut Option<Instant>, within_ms: u64) -> Instant {
+    *kept.get_or_insert_with(|| Instant::now() + Duration::from_millis(within_ms))
+}

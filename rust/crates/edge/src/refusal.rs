@@ -1,0 +1,154 @@
+//! What a client is told when no machine answers: a status, a code of spec/network.md §1.9 and
+//! a sentence.
+
+use hyper::StatusCode;
+
+/// Why a request gets no answer from a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    /// Empty where the mistake is the client's.
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+fn refuse(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal {
+        status,
+        code,
+        message: message.into(),
+    }
+}
+
+pub(crate) fn no_host() -> Refusal {
+    refuse(
+        StatusCode::BAD_REQUEST,
+        "",
+        "the request must name one host",
+    )
+}
+
+pub(crate) fn method(name: &str) -> Refusal {
+    refuse(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "",
+        format!("{name} is not served here"),
+    )
+}
+
+pub(crate) fn unknown_host(host: &str) -> Refusal {
+    refuse(
+        StatusCode::NOT_FOUND,
+        "",
+        format!("no app answers for {host}"),
+    )
+}
+
+pub(crate) fn unhealthy(app: &str) -> Refusal {
+    let message = format!("no machine of {app} passes its checks");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR01", message)
+}
+
+pub(crate) fn elsewhere(app: &str) -> Refusal {
+    let message = format!("the machines of {app} are on other hosts, which are not reached yet");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn stopped(app: &str) -> Refusal {
+    let message = format!("the machines of {app} are stopped, and autostart is off");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn nothing(app: &str, port: &str) -> Refusal {
+    let message = format!("{app} has no machine that takes HTTP on port {port}");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn overloaded(app: &str) -> Refusal {
+    let message = format!("every machine of {app} is at its hard limit");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn not_reachable_in_time(app: &str) -> Refusal {
+    let message = format!("no machine of {app} was ready in time");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn wake_failed(app: &str, why: &str) -> Refusal {
+    let message = format!("a machine of {app} could not be started: {why}");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PM02", message)
+}
+
+pub(crate) fn wake_timeout(app: &str) -> Refusal {
+    let message = format!("a machine of {app} did not start in time");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PM03", message)
+}
+
+pub(crate) fn connect_failed(port: u16, error: &std::io::Error) -> Refusal {
+    use std::io::ErrorKind;
+    let (status, code, what) = match error.kind() {
+        ErrorKind::ConnectionRefused => {
+            (StatusCode::BAD_GATEWAY, "PC01", "refused the connection")
+        }
+        ErrorKind::ConnectionReset => (StatusCode::BAD_GATEWAY, "PC03", "reset the connection"),
+        ErrorKind::ConnectionAborted => {
+            (StatusCode::BAD_GATEWAY, "PC04", "aborted the connection")
+        }
+        ErrorKind::TimedOut => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "PC05",
+            "did not take the connection in time",
+        ),
+        _ => (StatusCode::BAD_GATEWAY, "PC06", "could not be connected to"),
+    };
+    refuse(status, code, format!("the app {what} on port {port}"))
+}
+
+pub(crate) fn broken(port: u16) -> Refusal {
+    let message = format!("the app on port {port} ended the connection without a response");
+    refuse(StatusCode::BAD_GATEWAY, "PU02", message)
+}
+
+pub(crate) fn client_broke_off() -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, "", "the request's body broke off")
+}
+
+pub(crate) fn no_response(port: u16) -> Refusal {
+    let message = format!("the app on port {port} did not respond in time");
+    refuse(StatusCode::GATEWAY_TIMEOUT, "PU02", message)
+}
+
+impl Refusal {
+    /// The body for a person, with the id to ask about.
+    pub(crate) fn page(&self, id: &str) -> String {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let code = match self.code {
+            "" => String::new(),
+            code => format!("[{code}] "),
+        };
+        format!(
+            "{} {reason}\n\n{code}{}\nrequest {id}\n",
+            self.status.as_u16(),
+            self.message
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_status_code_sentence_and_id() {
+        let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let page = connect_failed(8080, &error).page("01K8-lcl");
+        let wanted = "502 Bad Gateway\n\n[PC01] the app refused the connection on port 8080\n\
+                      request 01K8-lcl\n";
+        assert_eq!(page, wanted);
+        assert!(
+            unknown_host("x.example")
+                .page("i")
+                .contains("\n\nno app answers for x.example\n")
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! From a request to its app: the host name in the request, and what it leads to.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use godwit_catalog::{App, View};
+use hyper::header::HOST;
+use hyper::{HeaderMap, Uri};
+
+/// A request that names no host, or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoHost;
+
+/// The host a request names: `:authority` or an absolute target before the Host header.
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Cow<'a, str>, NoHost> {
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => only_host(headers)?,
+    };
+    normalise(authority).ok_or(NoHost)
+}
+
+/// The app that a normalised host name leads to.
+///
+/// `<app>.<apps_domain>` leads to an app of which only machines are known, so that a host cut
+/// off from the bus serves what it runs.
+pub(crate) fn app<'a>(view: &'a View, host: &str, apps_domain: &str) -> Option<&'a Arc<App>> {
+    let named = view.app_of_hostname(host);
+    named.or_else(|| {
+        let name = host.strip_suffix(apps_domain)?.strip_suffix('.')?;
+        view.app(name).filter(|app| app.record.is_none())
+    })
+}
+
+fn only_host(headers: &HeaderMap) -> Result<&str, NoHost> {
+    let mut values = headers.get_all(HOST).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| NoHost),
+        _ => Err(NoHost),
+    }
+}
+
+/// Lower case, without user, port and trailing dot; `None` if that leaves no name.
+fn normalise(authority: &str) -> Option<Cow<'_, str>> {
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(literal) => literal.split_once(']')?.0,
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() {
+        return None;
+    }
+    let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if upper {
+        host.to_ascii_lowercase().into()
+    } else {
+        host.into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of_header(value: &'static str) -> Result<String, NoHost> {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]);
+        host(&Uri::from_static("/path"), &headers).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn the_port_the_case_and_the_last_dot_do_not_matter() {
+        for value in [
+            "hello.example",
+            "Hello.Example:8080",
+            "hello.example.",
+            "HELLO.EXAMPLE.:1",
+        ] {
+            assert_eq!(of_header(value).as_deref(), Ok("hello.example"));
+        }
+        assert_eq!(of_header("[::1]:8080").as_deref(), Ok("::1"));
+    }
+
+    #[test]
+    fn a_request_without_one_host_is_refused() {
+        assert_eq!(of_header(""), Err(NoHost));
+        assert_eq!(of_header(":80"), Err(NoHost));
+        assert_eq!(of_header("[::1"), Err(NoHost));
+        assert_eq!(host(&Uri::from_static("/"), &HeaderMap::new()), Err(NoHost));
+        let mut twice = HeaderMap::new();
+        twice.append(HOST, HeaderValue::from_static("a.example"));
+        twice.append(HOST, HeaderValue::from_static("b.example"));
+        assert_eq!(host(&Uri::from_static("/"), &twice), Err(NoHost));
+    }
+
+    #[test]
+    fn the_target_goes_before_the_header() {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("other.example"))]);
+        let uri = Uri::from_static("http://user@Hello.example:81/x");
+        assert_eq!(host(&uri, &headers).as_deref(), Ok("hello.example"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_normal_already_when_normalised_once(authority in "\\PC{0,60}") {
+            if let Some(once) = normalise(&authority).map(Cow::into_owned) {
+                prop_assert!(!once.bytes().any(|b| b.is_ascii_uppercase()));
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The status page: `/ready`, `/metrics`, `/view`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use crate::drain::{Phase, Phases};
+use crate::edge::Edge;
+use crate::metrics::{escaped, head, line};
+
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// A reader is served no longer than this.
+const SERVE_WITHIN: Duration = Duration::from_mins(1);
+
+/// Serve the status page until the process ends.
+pub(crate) async fn serve(edge: Arc<Edge>, listener: TcpListener, phases: Phases) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (edge, phases) = (edge.clone(), phases.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = answer(&edge, &phases, request.uri().path());
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        tokio::spawn(async move {
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_WITHIN)
+                .serve_connection(TokioIo::new(stream), service);
+            // A reader who goes away early has what it wanted.
+            let _ = timeout(SERVE_WITHIN, serving).await;
+        });
+    }
+}
+
+fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
+    let plain = "text/plain; charset=utf-8";
+    match path {
+        "/ready" if *phases.borrow() == Phase::Serving => {
+            page(StatusCode::OK, plain, "ready\n".into())
+        }
+        "/ready" => page(StatusCode::SERVICE_UNAVAILABLE, plain, "draining\n".into()),
+        "/metrics" => {
+            let text = edge.metrics.page(&gauges(edge));
+            page(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                text,
+            )
+        }
+        "/view" => {
+            let json = serde_json::to_string(&edge.watch.report()).unwrap_or_default();
+            page(StatusCode::OK, "application/json", json + "\n")
+        }
+        _ => page(
+            StatusCode::NOT_FOUND,
+            plain,
+            "/ready /metrics /view\n".into(),
+        ),
+    }
+}
+
+fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// What is so at this moment, and the catalog's counts.
+fn gauges(edge: &Edge) -> String {
+    let mut page = String::new();
+    let view = edge.watch.view();
+    head(&mut page, "fly_app_concurrency", "gauge");
+    for (id, port, active) in edge.loads.active() {
+        let Some(machine) = view.machine(&id) else {
+            continue;
+        };
+        let labels = format!(
+            "app=\"{}\",org_id=\"{}\",region=\"{}\",instance=\"{}\",internal_port=\"{port}\"",
+            escaped(&machine.app),
+            escaped(&machine.org_id),
+            escaped(&machine.region),
+            escaped(&id),
+        );
+        line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
+    }
+    let report = edge.watch.report();
+    let size = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    for (name, kind, value) in [
+        ("godwit_edge_waiting", "gauge", size(edge.loads.waiting())),
+        ("godwit_catalog_apps", "gauge", size(report.apps)),
+        ("godwit_catalog_machines", "gauge", size(report.machines)),
+        ("godwit_catalog_hosts", "gauge", size(report.hosts)),
+        (
+            "godwit_catalog_agent_synced",
+            "gauge",
+            u64::from(report.agent_synced),
+        ),
+        (
+            "godwit_catalog_bus_synced",
+            "gauge",
+            u64::from(report.bus_synced),
+        ),
+        (
+            "godwit_catalog_bus_silences_count",
+            "counter",
+            report.bus_silences,
+        ),
+        ("godwit_catalog_applied_count", "counter", report.applied),
+        (
+            "godwit_catalog_skipped_unreadable_count",
+            "counter",
+            report.skipped_unreadable,
+        ),
+        (
+            "godwit_catalog_skipped_owner_count",
+            "counter",
+            report.skipped_owner,
+        ),
+        ("godwit_catalog_restarts_count", "counter", report.restarts),
+    ] {
+        head(&mut page, name, kind);
+        line(&mut page, name, "", value);
+    }
+    page
+}

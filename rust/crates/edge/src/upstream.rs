@@ -1,0 +1,118 @@
+//! Connections to machines: made fresh, or taken from the worker's pool.
+//!
+//! Only `requests` concurrency pools (spec/network.md §1.2); a pooled connection is kept about
+//! four seconds, which is less than common app servers keep theirs.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::body::Upload;
+use crate::targets::Target;
+
+pub(crate) const KEEP: Duration = Duration::from_secs(4);
+/// A request that must not be sent twice takes only a connection used a moment ago: the app
+/// could be closing an older one right now.
+const KEEP_UNREPEATABLE: Duration = Duration::from_secs(1);
+const KEPT_PER_MACHINE: usize = 256;
+
+type Key = (Arc<str>, u16);
+
+/// A connection on which one request may be sent now.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) sender: SendRequest<Upload>,
+    /// Where it goes when the response is at its end; `None` for a connection per request.
+    home: Option<(Arc<Pool>, Key)>,
+}
+
+/// Idle connections of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: SendRequest<Upload>,
+    since: Instant,
+}
+
+/// Connect to a machine.
+pub(crate) async fn connect(
+    target: &Target,
+    within: Duration,
+    pool: Option<&Arc<Pool>>,
+) -> io::Result<Upstream> {
+    let connecting = TcpStream::connect(SocketAddr::V4(target.address));
+    let stream = timeout(within, connecting)
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    stream.set_nodelay(true)?;
+    let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
+    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        // Whoever sends on it is told of its end.
+        let _ = connection.with_upgrades().await;
+    });
+    let home = pool.map(|pool| (pool.clone(), key(target)));
+    Ok(Upstream { sender, home })
+}
+
+fn key(target: &Target) -> Key {
+    (target.machine_id.clone(), target.address.port())
+}
+
+impl Upstream {
+    /// The response is at its end: keep the connection for the next request.
+    pub(crate) fn give_back(self) {
+        if let Some((pool, key)) = self.home {
+            pool.put(key, self.sender);
+        }
+    }
+}
+
+impl Pool {
+    /// Take an idle connection to a machine.
+    pub(crate) fn take(self: &Arc<Self>, target: &Target, repeatable: bool) -> Option<Upstream> {
+        let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
+        let key = key(target);
+        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = pool.get_mut(&key)?;
+        idle.retain(|idle| !idle.sender.is_closed());
+        // The one used last is the least likely to be closed by the app.
+        let fit = |idle: &Idle| idle.sender.is_ready() && idle.since.elapsed() < keep;
+        let sender = idle.remove(idle.iter().rposition(fit)?).sender;
+        Some(Upstream {
+            sender,
+            home: Some((self.clone(), key)),
+        })
+    }
+
+    fn put(&self, key: Key, sender: SendRequest<Upload>) {
+        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = pool.entry(key).or_default();
+        if !sender.is_closed() && idle.len() < KEPT_PER_MACHINE {
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Close what has been idle too long.
+    pub(crate) fn sweep(&self) {
+        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.retain(|_, idle| {
+            idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < KEEP);
+            !idle.is_empty()
+        });
+    }
+}

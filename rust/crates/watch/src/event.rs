@@ -1,0 +1,23 @@
+//! What the followers tell the catalog's owner.
+
+use async_nats::Subject;
+use bytes::Bytes;
+use godwit_wire::facts::Fact;
+
+/// One thing that happened outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The agent's socket was reached; everything it owns follows.
+    AgentBegins,
+    AgentFact(Box<Fact>),
+    /// A line of the agent that is no frame of this release.
+    AgentUnreadable,
+    AgentSynced,
+    BusFact {
+        subject: Subject,
+        payload: Bytes,
+    },
+}
+
+/// How many events may wait for the owner; beyond it the followers wait.
+pub(crate) const CAPACITY: usize = 4096;
