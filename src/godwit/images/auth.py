@@ -1,0 +1,85 @@
+"""Proving to a registry who asks: credentials, challenges and bearer tokens.
+
+Sources: distribution spec "Token Authentication", RFC 7235 §2.1. The parsing is pure; the one
+request for a token goes through the client that `registry.py` hands in.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from godwit.base import errors
+from godwit.images import reference
+
+TOKEN_USER: Final = "x"  # noqa: S105 - a user name
+"""The user name beside a platform token used as a password; the platform ignores it."""
+
+_PIECE: Final = re.compile(
+    r'(?P<name>[A-Za-z]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]+))'
+    r"|(?P<scheme>[A-Za-z]+)(?=\s|,|$)|."
+)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who pulls: a user and password, or one opaque token of the platform.
+
+    Attributes:
+        token: Sent as it is as a bearer token; where the registry does not take it so, sent as
+            a password, which is how `docker login` uses a platform token.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+    def basic(self) -> str:
+        """Return the value of a Basic Authorization header."""
+        pair = f"{self.username or TOKEN_USER}:{self.password or self.token}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a registry asks for in WWW-Authenticate."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def challenges(header: str) -> list[Challenge]:
+    """Return the Basic and Bearer challenges of a WWW-Authenticate header, in order."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for piece in _PIECE.finditer(header):
+        if scheme := piece["scheme"]:
+            found.append((scheme.lower(), {}))
+        elif (name := piece["name"]) and found:
+            value = re.sub(r"\\(.)", r"\1", piece["quoted"] or "") or piece["plain"] or ""
+            found[-1][1][name.lower()] = value
+    return [Challenge(*one) for one in found if one[0] in ("basic", "bearer")]
+
+
+def token_query(challenge: Challenge, scope: str, *, insecure: bool) -> tuple[str, dict[str, str]]:
+    """Return the address that gives out tokens and the query for it.
+
+    Raises:
+        Failure: `unavailable` when the registry names no such address, or one over plain HTTP
+            that is not on this host.
+    """
+    realm = challenge.parameters.get("realm", "")
+    parts = urlsplit(realm)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise errors.Failure(
+            "unavailable", f"the registry names no usable token server: {realm!r}"
+        )
+    if parts.scheme == "http" and not insecure and not reference.is_loopback(parts.netloc):
+        raise errors.Failure(
+            "unavailable", f"the registry's token server {parts.netloc} does not use TLS"
+        )
+    query = {"scope": challenge.parameters.get("scope") or scope}
+    if service := challenge.parameters.get("service"):
+        query["service"] = service
+    return realm, query

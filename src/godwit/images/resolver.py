@@ -1,0 +1,145 @@
+"""From what a person wrote to an image that exists: digest, platform, labels, config.
+
+Called by control before it offers a machine, by the builder for base images, and by the
+store. Asks the registry for the manifest, and for the config when an image is inspected, so
+that an image for another platform is refused before anything is placed.
+"""
+
+from dataclasses import dataclass
+
+from godwit.images import auth, manifests, reference, registry
+from godwit.images.config import ImageConfig
+from godwit.wire import host_rpc
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """An image as its registry describes it.
+
+    Attributes:
+        size_bytes: Of its layers as they travel.
+    """
+
+    image: host_rpc.ImageRef
+    config: ImageConfig
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Located:
+    """The one manifest to run: an index has been followed to this platform's image.
+
+    Attributes:
+        requested: Digest of what the reference names, index or manifest.
+        digest: Digest of the manifest.
+    """
+
+    requested: str
+    digest: str
+    manifest: manifests.Manifest
+
+
+class Resolver:
+    """Resolves for control, whose token is for the platform's own registry alone.
+
+    Args:
+        own: `host[:port]` of that registry; no other is ever shown the token.
+        own_insecure: It speaks plain HTTP.
+        patience: How long and how often to ask.
+    """
+
+    def __init__(
+        self,
+        own: str,
+        *,
+        own_insecure: bool | None = None,
+        patience: registry.Patience | None = None,
+    ) -> None:
+        self._own = own
+        self._own_insecure = own_insecure
+        self._patience = patience
+
+    async def resolve(self, text: str, token: str | None) -> host_rpc.ImageRef:
+        """Return the image a reference means now; fails like `resolve`."""
+        return (await self.inspect(text, token)).image
+
+    async def inspect(self, text: str, token: str | None) -> Inspected:
+        """Return the image a reference means now, with its config; fails like `resolve`."""
+        ours = reference.parse(text).registry == self._own
+        return await inspect(
+            text,
+            credentials=auth.Credentials(token=token) if token and ours else None,
+            insecure=self._own_insecure if ours else None,
+            patience=self._patience,
+        )
+
+
+async def resolve(
+    text: str,
+    *,
+    credentials: auth.Credentials | None = None,
+    insecure: bool | None = None,
+    patience: registry.Patience | None = None,
+) -> host_rpc.ImageRef:
+    """Return the image a reference means now.
+
+    Args:
+        text: `python:3.11-slim`, `localhost:5050/app:tag`, `…@sha256:…`.
+        credentials: Who asks, where the image is not public.
+        insecure: Plain HTTP; `None` means only for a registry on this host.
+        patience: How long and how often to ask.
+
+    Raises:
+        Failure: `invalid_argument` (not a reference, other platform), `manifest_unknown`,
+            `unavailable`, `rate_limited`.
+    """
+    found = await inspect(text, credentials=credentials, insecure=insecure, patience=patience)
+    return found.image
+
+
+async def inspect(
+    text: str,
+    *,
+    credentials: auth.Credentials | None = None,
+    insecure: bool | None = None,
+    patience: registry.Patience | None = None,
+) -> Inspected:
+    """Return the image a reference means now, with its config; fails like `resolve`."""
+    wanted = reference.parse(text)
+    plain = reference.is_loopback(wanted.registry) if insecure is None else insecure
+    async with registry.RegistryClient(
+        wanted.registry, credentials=credentials, insecure=plain, patience=patience
+    ) as client:
+        located = await locate(client, wanted.repository, wanted.wanted, name=text)
+        body = await client.small_blob(wanted.repository, located.manifest.config)
+        config = manifests.config(body, text)
+    image = host_rpc.ImageRef(
+        reference=text,
+        registry=wanted.registry,
+        repository=wanted.repository,
+        tag=wanted.tag,
+        digest=located.requested,
+        labels=config.runtime.labels,
+        insecure=plain,
+    )
+    size = sum(layer.size for layer in located.manifest.layers)
+    return Inspected(image, config.runtime, size)
+
+
+async def locate(
+    client: registry.RegistryClient, repository: str, wanted: str, *, name: str
+) -> Located:
+    """Return the manifest for this platform under a tag or digest.
+
+    Raises:
+        Failure: As `resolve`.
+    """
+    document = await client.manifest(repository, wanted)
+    requested = document.digest
+    parsed = manifests.parse(document.body, document.content_type, name)
+    if isinstance(parsed, manifests.Index):
+        document = await client.manifest(repository, manifests.choose(parsed, name).digest)
+        parsed = manifests.parse(document.body, document.content_type, name)
+    if isinstance(parsed, manifests.Index):
+        raise manifests.nested(name)
+    return Located(requested, document.digest, parsed)

@@ -1,0 +1,58 @@
+"""The process that fills an image's directory: `python -m godwit.images.unpack`.
+
+Reads one job as JSON on its standard input, changes its root to the directory, applies the
+layers and prints the outcome as JSON. Started by `flatten.py` and nobody else; kept free
+of heavy imports, because every image waits for its start.
+"""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from godwit.base.errors import Failure
+from godwit.images import blobstream, layers
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main() -> None:
+    """Do the job on standard input; the exit code is 0 also for a job that was refused."""
+    json.dump(_answer(json.load(sys.stdin)), sys.stdout)
+
+
+def _answer(job: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _work(job)
+    except Failure as failure:
+        return {"error": {"code": failure.code, "message": failure.message}}
+    except OSError as error:
+        full = error.errno in _FULL
+        message = (
+            "the disk is full: it does not fit" if full else f"an entry cannot be made: {error}"
+        )
+        code = "insufficient_capacity" if full else "invalid_argument"
+        return {"error": {"code": code, "message": message}}
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    opened = []
+    for one in job["layers"]:
+        layer = layers.LayerFile(Path(one["path"]), one["name"], one["diff_id"])
+        opened.append((layer, blobstream.open_blob(layer.path)))
+    os.umask(0o022)
+    os.chdir(job["root"])
+    if os.geteuid() == 0:
+        os.chroot(".")
+    done = layers.apply(opened, b".", layers.Limits(**job["limits"]), ordinary=job["ordinary"])
+    return {
+        "entries": done.entries,
+        "size_bytes": done.size_bytes,
+        "newest_ns": done.newest_ns,
+    }
+
+
+if __name__ == "__main__":
+    main()
