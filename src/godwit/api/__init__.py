@@ -1,1 +1,1 @@
-"""The HTTP face: routes, schemas, errors to status codes."""
+"""HTTP: parse, authorize, call one service function of `godwit.control`, wrap the answer."""

@@ -1,1 +1,1 @@
-"""SQL adapters of control's ports."""
+"""SQL behind control's ports: SQLite (WAL) or PostgreSQL by URL; migrations at start-up."""

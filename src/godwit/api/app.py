@@ -1,0 +1,75 @@
+"""The API as one ASGI application, put together once by `godwit.cmd.control`."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+import godwit
+from godwit.api import problems
+from godwit.api.guard import Guard
+from godwit.api.routes import (
+    apps,
+    builds,
+    documents,
+    logs,
+    machine_actions,
+    machines,
+    orgs,
+    platform,
+    releases,
+    tokens,
+)
+from godwit.base import errors
+from godwit.control.context import Context
+
+ROUTERS: tuple[APIRouter, ...] = (
+    apps.ROUTER,
+    machines.ROUTER,
+    machine_actions.ROUTER,
+    platform.ROUTER,
+    logs.ROUTER,
+    orgs.ROUTER,
+    releases.ROUTER,
+    builds.ROUTER,
+    tokens.ROUTER,
+    documents.ROUTER,
+)
+_SECURITY = {
+    "token": {"type": "http", "scheme": "bearer", "description": "`godwit_…`; `FlyV1` too."},
+    "registry": {"type": "http", "scheme": "basic", "description": "An API token as password."},
+}
+
+
+class Api(FastAPI):
+    """FastAPI whose document names the ways to authenticate."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if not self.openapi_schema:
+            document = super().openapi()
+            document.setdefault("components", {})["securitySchemes"] = _SECURITY
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def create(ctx: Context) -> FastAPI:
+    """Return the API over control's ports."""
+    api = Api(
+        title="Godwit",
+        version=godwit.__version__,
+        summary="The Machines API, and what Godwit adds under /x/v1.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.ctx = ctx
+    for one in ROUTERS:
+        api.include_router(one)
+    api.add_exception_handler(errors.Failure, problems.on_failure)
+    api.add_exception_handler(RequestValidationError, problems.on_invalid)
+    api.add_exception_handler(HTTPException, problems.on_unrouted)
+    api.add_middleware(Guard, region=ctx.options.region)
+    return api

@@ -1,0 +1,1 @@
+"""Routes, one file per resource: parse, call one service function, wrap."""

@@ -1,0 +1,95 @@
+"""`/v1/apps`."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import Query
+
+from godwit.api.routing import Ctx, Who, needs, router
+from godwit.api.schemas.apps import App, AppList, CreateApp, fields
+from godwit.api.schemas.common import ERRORS
+from godwit.base import errors, ids
+from godwit.control import apps
+
+ROUTER = router("Apps")
+
+_MOST = 5_000
+
+
+@ROUTER.get(
+    "/v1/apps",
+    operation_id="Apps_list",
+    openapi_extra=needs("apps:read"),
+    responses=ERRORS,
+    response_model_exclude_unset=True,
+)
+async def list_apps(
+    ctx: Ctx,
+    who: Who,
+    *,
+    org_slug: Annotated[str, Query(max_length=200)],
+    app_role: Annotated[str | None, Query(max_length=63)] = None,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    cursor: Annotated[str, Query(max_length=200)] = "",
+) -> AppList:
+    """List an organization's apps by name."""
+    page = await apps.page(
+        ctx, who, org_slug, role=_role(app_role), after=_decode(cursor), limit=limit
+    )
+    shown = [App.of(found) for found in page.apps]
+    if page.next_name is None:
+        return AppList(apps=shown, total_apps=page.total)
+    next_cursor = base64.urlsafe_b64encode(page.next_name.encode()).decode()
+    return AppList(apps=shown, total_apps=page.total, next_cursor=next_cursor)
+
+
+@ROUTER.post(
+    "/v1/apps",
+    operation_id="Apps_create",
+    openapi_extra=needs("apps:write"),
+    responses=ERRORS,
+    status_code=201,
+)
+async def create_app(ctx: Ctx, who: Who, body: CreateApp) -> App:
+    """Create an app. The answer is there when the app is: `wait` changes nothing."""
+    return App(**fields(await apps.create(ctx, who, body.wanted()), 0))
+
+
+@ROUTER.get(
+    "/v1/apps/{app_name}",
+    operation_id="Apps_show",
+    openapi_extra=needs("apps:read"),
+    responses=ERRORS,
+)
+async def show_app(ctx: Ctx, who: Who, app_name: str) -> App:
+    """Show an app: 404 when the name is free, 403 when it is somebody else's."""
+    return App.of(await apps.get(ctx, who, app_name))
+
+
+@ROUTER.delete(
+    "/v1/apps/{app_name}",
+    operation_id="Apps_delete",
+    openapi_extra=needs("apps:write"),
+    responses=ERRORS,
+    status_code=202,
+)
+async def delete_app(ctx: Ctx, who: Who, app_name: str, *, force: bool = False) -> None:
+    """Delete an app; with `force` while its machines run."""
+    await apps.delete(ctx, who, app_name, force=force)
+
+
+def _role(role: str | None) -> str | None:
+    return role if role and "\0" not in role else None
+
+
+def _decode(cursor: str) -> str:
+    if not cursor:
+        return ""
+    try:
+        name = base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        name = ""
+    if not ids.is_app_name(name):
+        raise errors.invalid("cursor: is not one of this API's")
+    return name

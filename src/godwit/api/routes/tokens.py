@@ -1,0 +1,123 @@
+"""`/x/v1/tokens`, `/v1/tokens/current` and `/registry/token`."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import Query, Request
+
+from godwit.api import problems
+from godwit.api.routing import Ctx, Who, needs, router
+from godwit.api.schemas.common import ERRORS
+from godwit.api.schemas.tokens import (
+    CreateToken,
+    CurrentToken,
+    CurrentTokens,
+    NewToken,
+    RegistryToken,
+    Token,
+    TokenList,
+)
+from godwit.base import clock, errors
+from godwit.control import registry, registry_tokens, tokens
+from godwit.control.context import Context
+
+ROUTER = router("Tokens")
+
+
+@ROUTER.get(
+    "/v1/tokens/current",
+    operation_id="CurrentToken_show",
+    openapi_extra=needs("token"),
+    responses=ERRORS,
+)
+async def show_current(ctx: Ctx, who: Who) -> CurrentTokens:
+    """Show the token that asks."""
+    found = await tokens.current(ctx, who)
+    slug = found.slugs[0] if len(found.slugs) == 1 else ""
+    current = CurrentToken(
+        token_id=found.token.id, user=found.token.name, organization=slug, org_slug=slug
+    )
+    return CurrentTokens(tokens=[current])
+
+
+@ROUTER.get(
+    "/x/v1/tokens",
+    operation_id="Godwit_list_tokens",
+    openapi_extra=needs("tokens:read"),
+    responses=ERRORS,
+)
+async def list_tokens(
+    ctx: Ctx, who: Who, org_slug: Annotated[str | None, Query(max_length=63)] = None
+) -> TokenList:
+    """List tokens, never their secrets."""
+    found = await tokens.visible(ctx, who, org_slug=org_slug)
+    return TokenList(tokens=[Token.of(token) for token in found])
+
+
+@ROUTER.post(
+    "/x/v1/tokens",
+    operation_id="Godwit_create_token",
+    openapi_extra=needs("tokens:write"),
+    responses=ERRORS,
+    status_code=201,
+)
+async def create_token(ctx: Ctx, who: Who, body: CreateToken) -> NewToken:
+    """Create a token that can do no more than the one that asks."""
+    found, secret = await tokens.create(ctx, who, body.wanted())
+    return NewToken.made(found, secret)
+
+
+@ROUTER.delete(
+    "/x/v1/tokens/{token_id}",
+    operation_id="Godwit_revoke_token",
+    openapi_extra=needs("tokens:write"),
+    responses=ERRORS,
+    status_code=204,
+)
+async def revoke_token(ctx: Ctx, who: Who, token_id: str) -> None:
+    """Make a token useless at once."""
+    await tokens.revoke(ctx, who, token_id)
+
+
+@ROUTER.get(
+    "/registry/token",
+    operation_id="Registry_token",
+    openapi_extra=needs("basic"),
+    responses=ERRORS,
+)
+async def registry_token(
+    ctx: Ctx,
+    request: Request,
+    service: Annotated[str, Query(max_length=200)] = registry_tokens.SERVICE,
+    scope: Annotated[list[str], Query(max_length=32)] = [],  # noqa: B006 - never written to
+) -> RegistryToken:
+    """Give a registry client its token: basic auth, any user, an API token as password."""
+    secret = _password(request)
+    who = await tokens.authenticate(ctx, secret) if secret else None
+    if who is None:
+        raise problems.NotAuthenticated('Basic realm="godwit"')
+    if service != registry_tokens.SERVICE:
+        raise errors.invalid(f"service: must be {registry_tokens.SERVICE}")
+    token = await registry.grant(ctx, who, scope)
+    return _registry_token(ctx, token)
+
+
+def _registry_token(ctx: Context, token: str) -> RegistryToken:
+    return RegistryToken(
+        token=token,
+        access_token=token,
+        expires_in=registry.LIFETIME_S,
+        issued_at=clock.rfc3339(ctx.clock.now_ms()),
+    )
+
+
+def _password(request: Request) -> str:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        _, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return ""
+    return password

@@ -1,0 +1,101 @@
+"""Where a new machine goes: by bids of the hosts, then an offer the best of them takes.
+
+    offered ──reserved──► accepted
+       └──refused by all, or nobody answers──► abandoned (upkeep makes sure none has it)
+
+Control keeps no books of what is free where: each host answers from its own and has the last
+word. An offer is idempotent by machine id, so one that is not answered is made again.
+"""
+
+from dataclasses import dataclass
+
+from godwit.base import errors
+from godwit.base.principal import Principal
+from godwit.control.context import Context
+from godwit.wire import host_rpc
+
+_CANDIDATES = 3
+_UNANSWERED = ("unavailable", "deadline_exceeded")
+_REFUSED = ("insufficient_capacity", "failed_precondition")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A host took the machine; this is what it says of it."""
+
+    host_id: str
+    view: host_rpc.MachineView
+
+
+async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: list[str]) -> Taken:
+    """Have a host of the regions, in order of preference, take a machine.
+
+    Raises:
+        Failure: `insufficient_capacity` with every host's reasons, `unavailable` when nobody
+            answered; what a host said of an offer that can never succeed.
+    """
+    reasons: list[str] = []
+    answered = False
+    for region in regions:
+        bids = await ctx.hosts.bids(region, _request(offer), ctx.options.bid_s)
+        answered = answered or bool(bids)
+        fitting = sorted((bid for bid in bids if bid.fits), key=_best_first)
+        reasons += [f"{region}: {why}" for bid in bids if not bid.fits for why in bid.reasons]
+        for bid in fitting[:_CANDIDATES]:
+            try:
+                return await _offer(ctx, who, _for_region(offer, region), bid.host_id)
+            except errors.Failure as failure:
+                if failure.code not in _REFUSED:
+                    raise
+                reasons.append(f"{region}: {failure.message}")
+    if not answered:
+        raise errors.Failure(
+            "unavailable",
+            f"no host of region {', '.join(regions)} answers",
+            hint="see `godwit doctor` on the host",
+        )
+    raise _no_room(offer, regions, reasons)
+
+
+def _for_region(offer: host_rpc.Offer, region: str) -> host_rpc.Offer:
+    """Return the offer for a region."""
+    return offer.model_copy(update={"region": region})
+
+
+async def _offer(ctx: Context, who: Principal, offer: host_rpc.Offer, host_id: str) -> Taken:
+    now_ms = ctx.clock.now_ms()
+    async with ctx.store.write() as rows:
+        await rows.placements.assign(offer.machine_id, host_id, offer.region, now_ms)
+    for tries_left in reversed(range(ctx.options.offer_tries)):
+        try:
+            body = await ctx.hosts.call(host_id, "machine.reserve", offer, who, ctx.options.act_s)
+            return Taken(host_id, host_rpc.MachineView.model_validate(body))
+        except errors.Failure as failure:
+            if failure.code not in _UNANSWERED or not tries_left:
+                raise
+            await ctx.clock.sleep(0.2)
+    raise AssertionError("the last try raises")
+
+
+def _request(offer: host_rpc.Offer) -> host_rpc.BidRequest:
+    return host_rpc.BidRequest(
+        org_id=offer.org_id,
+        app_id=offer.app_id,
+        resources=offer.resources,
+        image_digest=offer.image.digest,
+    )
+
+
+def _best_first(bid: host_rpc.Bid) -> tuple[float, str]:
+    return (-bid.score, bid.host_id)
+
+
+def _no_room(offer: host_rpc.Offer, regions: list[str], reasons: list[str]) -> errors.Failure:
+    size = offer.resources
+    why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
+    return errors.Failure(
+        "insufficient_capacity",
+        f"no host in {', '.join(regions)} has room for {size.cpus} {size.cpu_kind} CPUs and"
+        f" {size.memory_mb} MB{why}",
+        hint="ask for less memory, destroy machines, or choose another region",
+    )

@@ -1,0 +1,1 @@
+"""The tables' adapters, one file per resource; used by `store.transaction` alone."""

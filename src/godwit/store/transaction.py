@@ -1,0 +1,69 @@
+"""One transaction: every table's rows on one connection. Implements `control.rows.Rows`."""
+
+from functools import cached_property
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from godwit.store.rows import apps, hosts, identity, journal, meta, placements, releases
+
+
+class Transaction:
+    """The rows of one transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    @cached_property
+    def meta(self) -> meta.MetaTable:
+        """The database's own row."""
+        return meta.MetaTable(self._connection)
+
+    @cached_property
+    def organizations(self) -> identity.OrganizationTable:
+        """Organizations."""
+        return identity.OrganizationTable(self._connection)
+
+    @cached_property
+    def networks(self) -> identity.NetworkTable:
+        """Networks."""
+        return identity.NetworkTable(self._connection)
+
+    @cached_property
+    def users(self) -> identity.UserTable:
+        """People."""
+        return identity.UserTable(self._connection)
+
+    @cached_property
+    def tokens(self) -> identity.TokenTable:
+        """API tokens."""
+        return identity.TokenTable(self._connection)
+
+    @cached_property
+    def hosts(self) -> hosts.HostTable:
+        """Hosts."""
+        return hosts.HostTable(self._connection)
+
+    @cached_property
+    def apps(self) -> apps.AppTable:
+        """Apps."""
+        return apps.AppTable(self._connection)
+
+    @cached_property
+    def releases(self) -> releases.ReleaseTable:
+        """Releases."""
+        return releases.ReleaseTable(self._connection)
+
+    @cached_property
+    def placements(self) -> placements.PlacementTable:
+        """Where machines live."""
+        return placements.PlacementTable(self._connection)
+
+    @cached_property
+    def audit(self) -> journal.AuditTable:
+        """What was changed."""
+        return journal.AuditTable(self._connection)
+
+    @cached_property
+    def outbox(self) -> journal.OutboxTable:
+        """Facts on their way out."""
+        return journal.OutboxTable(self._connection)

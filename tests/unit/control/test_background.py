@@ -1,0 +1,236 @@
+"""What goes on without a request: publishing facts, following hosts, finishing what was left."""
+
+import asyncio
+
+import pytest
+
+from godwit.base import errors, tasks
+from godwit.control import apps, machine_actions, machines, upkeep
+from godwit.control.publisher import Publisher
+from godwit.control.watcher import Watcher
+from godwit.testing.control import OPERATOR, World
+from godwit.wire import facts
+from tests.unit.control.conftest import Town
+
+
+async def make(town: Town, **wanted: object) -> str:
+    new = machines.NewMachine(config={"image": "nginx"}, **wanted)  # type: ignore[arg-type]
+    return (await machines.create(town.world.ctx, town.acme, "shop", new)).view.machine_id
+
+
+def newest(world: World, app: str) -> facts.AppFact:
+    found = world.stream.newest[f"facts.lcl.app.control.{app}"]
+    assert isinstance(found, facts.AppFact)
+    return found
+
+
+async def watch_all(world: World, publisher: Publisher) -> None:
+    """Apply everything that the stream holds now."""
+    batch = list(world.stream.newest.values())
+    await Watcher(world.ctx, world.stream, publisher).apply_batch(batch)
+
+
+async def test_an_app_is_published_with_its_host_name(town: Town) -> None:
+    await Publisher(town.world.ctx, town.world.stream).publish_once()
+    fact = newest(town.world, "shop")
+    assert fact.hostnames == ("shop.godwit.localhost",)
+    assert (fact.network_number, fact.org_id, fact.deleted) == (1, town.shop.org_id, False)
+
+
+async def test_a_deleted_app_is_published_as_a_tombstone_that_a_new_one_replaces(
+    town: Town,
+) -> None:
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    await publisher.publish_once()
+    first = newest(town.world, "shop")
+    await apps.delete(town.world.ctx, OPERATOR, "shop", force=False)
+    await publisher.publish_once()
+    gone = newest(town.world, "shop")
+    assert gone.deleted
+    assert gone.revision > first.revision
+    await town.world.app("shop", "acme")
+    await publisher.publish_once()
+    again = newest(town.world, "shop")
+    assert (again.deleted, again.revision > gone.revision) == (False, True)
+    publisher.republish()
+    await publisher.publish_once()
+    assert newest(town.world, "shop") == again
+
+
+async def test_what_the_bus_did_not_take_stays_due(town: Town) -> None:
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    town.world.stream.away = True
+    with pytest.raises(errors.Failure):
+        await publisher.publish_once()
+    town.world.stream.away = False
+    await publisher.publish_once()
+    assert newest(town.world, "shop")
+    async with town.world.store.read() as rows:
+        assert await rows.outbox.pending(10) == []
+
+
+async def test_the_publisher_wakes_for_each_change(town: Town) -> None:
+    async with tasks.Tasks("test") as owned:
+        owned.spawn(Publisher(town.world.ctx, town.world.stream).run(), name="publish")
+        await town.world.app("fresh", "acme")
+        async with asyncio.timeout(5):
+            while "facts.lcl.app.control.fresh" not in town.world.stream.newest:
+                await asyncio.sleep(0.01)
+
+
+async def test_every_app_is_published_again_whatever_their_number(town: Town) -> None:
+    for number in range(205):
+        await town.world.app(f"app-{number}", "acme")
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    await publisher.publish_once()
+    town.world.stream.newest.clear()
+    publisher.republish()
+    await publisher.publish_once()
+    assert len(town.world.stream.newest) == 206
+
+
+async def test_a_catalog_newer_than_the_database_begins_an_epoch(town: Town) -> None:
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    await publisher.publish_once()
+    old = newest(town.world, "shop")
+    await town.world.stream.publish(old.model_copy(update={"revision": old.revision + 50}))
+    await watch_all(town.world, publisher)
+    await publisher.publish_once()
+    restored = newest(town.world, "shop")
+    assert (restored.epoch, restored.revision) == (old.epoch + 1, old.revision)
+    await watch_all(town.world, publisher)
+    async with town.world.store.read() as rows:
+        assert (await rows.meta.get()).epoch == old.epoch + 1
+
+
+async def test_facts_keep_the_view_of_a_host_that_went_away(town: Town) -> None:
+    machine_id = await make(town)
+    await town.world.host.exit(machine_id, 3)
+    await watch_all(town.world, Publisher(town.world.ctx, town.world.stream))
+    town.world.host.away = True
+    found = await machines.get(town.world.ctx, town.acme, "shop", machine_id)
+    assert (found.view.state, found.host_status) == ("stopped", "unreachable")
+
+
+async def test_an_older_fact_never_replaces_a_newer_one(town: Town) -> None:
+    machine_id = await make(town)
+    machine = town.world.host.machines[machine_id]
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    old = town.world.host.fact(machine).model_copy(update={"state": "starting", "revision": 0})
+    await watch_all(town.world, publisher)
+    await Watcher(town.world.ctx, town.world.stream, publisher).apply_batch([old])
+    async with town.world.store.read() as rows:
+        row = await rows.placements.get(machine_id)
+    assert row is not None
+    assert row.state == "started"
+
+
+async def test_a_fact_from_another_host_changes_nothing(town: Town) -> None:
+    machine_id = await make(town)
+    machine = town.world.host.machines[machine_id]
+    forged = town.world.host.fact(machine).model_copy(
+        update={"owner": "ffffffff", "host_id": "ffffffff", "deleted": True, "revision": 999}
+    )
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    await Watcher(town.world.ctx, town.world.stream, publisher).apply_batch([forged])
+    async with town.world.store.read() as rows:
+        row = await rows.placements.get(machine_id)
+    assert row is not None
+    assert row.destroyed_at_ms is None
+
+
+async def test_the_last_word_of_a_destroyed_machine_is_kept(town: Town) -> None:
+    ctx = town.world.ctx
+    machine_id = await make(town, name="job")
+    await town.world.host.exit(machine_id, 7)
+    await machine_actions.destroy(ctx, town.acme, "shop", machine_id, force=True)
+    await watch_all(town.world, Publisher(ctx, town.world.stream))
+    town.world.host.machines.clear()
+    found = await machines.get(ctx, town.acme, "shop", machine_id)
+    assert found.view.state == "destroyed"
+    ended = [event for event in found.view.events if event.type == "exit"]
+    assert ended[0].request is not None
+    assert ended[0].request["exit_event"]["exit_code"] == 7
+    assert await make(town, name="job")
+
+
+async def test_a_machine_nobody_noted_is_taken_into_the_books(town: Town) -> None:
+    machine_id = await make(town, name="web")
+    async with town.world.store.write() as rows:
+        await rows.placements.remove(machine_id)
+    await watch_all(town.world, Publisher(town.world.ctx, town.world.stream))
+    found = await machines.listed(town.world.ctx, town.acme, "shop", machines.Filter())
+    assert [(one.view.machine_id, one.view.state) for one in found] == [(machine_id, "started")]
+
+
+async def test_a_machine_of_no_known_app_is_left_alone(town: Town) -> None:
+    machine_id = await make(town)
+    machine = town.world.host.machines[machine_id]
+    strange = town.world.host.fact(machine).model_copy(
+        update={"app_id": "app_unknown", "machine_id": "0" * 14}
+    )
+    publisher = Publisher(town.world.ctx, town.world.stream)
+    await Watcher(town.world.ctx, town.world.stream, publisher).apply_batch([strange])
+    async with town.world.store.read() as rows:
+        assert await rows.placements.get("0" * 14) is None
+
+
+async def test_the_watcher_follows_the_stream(town: Town) -> None:
+    watcher = Watcher(
+        town.world.ctx, town.world.stream, Publisher(town.world.ctx, town.world.stream)
+    )
+    machine_id = await make(town)
+    async with tasks.Tasks("test") as owned:
+        owned.spawn(watcher.read(), name="read")
+        owned.spawn(watcher.apply(), name="apply")
+        await town.world.host.exit(machine_id, 0)
+        async with asyncio.timeout(5):
+            while True:
+                async with town.world.store.read() as rows:
+                    row = await rows.placements.get(machine_id)
+                if row is not None and row.state == "stopped":
+                    break
+                await asyncio.sleep(0.01)
+
+
+async def test_stale_offers_are_withdrawn_and_the_machine_destroyed(town: Town) -> None:
+    machine_id = await make(town)
+    async with town.world.store.write() as rows:
+        await rows.placements.set_status(machine_id, "offered", 0)
+    sweeper = upkeep.Upkeep(town.world.ctx)
+    await sweeper.sweep()
+    assert town.world.host.machines[machine_id].state == "started"
+    town.world.clock.skew_ms = 121_000
+    await sweeper.sweep()
+    assert town.world.host.machines[machine_id].state == "destroyed"
+    town.world.clock.skew_ms = 1_000_000
+    await sweeper.sweep()
+    async with town.world.store.read() as rows:
+        assert await rows.placements.get(machine_id) is None
+
+
+async def test_machines_of_a_deleted_app_go_when_their_host_is_back(town: Town) -> None:
+    machine_id = await make(town)
+    town.world.host.away = True
+    await apps.delete(town.world.ctx, town.acme, "shop", force=True)
+    sweeper = upkeep.Upkeep(town.world.ctx)
+    await sweeper.sweep()
+    town.world.host.away = False
+    await sweeper.sweep()
+    assert town.world.host.machines[machine_id].state == "started"
+    town.world.clock.skew_ms = 11_000
+    await sweeper.sweep()
+    assert town.world.host.machines[machine_id].state == "destroyed"
+    async with town.world.store.read() as rows:
+        row = await rows.placements.get(machine_id)
+    assert row is not None
+    assert row.destroyed_at_ms is not None
+
+
+async def test_a_creation_under_way_is_not_swept(town: Town) -> None:
+    machine_id = await make(town)
+    async with town.world.store.write() as rows:
+        await rows.placements.set_status(machine_id, "offered", 0)
+        await rows.placements.want_destroyed(town.shop.id, 0)
+    await upkeep.Upkeep(town.world.ctx).sweep()
+    assert town.world.host.machines[machine_id].state == "started"
