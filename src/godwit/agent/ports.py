@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from godwit.images.config import ImageConfig
+from godwit.images import store
 from godwit.wire import guest, host_rpc, shim
 
-
-@dataclass(frozen=True)
-class LocalImage:
-    """An image ready on this host: one read-only EROFS file, shared by its machines."""
-
-    digest: str
-    path: Path
-    config: ImageConfig
-    size_bytes: int
+LocalImage = store.LocalImage
 
 
 class Images(Protocol):

@@ -1,0 +1,147 @@
+"""The parts of a machine's config that its host acts on, read leniently. Pure.
+
+Control has validated the config; here Go's zero values (`""`, `0`, `null`) mean "unset", and a
+value that makes no sense is treated the same. The config itself is never changed.
+"""
+
+import math
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from godwit.wire.record import Record
+
+RestartPolicy = Literal["no", "always", "on-failure"]
+
+_POLICIES: dict[str, RestartPolicy] = {
+    "no": "no",
+    "never": "no",
+    "always": "always",
+    "on-failure": "on-failure",
+    "on-fail": "on-failure",
+}
+DEFAULT_MAX_RETRIES = 10
+DEFAULT_STOP_SIGNAL = "SIGINT"
+DEFAULT_STOP_MS = 5_000
+LONGEST_STOP_MS = 300_000
+DEFAULT_SCRATCH_GB = 8
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+
+
+class Restart(Record):
+    """What happens when the main process exits."""
+
+    policy: RestartPolicy = "on-failure"
+    max_retries: int = DEFAULT_MAX_RETRIES
+
+
+class Stop(Record):
+    """How the main process is asked to end."""
+
+    signal: str = DEFAULT_STOP_SIGNAL
+    timeout_ms: int = DEFAULT_STOP_MS
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return the value if it is an object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return the objects in a list."""
+    return tuple(map(mapping, value)) if isinstance(value, list | tuple) else ()
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """Return a list of strings; a bare string is a list of one."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+
+
+def number(value: Any, default: int) -> int:
+    """Return a whole number; the default for 0, null and anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return default
+    return int(value) if value and math.isfinite(value) else default
+
+
+def duration_ms(value: Any) -> int | None:
+    """Return a duration (Go's notation, or nanoseconds) in milliseconds; `None` when unset."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value // 10**6 if value > 0 else None
+    if not isinstance(value, str) or not value:
+        return None
+    parts = _DURATION.findall(value)
+    if not parts or "".join(amount + unit for amount, unit in parts) != value:
+        return None
+    total = sum(float(amount) * _UNITS_NS[unit] for amount, unit in parts)
+    return int(total // 10**6) or None
+
+
+def signal_name(value: Any) -> str | None:
+    """Return `SIGTERM` for `SIGTERM`, `TERM`, `term` or 15; `None` when unset or unknown."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        known = {int(entry) for entry in signal.Signals}
+        return signal.Signals(value).name if value in known else None
+    if not isinstance(value, str) or not value:
+        return None
+    name = value.upper()
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    return name if name in signal.Signals.__members__ else None
+
+
+def restart(config: Mapping[str, Any]) -> Restart:
+    """Return the restart policy; unset means on-failure with 10 retries."""
+    given = mapping(config.get("restart"))
+    return Restart(
+        policy=_POLICIES.get(str(given.get("policy") or ""), "on-failure"),
+        max_retries=number(given.get("max_retries"), DEFAULT_MAX_RETRIES),
+    )
+
+
+def stop(config: Mapping[str, Any], asked_signal: Any = None, asked_ms: Any = None) -> Stop:
+    """Return how to stop: what the request says, else stop_config, else SIGINT and 5 s."""
+    given = mapping(config.get("stop_config"))
+    name = signal_name(asked_signal) or signal_name(given.get("signal")) or DEFAULT_STOP_SIGNAL
+    asked = number(asked_ms, 0) or duration_ms(given.get("timeout")) or DEFAULT_STOP_MS
+    return Stop(signal=name, timeout_ms=max(0, min(asked, LONGEST_STOP_MS)))
+
+
+def auto_destroy(config: Mapping[str, Any]) -> bool:
+    """Tell whether the machine is destroyed when its process has ended for good."""
+    return config.get("auto_destroy") is True
+
+
+def metadata(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata that are strings."""
+    given = mapping(config.get("metadata"))
+    return {str(key): value for key, value in given.items() if isinstance(value, str)}
+
+
+def process_group(config: Mapping[str, Any]) -> str:
+    """Return the machine's process group."""
+    return metadata(config).get("fly_process_group") or "app"
+
+
+def in_dns(config: Mapping[str, Any]) -> bool:
+    """Tell whether internal DNS knows the machine."""
+    return mapping(config.get("dns")).get("skip_registration") is not True
+
+
+def scratch_bytes(config: Mapping[str, Any]) -> int:
+    """Return the size of the writable disk over the image."""
+    rootfs = mapping(config.get("rootfs"))
+    return number(rootfs.get("size_gb"), DEFAULT_SCRATCH_GB) * 1024**3

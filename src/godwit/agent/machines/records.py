@@ -1,0 +1,146 @@
+"""What the agent stores of a machine. Frozen; replaced whole with every change."""
+
+from typing import Any
+
+from godwit.agent import ports
+from godwit.agent.machines import lifecycle
+from godwit.images.config import ImageConfig
+from godwit.wire import host_rpc
+from godwit.wire.record import Record
+
+
+class Restarts(Record):
+    """Restarts by policy since somebody last asked for a start.
+
+    Attributes:
+        count: All of them.
+        waited_ms: How long they waited, all together; that time does not count below.
+        recent: When each was, in Unix milliseconds less the waiting.
+    """
+
+    count: int = 0
+    waited_ms: int = 0
+    recent: tuple[int, ...] = ()
+
+
+class Machine(Record):
+    """A machine as its owner stores it.
+
+    Attributes:
+        slot: Its place in the network; free again once it is destroyed.
+        config: As submitted.
+        pull_token: For the platform's registry; only as good as its life.
+        state: Where it rests; what it is going through is in the journal.
+        sentence: Why it rests there, for people.
+        exit_code: Of the last exit.
+        image_config: Of the image it was last started from.
+        started_at_ms: When its process was last started.
+        forgotten: Its directory and logs are gone as well.
+    """
+
+    v: int = 1
+    machine_id: str
+    instance_id: str
+    name: str
+    org_id: str
+    org_slug: str
+    network_id: str
+    network_number: int
+    app_id: str
+    app: str
+    region: str
+    slot: int
+    image: host_rpc.ImageRef
+    resources: host_rpc.Resources
+    config: dict[str, Any]
+    pull_token: str | None = None
+    state: lifecycle.State = "created"
+    sentence: str = ""
+    cordoned: bool = False
+    restarts: Restarts = Restarts()
+    exit_code: int | None = None
+    image_config: ImageConfig | None = None
+    started_at_ms: int | None = None
+    created_at_ms: int
+    updated_at_ms: int
+    destroyed_at_ms: int | None = None
+    forgotten: bool = False
+
+    @property
+    def plumbing(self) -> ports.Plumbing:
+        """Return its place in the network."""
+        return ports.Plumbing(
+            machine_id=self.machine_id,
+            org_id=self.org_id,
+            network_id=self.network_id,
+            network_number=self.network_number,
+            slot=self.slot,
+        )
+
+
+class Event(Record):
+    """One entry of a machine's history, as stored.
+
+    Attributes:
+        key: Unique within the machine; writing the same event again does nothing.
+        instance_id: The version it is about.
+    """
+
+    id: str
+    machine_id: str
+    instance_id: str
+    key: str
+    type: str
+    status: str
+    source: str
+    timestamp: int
+    request: dict[str, Any] | None = None
+
+    def public(self) -> host_rpc.MachineEvent:
+        """Return the event as clients see it."""
+        return host_rpc.MachineEvent(
+            id=self.id,
+            type=self.type,
+            status=self.status,
+            source=self.source,
+            timestamp=self.timestamp,
+            request=self.request,
+        )
+
+
+def from_offer(offer: host_rpc.Offer, slot: int, now_ms: int) -> Machine:
+    """Return the record of a machine that was just taken on."""
+    return Machine(
+        machine_id=offer.machine_id,
+        instance_id=offer.instance_id,
+        name=offer.name,
+        org_id=offer.org_id,
+        org_slug=offer.org_slug,
+        network_id=offer.network_id,
+        network_number=offer.network_number,
+        app_id=offer.app_id,
+        app=offer.app,
+        region=offer.region,
+        slot=slot,
+        image=offer.image,
+        resources=offer.resources,
+        config=offer.config,
+        pull_token=offer.pull_token,
+        cordoned=offer.cordoned,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+    )
+
+
+def updated(machine: Machine, update: host_rpc.Update, now_ms: int) -> Machine:
+    """Return the record with a new version in place."""
+    return machine.model_copy(
+        update={
+            "instance_id": update.instance_id,
+            "image": update.image,
+            "resources": update.resources,
+            "config": update.config,
+            "pull_token": update.pull_token,
+            "updated_at_ms": now_ms,
+        }
+    )

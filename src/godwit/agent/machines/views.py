@@ -1,0 +1,213 @@
+"""What others see of a machine: the owner's view, and the fact for edges and DNS. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from godwit.agent.machines import config as settings
+from godwit.agent.machines import lifecycle, records
+from godwit.base import clock
+from godwit.durable.journal import Run
+from godwit.wire import facts, host_rpc
+
+_EMBEDDED_EVENTS = 5
+_DEFAULT_SOFT_LIMIT = 20
+_PORTS = range(1, 65_536)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose host this is: what every view and fact carries."""
+
+    host_id: str
+    region: str
+    zone: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A machine at one moment, replaced whole with every change.
+
+    Attributes:
+        events: The newest first.
+        sentence: What it is doing right now, or why it rests.
+        shown: Its public state.
+        revision: Grows with every change on this host.
+    """
+
+    machine: records.Machine
+    run: Run | None
+    events: tuple[records.Event, ...]
+    shown: str
+    sentence: str
+    revision: int
+    private_ip: str
+    local_ipv4: str
+
+    @property
+    def version(self) -> str:
+        """Return the version that is in place, or on its way."""
+        update = _pending(self.run)
+        return update.instance_id if update is not None else self.machine.instance_id
+
+
+_KINDS: dict[str, lifecycle.Kind] = {kind: kind for kind in lifecycle.KINDS}
+
+
+def kind_of(name: str) -> lifecycle.Kind:
+    """Return an operation's kind; one this build does not know counts as `clear`."""
+    return _KINDS.get(name, "clear")
+
+
+def operation(run: Run | None) -> lifecycle.Kind | None:
+    """Return the kind of a run."""
+    return None if run is None else kind_of(run.kind)
+
+
+def needs(machine: records.Machine, run: Run | None) -> host_rpc.Resources | None:
+    """Return what the machine takes from its host now; `None` when it takes nothing.
+
+    While a new version replaces a running one it is the larger of both.
+    """
+    if not lifecycle.holds_memory(machine.state, operation(run)):
+        return None
+    update = _pending(run)
+    if update is None:
+        return machine.resources
+    if machine.state != "started":
+        return update.resources
+    return larger(machine.resources, update.resources)
+
+
+def larger(one: host_rpc.Resources, other: host_rpc.Resources) -> host_rpc.Resources:
+    """Return resources that satisfy both."""
+    kinds = (one.cpu_kind, other.cpu_kind)
+    return host_rpc.Resources(
+        cpu_kind="performance" if "performance" in kinds else "shared",
+        cpus=max(one.cpus, other.cpus),
+        memory_mb=max(one.memory_mb, other.memory_mb),
+    )
+
+
+def _pending(run: Run | None) -> host_rpc.Update | None:
+    """Return the version a run is bringing, until it is in place."""
+    if run is None or run.kind not in ("update", "replace") or "adopt_version" in run.done:
+        return None
+    return host_rpc.Update.model_validate(run.input["update"])
+
+
+def view(
+    identity: Identity, snapshot: Snapshot, checks: Sequence[host_rpc.CheckStatus]
+) -> host_rpc.MachineView:
+    """Return a machine as its owner sees it; a version on its way is shown already."""
+    machine, update = snapshot.machine, _pending(snapshot.run)
+    return host_rpc.MachineView(
+        machine_id=machine.machine_id,
+        instance_id=snapshot.version,
+        name=machine.name,
+        org_id=machine.org_id,
+        network_id=machine.network_id,
+        app_id=machine.app_id,
+        app=machine.app,
+        host_id=identity.host_id,
+        region=machine.region,
+        state=snapshot.shown,
+        sentence=snapshot.sentence,
+        cordoned=machine.cordoned,
+        private_ip=snapshot.private_ip,
+        image=machine.image if update is None else update.image,
+        config=machine.config if update is None else update.config,
+        created_at=clock.rfc3339(machine.created_at_ms),
+        updated_at=clock.rfc3339(machine.updated_at_ms),
+        events=tuple(event.public() for event in snapshot.events[:_EMBEDDED_EVENTS]),
+        checks=tuple(checks),
+        epoch=identity.epoch,
+        revision=snapshot.revision,
+    )
+
+
+def fact(identity: Identity, snapshot: Snapshot, passing: Mapping[int, bool]) -> facts.MachineFact:
+    """Return a machine as edges and DNS need it.
+
+    Args:
+        identity: This host.
+        snapshot: The machine.
+        passing: By the service's place in the config, whether its checks let traffic through.
+    """
+    machine = snapshot.machine
+    return facts.MachineFact(
+        owner=identity.host_id,
+        epoch=identity.epoch,
+        revision=snapshot.revision,
+        deleted=machine.state == "destroyed",
+        org_id=machine.org_id,
+        network_id=machine.network_id,
+        network_number=machine.network_number,
+        app_id=machine.app_id,
+        app=machine.app,
+        machine_id=machine.machine_id,
+        instance_id=machine.instance_id,
+        name=machine.name,
+        host_id=identity.host_id,
+        region=machine.region,
+        state=snapshot.shown,
+        cordoned=machine.cordoned,
+        in_dns=settings.in_dns(machine.config),
+        private_ip=snapshot.private_ip,
+        local_ipv4=snapshot.local_ipv4,
+        process_group=settings.process_group(machine.config),
+        metadata=settings.metadata(machine.config),
+        services=services(machine.config, passing),
+    )
+
+
+def services(config: Mapping[str, Any], passing: Mapping[int, bool]) -> tuple[facts.Service, ...]:
+    """Return a config's services; one that makes no sense is left out."""
+    found = []
+    for index, given in enumerate(settings.items(config.get("services"))):
+        internal_port = settings.number(given.get("internal_port"), 0)
+        if internal_port not in _PORTS:
+            continue
+        limits = settings.mapping(given.get("concurrency"))
+        hard_limit = settings.number(limits.get("hard_limit"), 0)
+        kind: Literal["connections", "requests"] = (
+            "requests" if limits.get("type") == "requests" else "connections"
+        )
+        try:
+            found.append(
+                facts.Service(
+                    protocol="udp" if given.get("protocol") == "udp" else "tcp",
+                    internal_port=internal_port,
+                    ports=_ports(given),
+                    passing=passing.get(index, True),
+                    autostart=given.get("autostart") is not False
+                    and config.get("disable_machine_autostart") is not True,
+                    concurrency=kind,
+                    soft_limit=settings.number(limits.get("soft_limit"), _DEFAULT_SOFT_LIMIT),
+                    hard_limit=hard_limit or None,
+                )
+            )
+        except ValidationError:
+            continue
+    return tuple(found)
+
+
+def _ports(service: Mapping[str, Any]) -> tuple[facts.ServicePort, ...]:
+    found = []
+    for given in settings.items(service.get("ports")):
+        single = settings.number(given.get("port"), 0)
+        start = settings.number(given.get("start_port"), single)
+        end = settings.number(given.get("end_port"), start)
+        if start in _PORTS and end in _PORTS and start <= end:
+            found.append(
+                facts.ServicePort(
+                    start_port=start,
+                    end_port=end,
+                    handlers=settings.strings(given.get("handlers")),
+                    force_https=given.get("force_https") is True,
+                )
+            )
+    return tuple(found)

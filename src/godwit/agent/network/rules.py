@@ -1,0 +1,275 @@
+"""The host's whole packet policy towards machines, as nftables text. Pure.
+
+`table` renders what `HostNetwork.start` loads in one transaction; `admit` and `expel` render what
+one machine adds and takes away. Everything is keyed by the tap a packet comes from, so nothing a
+guest writes into a packet can widen what it may do. In the order a packet meets the chains:
+
+    guard      a tap's packets carry that machine's own addresses, or end here; before conntrack
+    to_host    of the host a guest reaches the resolver, pings, and answers to what the host asked
+    through    guest to guest within one 6PN network; guest to world; nothing comes in from outside
+    to_world   leaves under the host's own address
+    from_vmm   VMM processes own no network socket: their way out is the tap
+    table arp  a guest asks for its gateway's hardware address and answers for its own
+
+Flows are counted per tap, so that one guest cannot fill the host's connection table. An ICMP
+error counts as part of a flow only where its own destination would be allowed, or the flow is the
+host's to this very machine: otherwise one guest could speak about the flows of another.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from godwit.agent import slots
+from godwit.agent.network import addresses
+
+TABLE = "godwit"
+REFUSED_V4 = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+)
+"""Not of the world: other guests, metadata services, the networks the host is managed on."""
+REFUSED_V6 = ("::/127", "::ffff:0:0/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8")
+"""As above; `fdaa::/16` is judged before. NAT64 would be a way around the list for IPv4."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What differs from host to host.
+
+    Attributes:
+        uplink: Interface towards the world; `None` for whichever the route names.
+        first_vm_uid: VMM processes run under this uid plus their slot.
+        allowed: Prefixes that guests may reach although they are private.
+        flows_per_machine: Tracked connections one machine may hold.
+        queries_per_second: Questions one machine may ask the resolver, in datagrams.
+    """
+
+    uplink: str | None = None
+    first_vm_uid: int = 2_000_000
+    allowed: tuple[str, ...] = ()
+    flows_per_machine: int = 8_192
+    queries_per_second: int = 2_000
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What the policy knows of one machine."""
+
+    tap: str
+    slot: int
+    private: addresses.PrivateAddress
+
+    @property
+    def elements(self) -> tuple[tuple[str, str], ...]:
+        """Return (set, element) for each set this machine alone is in."""
+        link = addresses.link_local(slots.guest_mac(self.slot))
+        return (
+            ("sources4", f'"{self.tap}" . {addresses.local_ipv4(self.slot)}'),
+            ("sources6", f'"{self.tap}" . {self.private}'),
+            ("links6", f'"{self.tap}" . {link}'),
+        )
+
+
+def guest(private: addresses.PrivateAddress) -> Guest:
+    """Return what the policy knows of the machine with that address."""
+    return Guest(slots.tap_name(private.slot), private.slot, private)
+
+
+def table(policy: Policy, guests: Iterable[Guest]) -> str:
+    """Return the transaction that replaces whatever stood before, flows left alone."""
+    members = list(guests)
+    networks = sorted({g.private.network for g in members})
+    elements = {name: sorted(_named(members, name)) for name in _OWN_SETS}
+    elements["networks"] = [_pair(network) for network in networks]
+    fill = {name: _elements(values) for name, values in elements.items()}
+    fill["arp"] = fill["sources4"]
+    return _TABLES.format(
+        drop_tables=remove(),
+        refused4=_elements(REFUSED_V4),
+        refused6=_elements(REFUSED_V6),
+        allowed4=_elements(_family(policy.allowed, IPv4Network)),
+        allowed6=_elements(_family(policy.allowed, IPv6Network)),
+        not_uplink=f'oifname != "{policy.uplink}"' if policy.uplink else 'oifname "gw*"',
+        first_uid=policy.first_vm_uid,
+        last_uid=policy.first_vm_uid + slots.LAST_SLOT,
+        flows=policy.flows_per_machine,
+        queries=policy.queries_per_second,
+        resolver=addresses.RESOLVER,
+        gateway4=addresses.GATEWAY_V4,
+        gateway6=addresses.GATEWAY_V6,
+        private=addresses.PRIVATE,
+        slots=slots.LAST_SLOT,
+        mask=_MASK,
+        **fill,
+    )
+
+
+def admit(machine: Guest) -> str:
+    """Return the transaction that lets a machine's packets through."""
+    return "".join([*_each("add", machine), _network("add", machine.private.network)])
+
+
+def expel(machine: Guest, *, last_of_network: bool) -> str:
+    """Return the transaction that ends it; correct also when the machine was never admitted."""
+    lines = [*_each("add", machine), *_each("delete", machine)]
+    if last_of_network:
+        network = machine.private.network
+        lines += [_network("add", network), _network("delete", network)]
+    return "".join(lines)
+
+
+def remove() -> str:
+    """Return the transaction that removes the policy, if it is there."""
+    return "".join(
+        f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n"
+        for family in ("inet", "arp")
+    )
+
+
+_OWN_SETS = ("sources4", "sources6", "links6")
+_MASK = IPv6Network((0, addresses.NETWORK_PREFIX)).netmask
+
+
+def _named(members: Iterable[Guest], name: str) -> list[str]:
+    return [element for g in members for held_by, element in g.elements if held_by == name]
+
+
+def _pair(network: IPv6Network) -> str:
+    return f"{network.network_address} . {network.network_address}"
+
+
+def _each(verb: str, machine: Guest) -> list[str]:
+    lines = []
+    for name, element in machine.elements:
+        lines.append(f"{verb} element inet {TABLE} {name} {{ {element} }}\n")
+        if name == "sources4":
+            lines.append(f"{verb} element arp {TABLE} {name} {{ {element} }}\n")
+    return lines
+
+
+def _network(verb: str, network: IPv6Network) -> str:
+    return f"{verb} element inet {TABLE} networks {{ {_pair(network)} }}\n"
+
+
+def _elements(values: Iterable[str]) -> str:
+    listed = ", ".join(values)
+    return f"elements = {{ {listed} }}" if listed else ""
+
+
+def _family(prefixes: Iterable[str], kind: type[IPv4Network | IPv6Network]) -> list[str]:
+    return [str(p) for p in map(ip_network, prefixes) if isinstance(p, kind)]
+
+
+_TABLES = """\
+{drop_tables}\
+table inet godwit {{
+    set sources4 {{ type ifname . ipv4_addr; {sources4} }}
+    set sources6 {{ type ifname . ipv6_addr; {sources6} }}
+    set links6 {{ type ifname . ipv6_addr; {links6} }}
+    set networks {{ type ipv6_addr . ipv6_addr; {networks} }}
+    set refused4 {{ type ipv4_addr; flags interval; {refused4} }}
+    set refused6 {{ type ipv6_addr; flags interval; {refused6} }}
+    set allowed4 {{ type ipv4_addr; flags interval; {allowed4} }}
+    set allowed6 {{ type ipv6_addr; flags interval; {allowed6} }}
+    set flows {{ type ifname; size {slots}; flags dynamic; }}
+    set queries {{ type ifname; size {slots}; flags dynamic, timeout; timeout 1m; }}
+    counter spoofed {{ }}
+    counter flooded {{ }}
+    counter refused_by_host {{ }}
+    counter refused_on_the_way {{ }}
+    counter escaped {{ }}
+
+    chain guard {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname != "gw*" accept
+        iifname . ip6 saddr @sources6 ip6 daddr {resolver} udp dport 53 goto question
+        iifname . ip6 saddr @sources6 accept
+        iifname . ip saddr @sources4 accept
+        icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} \
+iifname . ip6 saddr @links6 accept
+        counter name spoofed drop
+    }}
+    chain question {{
+        update @queries {{ iifname limit rate over {queries}/second burst {queries} packets }} \
+counter name flooded drop
+        notrack accept
+    }}
+    chain answer {{
+        type filter hook output priority raw; policy accept;
+        oifname "gw*" ip6 saddr {resolver} udp sport 53 notrack
+    }}
+
+    chain to_host {{
+        type filter hook input priority filter; policy accept;
+        iifname != "gw*" accept
+        ct state established accept
+        ct state related iifname . ct original ip daddr @sources4 accept
+        ct state related iifname . ct original ip6 daddr @sources6 accept
+        icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+        ip6 daddr {resolver} udp dport 53 accept
+        ip6 daddr {resolver} tcp dport 53 jump new_flow
+        ip6 daddr {resolver} tcp dport 53 accept
+        ip6 daddr {{ {resolver}, {gateway6} }} icmpv6 type echo-request jump new_flow
+        ip6 daddr {{ {resolver}, {gateway6} }} icmpv6 type echo-request accept
+        ip daddr {gateway4} icmp type echo-request jump new_flow
+        ip daddr {gateway4} icmp type echo-request accept
+        counter name refused_by_host drop
+    }}
+
+    chain through {{
+        type filter hook forward priority filter; policy accept;
+        iifname "gw*" goto from_guest
+        oifname "gw*" ct state established, related accept
+        oifname "gw*" counter name refused_on_the_way drop
+    }}
+    chain from_guest {{
+        ct state established accept
+        ct state invalid drop
+        jump new_flow
+        tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+        ip6 daddr {private} goto from_guest_to_private
+        ip daddr @allowed4 goto from_guest_to_world
+        ip6 daddr @allowed6 goto from_guest_to_world
+        ip daddr @refused4 counter name refused_on_the_way drop
+        ip6 daddr @refused6 counter name refused_on_the_way drop
+        goto from_guest_to_world
+    }}
+    chain from_guest_to_private {{
+        oifname "gw*" ip6 saddr & {mask} . ip6 daddr & {mask} @networks accept
+        counter name refused_on_the_way drop
+    }}
+    chain from_guest_to_world {{
+        {not_uplink} counter name refused_on_the_way drop
+        accept
+    }}
+    chain new_flow {{
+        ct state new add @flows {{ iifname ct count over {flows} }} counter name flooded drop
+    }}
+
+    chain to_world {{
+        type nat hook postrouting priority srcnat; policy accept;
+        iifname "gw*" oifname != "gw*" masquerade
+    }}
+    chain from_vmm {{
+        type filter hook output priority filter; policy accept;
+        meta skuid {first_uid}-{last_uid} counter name escaped drop
+    }}
+}}
+table arp godwit {{
+    set sources4 {{ type ifname . ipv4_addr; {arp} }}
+
+    chain asked {{
+        type filter hook input priority filter; policy accept;
+        iifname != "gw*" accept
+        iifname . arp saddr ip @sources4 arp daddr ip {gateway4} accept
+        drop
+    }}
+}}
+"""

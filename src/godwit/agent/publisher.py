@@ -1,0 +1,116 @@
+"""Tells the world what this host owns: facts to local readers at once, to the bus when it is up.
+
+The bus never holds up a machine: what changed is marked, one task publishes the newest record of
+each mark, and what could not be published stays marked. After every reconnection everything is
+published again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from godwit.base import clock, errors, tasks
+from godwit.wire import facts
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 1.0
+_AT_ONCE = 32
+
+
+class Stream(Protocol):
+    """The region's stream of facts (`bus.facts.FactStream`)."""
+
+    async def ensure(self) -> None:
+        """Make the stream if it is not there."""
+
+    async def publish(self, fact: facts.Fact) -> None:
+        """Publish a record; returns once the bus has it."""
+
+
+Listener = Callable[[facts.Fact], None]
+
+
+class Publisher:
+    """This host's facts, and who is told of them."""
+
+    def __init__(self, the_clock: clock.Clock) -> None:
+        self._clock = the_clock
+        self._facts: dict[str, facts.Fact] = {}
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._listeners: list[Listener] = []
+
+    def on_fact(self, listener: Listener) -> None:
+        """Call a listener with every new fact."""
+        self._listeners.append(listener)
+
+    def all(self) -> list[facts.Fact]:
+        """Return every fact this host owns."""
+        return list(self._facts.values())
+
+    def tell(self, key: str, fact: facts.Fact) -> None:
+        """Take in a record; one that says what was said already is not told again."""
+        before = self._facts.get(key)
+        if before is not None and _same(before, fact):
+            return
+        self._facts[key] = fact
+        self._dirty.add(key)
+        self._wake.set()
+        for listener in self._listeners:
+            listener(fact)
+
+    def drop(self, key: str) -> None:
+        """Forget a record whose tombstone was told long ago."""
+        self._facts.pop(key, None)
+        self._dirty.discard(key)
+
+    async def tell_everything(self) -> None:
+        """Mark every fact: the bus came (back) up and may have lost some."""
+        self._dirty.update(self._facts)
+        self._wake.set()
+
+    async def run(self, stream: Stream, owned: tasks.Tasks) -> None:
+        """Publish what is marked, for ever."""
+        ensured = False
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if not ensured:
+                    await stream.ensure()
+                    ensured = True
+                await self._publish_marked(stream, owned)
+            except (errors.Failure, OSError) as failure:
+                logger.debug("facts wait for the bus: %s", failure)
+                ensured = False
+                await self._clock.sleep(_PAUSE_S)
+                self._wake.set()
+
+    async def _publish_marked(self, stream: Stream, owned: tasks.Tasks) -> None:
+        while self._dirty:
+            batch = sorted(self._dirty)[:_AT_ONCE]
+            self._dirty.difference_update(batch)
+            told = [
+                owned.spawn(self._publish_one(stream, key), name=f"publish.{key}") for key in batch
+            ]
+            failures = [failure for each in told if (failure := await each) is not None]
+            if failures:
+                raise failures[0]
+
+    async def _publish_one(self, stream: Stream, key: str) -> errors.Failure | OSError | None:
+        fact = self._facts.get(key)
+        if fact is None:
+            return None
+        try:
+            await stream.publish(fact)
+        except (errors.Failure, OSError) as failure:
+            self._dirty.add(key)
+            return failure
+        return None
+
+
+def _same(one: facts.Fact, other: facts.Fact) -> bool:
+    """Tell whether two records differ in nothing but their revision."""
+    return type(one) is type(other) and one == other.model_copy(update={"revision": one.revision})

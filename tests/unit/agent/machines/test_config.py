@@ -1,0 +1,85 @@
+"""Lenient reading: Go's zero values and nonsense mean "unset"."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from godwit.agent.machines import config
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("10s", 10_000),
+        ("1m30s", 90_000),
+        ("1.5s", 1_500),
+        ("300ms", 300),
+        (10_000_000_000, 10_000),
+        ("", None),
+        (0, None),
+        (None, None),
+        ("soon", None),
+        ("10", None),
+        (True, None),
+        ("10s soon", None),
+    ],
+)
+def test_durations(value: Any, expected: int | None) -> None:
+    assert config.duration_ms(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("SIGTERM", "SIGTERM"),
+        ("term", "SIGTERM"),
+        (15, "SIGTERM"),
+        (9, "SIGKILL"),
+        ("", None),
+        (0, None),
+        (None, None),
+        ("SIGNONSENSE", None),
+        (True, None),
+    ],
+)
+def test_signals(value: Any, expected: str | None) -> None:
+    assert config.signal_name(value) == expected
+
+
+def test_how_to_stop_is_the_requests_then_the_configs_then_sigint_and_five_seconds() -> None:
+    given_config = {"stop_config": {"signal": "SIGTERM", "timeout": "20s"}}
+    assert config.stop({}) == config.Stop(signal="SIGINT", timeout_ms=5_000)
+    assert config.stop(given_config) == config.Stop(signal="SIGTERM", timeout_ms=20_000)
+    asked = config.stop(given_config, "SIGQUIT", 1_000)
+    assert asked == config.Stop(signal="SIGQUIT", timeout_ms=1_000)
+
+
+def test_nobody_waits_longer_than_five_minutes_for_a_stop() -> None:
+    assert config.stop({"stop_config": {"timeout": "2h"}}).timeout_ms == 300_000
+
+
+def test_the_scratch_disk_is_eight_gigabytes_unless_said() -> None:
+    assert config.scratch_bytes({}) == 8 * 1024**3
+    assert config.scratch_bytes({"rootfs": {"size_gb": 2}}) == 2 * 1024**3
+    assert config.scratch_bytes({"rootfs": {"size_gb": 0}}) == 8 * 1024**3
+
+
+@given(st.dictionaries(st.text(), JSON), JSON)
+def test_no_config_is_too_strange_to_read(extra: dict[str, Any], value: Any) -> None:
+    for key in ("restart", "stop_config", "metadata", "dns", "rootfs", "auto_destroy"):
+        strange = {**extra, key: value}
+        config.restart(strange)
+        config.stop(strange, value, value)
+        config.metadata(strange)
+        config.scratch_bytes(strange)
+        assert config.auto_destroy(strange) in (True, False)
+        assert config.process_group(strange)
+        config.in_dns(strange)
