@@ -1,0 +1,107 @@
+"""Reaching the platform, and which app a command is about."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from godwit.appconfig import files
+from godwit.base import errors, ids
+from godwit.cli.session import Session
+from godwit.client.api import Api
+from godwit.client.records import Machine, Org
+
+T = TypeVar("T")
+
+
+def call(session: Session, work: Callable[[Api], Awaitable[T]]) -> T:
+    """Run some work with a connection to the API and return what it returns.
+
+    Raises:
+        Failure: `unauthenticated` when there is no token to connect with.
+    """
+
+    async def connected() -> T:
+        async with api(session) as opened:
+            return await work(opened)
+
+    return asyncio.run(connected())
+
+
+def api(session: Session) -> Api:
+    """Return the API that the session's settings point at.
+
+    Raises:
+        Failure: `unauthenticated` when there is no token.
+    """
+    found = session.settings
+    if not found.token:
+        raise errors.Failure(
+            "unauthenticated",
+            "there is no access token",
+            hint="`godwit up` on this host writes one; elsewhere set FLY_API_TOKEN or pass "
+            "--access-token",
+        )
+    return Api(found.api_url, found.token, http=session.http, pauses=session.clock)
+
+
+def app_name(session: Session, app: str | None, config: str | None = None) -> str:
+    """Return the app a command is about: the flag, FLY_APP, or what the config file says.
+
+    Raises:
+        Failure: None of them says.
+    """
+    named = app or session.environ.get("FLY_APP")
+    if not named:
+        path = files.find(session.directory, config)
+        named = files.app_name(path) if path is not None else None
+    if not named:
+        raise errors.invalid(
+            "which app?",
+            hint="pass --app NAME, set FLY_APP, or go to a directory with a fly.toml",
+        )
+    if not ids.is_app_name(named):
+        raise errors.invalid(
+            f'"{named}" cannot be the name of an app',
+            hint="names have lower-case letters, digits and -, at most 63 of them",
+        )
+    return named
+
+
+async def organization(session: Session, opened: Api, org: str | None) -> str:
+    """Return the organization a command is about: the flag, FLY_ORG, or the only one.
+
+    Raises:
+        Failure: There are several and nobody to ask, or none.
+    """
+    named = org or session.environ.get("FLY_ORG") or session.environ.get("FLY_ORGANIZATION")
+    if named:
+        return named
+    slugs = [one.slug for one in await opened.orgs.list()]
+    if not slugs:
+        raise errors.not_found(
+            "this token is for no organization", hint="make one with `godwit orgs create NAME`"
+        )
+    return session.choose("Which organization?", slugs, flag="--org")
+
+
+def preferred(orgs: list[Org]) -> str | None:
+    """Return the organization that is meant when nobody says: `personal`, else the first."""
+    slugs = [one.slug for one in orgs]
+    return "personal" if "personal" in slugs else next(iter(slugs), None)
+
+
+async def machine(opened: Api, app: str, named: str) -> Machine:
+    """Return a machine by its id or name.
+
+    Raises:
+        Failure: `not_found`.
+    """
+    if ids.is_machine_id(named):
+        return await opened.machines.get(app, named)
+    for one in await opened.machines.list(app):
+        if one.name == named:
+            return one
+    raise errors.not_found(
+        f'app "{app}" has no machine "{named}"',
+        hint=f"list them with `godwit machine list --app {app}`",
+    )

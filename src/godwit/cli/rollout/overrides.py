@@ -1,0 +1,103 @@
+"""What flags change in a config for one deploy, and the values flags have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from godwit.appconfig import durations, files
+from godwit.base import errors
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The `--vm-…` flags; `None` for those that were not given."""
+
+    size: str | None = None
+    cpus: int | None = None
+    cpu_kind: str | None = None
+    memory: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the flags that were given, as keys of `[[vm]]`."""
+        values = {
+            "size": self.size,
+            "cpus": self.cpus,
+            "cpu_kind": self.cpu_kind,
+            "memory": self.memory,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a deploy changes in its config."""
+
+    app: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    primary_region: str | None = None
+    size: Size = field(default_factory=Size)
+
+
+def apply(loaded: files.Loaded, changes: Overrides) -> files.Loaded:
+    """Return the config with the changes in it, checked again.
+
+    Raises:
+        Failure: The file or what came of it has mistakes.
+    """
+    loaded.checked()
+    document = dict(loaded.document)
+    if changes.app:
+        document["app"] = changes.app
+    if changes.env:
+        document["env"] = {**document.get("env", {}), **changes.env}
+    if changes.primary_region:
+        document["primary_region"] = changes.primary_region
+    given = changes.size.given()
+    if given:
+        sections = document.get("vm") or [{}]
+        document["vm"] = [{**_without_memory(one, given), **given} for one in sections]
+    text = loaded.path.read_text(encoding="utf-8") if loaded.path.is_file() else ""
+    changed = files.understand(loaded.path, document, text)
+    changed.checked()
+    return changed
+
+
+def _without_memory(section: Document, given: Document) -> Document:
+    """Return a `[[vm]]` whose memory does not outlive the size it went with."""
+    dropped = {"memory", "memory_mb"} if {"size", "memory"} & given.keys() else set()
+    return {key: value for key, value in section.items() if key not in dropped}
+
+
+def pairs(given: Sequence[str] | None, flag: str) -> dict[str, str]:
+    """Return `NAME=VALUE` arguments as a map.
+
+    Raises:
+        Failure: One has no `=` or no name.
+    """
+    found = {}
+    for one in given or ():
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise errors.invalid(f'{flag} {one}: expected NAME=VALUE, got "{one}"')
+        found[name] = value
+    return found
+
+
+def seconds(text: str, flag: str) -> float:
+    """Return a Go duration, or a bare number of seconds, in seconds.
+
+    Raises:
+        Failure: It is neither.
+    """
+    try:
+        return float(text) if text.isdecimal() else durations.seconds(durations.parse(text))
+    except ValueError as error:
+        raise errors.invalid(f"{flag}: {error}") from error
+
+
+def without_file(directory: Path, app: str, definition: Document | None) -> files.Loaded:
+    """Return a config for an app that has no file here: its last release's, or an empty one."""
+    return files.understand(directory / files.NAMES[0], {**(definition or {}), "app": app})

@@ -1,0 +1,149 @@
+"""What the user sees while a deploy runs: a live display at a terminal, plain lines elsewhere."""
+
+from collections import deque
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from godwit.cli.output import Output
+
+_TAIL = 8
+
+
+class Progress(Protocol):
+    """Tells of steps, one after another, each with lines and a state of its own."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End, leaving on the screen what happened."""
+
+    def step(self, title: str) -> None:
+        """Begin a step; the one before is done."""
+
+    def line(self, text: str) -> None:
+        """Tell a line of the step's output."""
+
+    def state(self, text: str) -> None:
+        """Tell how the step stands, when it changed."""
+
+    def note(self, text: str) -> None:
+        """Tell something that stays on the screen."""
+
+
+class Plain:
+    """One line for everything, for pipes, files and CI."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    def step(self, title: str) -> None:
+        """Print a step's title."""
+        self._said = ""
+        self._out.say(f"==> {title}")
+
+    def line(self, text: str) -> None:
+        """Print a line of output."""
+        self._out.say(f"    {text}")
+
+    def state(self, text: str) -> None:
+        """Print how the step stands, unless only numbers changed since."""
+        shape = "".join("#" if one.isdigit() else one for one in text).replace("##", "#")
+        if shape != self._said:
+            self._said = shape
+            self._out.say(f"    {text}")
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        self._out.say(f"    {text}")
+
+
+class Live:
+    """A display that is redrawn: the step, how it stands, the last lines of its output."""
+
+    def __init__(self, out: Output) -> None:
+        from rich.console import Console  # noqa: PLC0415 - slow to load, not needed in pipes
+        from rich.live import Live as Display  # noqa: PLC0415
+
+        self._console = Console(file=out.stderr, highlight=False)
+        self._display: Any = Display(console=self._console, transient=True, refresh_per_second=8)
+        self._title = ""
+        self._state = ""
+        self._tail: deque[str] = deque(maxlen=_TAIL)
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._settle("red" if error else "green", "✗" if error else "✓")
+        if error:
+            for line in self._tail:
+                self._console.print(f"  {line}", style="dim", markup=False)
+        self._display.stop()
+
+    def step(self, title: str) -> None:
+        """Leave the step before on the screen as done, and show this one."""
+        self._settle("green", "✓")
+        self._title, self._state = title, ""
+        self._tail.clear()
+        self._draw()
+
+    def line(self, text: str) -> None:
+        """Show a line of output among the last ones."""
+        self._tail.append(text)
+        self._draw()
+
+    def state(self, text: str) -> None:
+        """Show how the step stands."""
+        self._state = text
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """Leave a remark on the screen."""
+        self._console.print(f"  {text}", markup=False)
+
+    def _settle(self, colour: str, mark: str) -> None:
+        if self._title:
+            state = f": {self._state}" if self._state else ""
+            self._console.print(f"[{colour}]{mark}[/] ", end="", markup=True)
+            self._console.print(f"{self._title}{state}", markup=False)
+        self._title = ""
+        self._display.update("")
+
+    def _draw(self) -> None:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        state = f" {self._state}" if self._state else ""
+        head = Spinner("dots", text=Text.assemble(self._title, (state, "dim")))
+        tail = [Text(f"  {line}", style="dim", no_wrap=True) for line in self._tail]
+        self._display.update(Group(head, *tail))
+
+
+def of(out: Output) -> Progress:
+    """Return the progress that suits where the program's talk goes."""
+    return Live(out) if out.lively else Plain(out)

@@ -1,0 +1,156 @@
+"""Where a deploy's image comes from: a reference, or a build of the directory.
+
+`--image` beats `[build] image`, which beats everything else; `[build] dockerfile` and
+`build-target` beat their flags, `--build-arg` beats `[build.args]` (spec/config-cli.md §1.2).
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from godwit.appconfig import files
+from godwit.appconfig.model import Build
+from godwit.base import errors
+from godwit.builder import context
+from godwit.cli.rollout.progress import Progress
+from godwit.client import failures
+from godwit.client.api import Api
+from godwit.client.builds import BuildOptions
+
+_NAMES = ("Dockerfile", "Containerfile", "dockerfile")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the command line said of the image."""
+
+    directory: Path
+    image: str | None = None
+    dockerfile: str | None = None
+    ignorefile: str | None = None
+    args: dict[str, str] = field(default_factory=dict)
+    target: str | None = None
+    label: str | None = None
+    no_cache: bool = False
+    offline: bool = False
+    force: bool = False
+
+
+async def obtain(
+    api: Api, app: str, loaded: files.Loaded, source: Source, progress: Progress
+) -> str:
+    """Return the reference of the image to run, building it if there is none yet.
+
+    Raises:
+        Failure: There is nothing to build, or the build failed.
+    """
+    build = _section(loaded)
+    image = source.image or build.image
+    if image:
+        return image
+    options, packed = _prepared(loaded, build, source)
+    progress.step(f"Build the image of {app}")
+    progress.state(f"sending {packed.described()}")
+    if packed.warning():
+        progress.note(packed.warning())
+    try:
+        reference = await _built(api, app, packed, options, progress)
+    except failures.ApiFailure as refused:
+        if refused.status != httpx.codes.PRECONDITION_FAILED or options.force:
+            raise
+        raise errors.Failure(
+            refused.code,
+            refused.message,
+            hint="build elsewhere and deploy with --image, or accept it with --force-host-build",
+        ) from refused
+    finally:
+        packed._tar.close()  # noqa: SLF001 - it has no close of its own
+    progress.state(reference)
+    return reference
+
+
+async def _built(
+    api: Api, app: str, packed: context.Packed, options: BuildOptions, progress: Progress
+) -> str:
+    reference = ""
+    async with contextlib.aclosing(api.builds.build(app, packed.stream(), options)) as events:
+        async for event in events:
+            if event.type == "image":
+                reference = pinned(event.reference, event.digest)
+            elif event.type == "notice":
+                progress.note(event.message)
+            else:
+                progress.line(event.line or event.message)
+    return reference
+
+
+def pinned(reference: str, digest: str) -> str:
+    """Return a reference that means this image for ever."""
+    return reference if not digest or "@" in reference else f"{reference}@{digest}"
+
+
+def _section(loaded: files.Loaded) -> Build:
+    build = loaded.checked().build
+    return build if build is not None else Build.model_validate({})
+
+
+def _prepared(
+    loaded: files.Loaded, build: Build, source: Source
+) -> tuple[BuildOptions, context.Packed]:
+    beside = loaded.path.parent
+    dockerfile = _dockerfile(source, beside, build)
+    ignorefile = _ignorefile(source, beside, build)
+    packed = context.pack(source.directory, dockerfile, ignorefile)
+    options = BuildOptions(
+        dockerfile=packed.dockerfile,
+        target=build.build_target or source.target or "",
+        args={**build.args, **source.args},
+        label=source.label or "",
+        no_cache=source.no_cache,
+        offline=source.offline,
+        force=source.force,
+    )
+    return options, packed
+
+
+def _dockerfile(source: Source, beside: Path, build: Build) -> Path:
+    if build.dockerfile or source.dockerfile:
+        named = (
+            beside / build.dockerfile
+            if build.dockerfile
+            else source.directory / (source.dockerfile or "")
+        )
+        if not named.is_file():
+            raise errors.not_found(f"there is no Dockerfile at {named}")
+        return named
+    return default_dockerfile(source.directory)
+
+
+def default_dockerfile(directory: Path) -> Path:
+    """Return the Dockerfile of a directory.
+
+    Raises:
+        Failure: There is none.
+    """
+    for name in _NAMES:
+        if (directory / name).is_file():
+            return directory / name
+    raise errors.not_found(
+        f"there is no Dockerfile in {directory}",
+        hint="write one, point at one with --dockerfile, or deploy an image with --image",
+    )
+
+
+def _ignorefile(source: Source, beside: Path, build: Build) -> Path | None:
+    named = (
+        beside / build.ignorefile
+        if build.ignorefile
+        else source.directory / source.ignorefile
+        if source.ignorefile
+        else None
+    )
+    if named is not None and not named.is_file():
+        raise errors.not_found(f"there is no ignore file at {named}")
+    return named

@@ -1,0 +1,54 @@
+"""The API as one object: `async with Api(url, token) as api: await api.apps.get("x")`."""
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from godwit.base import clock
+from godwit.client import apps, builds, logs, machines, orgs, platform, releases, tokens
+from godwit.client.transport import Transport
+
+
+class Api:
+    """Every resource of one API, for one token.
+
+    Attributes:
+        apps: Apps.
+        machines: Machines of apps.
+        orgs: Organizations.
+        releases: Releases of apps.
+        builds: Building images from source.
+        logs: What machines print.
+        tokens: API tokens.
+        platform: Regions and hosts.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None,
+        *,
+        http: httpx.AsyncBaseTransport | None = None,
+        pauses: clock.Clock | None = None,
+    ) -> None:
+        self._transport = Transport(base_url, token, http=http, pauses=pauses)
+        self.apps = apps.Apps(self._transport)
+        self.machines = machines.Machines(self._transport)
+        self.orgs = orgs.Orgs(self._transport)
+        self.releases = releases.Releases(self._transport)
+        self.builds = builds.Builds(self._transport)
+        self.logs = logs.Logs(self._transport)
+        self.tokens = tokens.Tokens(self._transport)
+        self.platform = platform.Platform(self._transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._transport.close()

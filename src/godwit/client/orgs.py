@@ -1,0 +1,27 @@
+"""Organizations: `/x/v1/orgs`."""
+
+from godwit.client.records import Org
+from godwit.client.transport import Transport
+
+
+class Orgs:
+    """Organizations."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self) -> list[Org]:
+        """Return the organizations a token is for."""
+        answer = await self._transport.get("/x/v1/orgs")
+        return [Org.model_validate(one) for one in answer.get("orgs") or []]
+
+    async def create(self, slug: str, name: str = "") -> Org:
+        """Create an organization.
+
+        Raises:
+            Failure: `already_exists` when the slug is taken.
+        """
+        answer = await self._transport.call(
+            "POST", "/x/v1/orgs", body={"slug": slug, "name": name or slug}
+        )
+        return Org.model_validate(answer)
