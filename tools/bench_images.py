@@ -4,38 +4,43 @@ Takes the local base `python:3.11-slim` (built first if it is not there), once w
 as they are (zstd) and once as a build pushes them (gzip). Both sides get fresh directories on
 the same file system, in interleaved rounds; each round starts with nothing left to write back.
 
-Run alone: `python tools/bench_images.py [--cache DIR] [--rounds N]`.
+Run alone: `python -m tools.bench_images [--cache DIR] [--rounds N]`.
 """
 
 import argparse
 import asyncio
 import gzip
-import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from godwit.base import processes
+from godwit.base import processes, settings
 from godwit.images import bases, layers, store
+from tools import bench as bench_
 
 _MUST = 2.0
 _ROUNDS = 7
 _IMAGE = "python:3.11-slim"
 
 
-def bench(cache: Path | None = None, rounds: int = _ROUNDS) -> list[dict[str, Any]]:
+def rows(cache: Path | None = None, rounds: int = _ROUNDS) -> list[bench_.Row]:
     """Return one row per compression."""
-    return asyncio.run(_bench(cache or _cache(), rounds))
+    return asyncio.run(_rows(cache or settings.from_process().paths.cache, rounds))
 
 
-async def _bench(cache: Path, rounds: int) -> list[dict[str, Any]]:
+def bench() -> list[dict[str, Any]]:
+    """Return the rows as plain values."""
+    return [asdict(row) for row in rows()]
+
+
+async def _rows(cache: Path, rounds: int) -> list[bench_.Row]:
     base = await bases.Bases(cache / "bases").ensure(_IMAGE, print)
     manifest, config = base.layout.manifest(), base.layout.config()
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -51,7 +56,7 @@ async def _bench(cache: Path, rounds: int) -> list[dict[str, Any]]:
 
 async def _row(
     name: str, blobs: Sequence[Path], diff_ids: Sequence[str], work: Path, rounds: int
-) -> dict[str, Any]:
+) -> bench_.Row:
     files = [
         layers.LayerFile(blob, blob.name, diff_id)
         for blob, diff_id in zip(blobs, diff_ids, strict=True)
@@ -73,22 +78,8 @@ async def _row(
     for _ in range(rounds):
         theirs.append(await _timed(peer, work))
         mine.append(await _timed(ours, work))
-    value, peer_value = statistics.median(mine), statistics.median(theirs)
-    ratio = value / peer_value
-    return {
-        "bench": name,
-        "metric": "layers on disk to one EROFS file",
-        "value": round(value, 3),
-        "unit": "s",
-        "peer": "tar x",
-        "peer_value": round(peer_value, 3),
-        "ratio": round(ratio, 3),
-        "must": _MUST,
-        "aim": None,
-        "met_must": ratio <= _MUST,
-        "met_aim": None,
-        "spread": {"value": _spread(mine), "peer": _spread(theirs)},
-    }
+    metric = "layers on disk to one EROFS file"
+    return bench_.row(name, metric, "s", mine, "tar x", theirs, must=_MUST)
 
 
 async def _timed(work: Callable[[Path], Awaitable[None]], scratch: Path) -> float:
@@ -102,10 +93,6 @@ async def _timed(work: Callable[[Path], Awaitable[None]], scratch: Path) -> floa
     return took
 
 
-def _spread(values: Sequence[float]) -> list[float]:
-    return [round(min(values), 3), round(max(values), 3)]
-
-
 def _gzip(blobs: Sequence[Path], work: Path) -> list[Path]:
     made = []
     for blob in blobs:
@@ -116,17 +103,13 @@ def _gzip(blobs: Sequence[Path], work: Path) -> list[Path]:
     return made
 
 
-def _cache() -> Path:
-    return Path("/var/cache/godwit")
-
-
 def main() -> None:
-    """Print the rows as JSON."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=_cache())
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     given = parser.parse_args()
-    print(json.dumps(bench(given.cache, given.rounds), indent=2))
+    print(bench_.table(rows(given.cache, given.rounds)))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _image(up: Platform) -> str:
             testing.ORGANIZATIONS[0],
             "--yes",
             "--offline",
-            "--force-build",
+            "--force-host-build",
             cwd=Path(folder),
         )
     (machine,) = up.machines("bench")

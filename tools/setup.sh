@@ -52,13 +52,16 @@ build_programs() {
   local target=rust/target
   mkdir -p build/programs
   say "building the Rust programs (seconds when nothing changed, minutes the first time)"
-  (cd rust && cargo build --quiet --locked --release -p godwit-edge -p godwit-dns -p godwit-shim)
-  # PID 1 has no libc to load: linked statically, in a target directory of its own because the
-  # flag would rebuild everything else.
-  (cd rust && CARGO_TARGET_DIR=target/static RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --quiet --locked --release -p godwit-init)
-  install -p -m 0755 "$target"/release/godwit-{edge,dns,shim} build/programs/
-  install -p -m 0755 "$target"/static/release/godwit-init build/programs/
+  (cd rust && cargo build --quiet --locked --release -p godwit-edge -p godwit-dns)
+  (cd rust && cargo static --quiet --locked)
+  local program
+  for program in "$target"/release/godwit-{edge,dns} \
+    "$target"/x86_64-unknown-linux-gnu/release/godwit-{shim,init}; do
+    # Replaced by rename: a running program keeps its file.
+    cmp -s "$program" "build/programs/${program##*/}" && continue
+    install -m 0755 "$program" "build/programs/.new"
+    mv "build/programs/.new" "build/programs/${program##*/}"
+  done
 }
 
 main() {

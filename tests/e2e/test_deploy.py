@@ -34,7 +34,7 @@ def launched(platform: Platform, source: Path) -> dict[str, str]:
             org,
             "--yes",
             "--offline",
-            "--force-build",
+            "--force-host-build",
             cwd=folder,
         )
         apps[org] = f"hello-{org}"
@@ -80,7 +80,7 @@ def test_a_second_deploy_replaces_the_first_in_place(
     (before,) = platform.machines("hello-marsh")
     program = next(folder.glob("*.py"))
     program.write_text(program.read_text().replace("Hello", "Salut"))
-    platform.godwit("deploy", "--offline", "--force-build", cwd=folder)
+    platform.godwit("deploy", "--offline", "--force-host-build", cwd=folder)
     assert "Salut" in platform.get("hello-marsh").text
     (after,) = platform.machines("hello-marsh")
     assert after["id"] == before["id"]
@@ -93,7 +93,7 @@ def test_a_build_is_refused_beside_other_organizations_unless_forced(
 ) -> None:
     said = platform.godwit("deploy", "--offline", cwd=source.with_name("hello-reed"), expect=1)
     assert "organization" in said
-    assert "--force-build" in said
+    assert "--force-host-build" in said
 
 
 def test_a_deploy_that_cannot_start_fails_and_says_why(
@@ -103,7 +103,7 @@ def test_a_deploy_that_cannot_start_fails_and_says_why(
     (tmp_path / "fly.toml").write_text('app = "hello-broken"\n')
     platform.godwit("apps", "create", "hello-broken", "--org", "reed")
     said = platform.godwit(
-        "deploy", "--offline", "--force-build", "--wait-timeout", "60s", cwd=tmp_path, expect=1
+        "deploy", "--offline", "--force-host-build", "--wait-timeout", "60s", cwd=tmp_path, expect=1
     )
     assert "/no/such/program" in said
     assert platform.json("releases", "--app", "hello-broken")[0]["status"] == "failed"
@@ -114,7 +114,7 @@ def test_a_build_that_fails_shows_its_output(platform: Platform, launched, tmp_p
         "FROM python:3.11-slim\nRUN echo before && echo oh-no-4712 >&2 && exit 7\n"
     )
     (tmp_path / "fly.toml").write_text('app = "hello-broken"\n')
-    said = platform.godwit("deploy", "--offline", "--force-build", cwd=tmp_path, expect=1)
+    said = platform.godwit("deploy", "--offline", "--force-host-build", cwd=tmp_path, expect=1)
     assert "oh-no-4712" in said
 
 

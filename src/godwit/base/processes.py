@@ -1,10 +1,15 @@
 """Running other programs: always with a deadline, never through a shell.
 
-The only module of the package that starts short-lived subprocesses.
+The only module of the package that starts subprocesses: `run` for short-lived ones, `stream` for
+those whose lines are wanted as they come, `detach` for the few that are meant to outlive us.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -74,3 +79,135 @@ async def run(
     if check and code != 0:
         raise ProgramFailed(argv, f"exit {code}", stderr.decode(errors="replace"))
     return Finished(tuple(argv), code, stdout, stderr)
+
+
+_CLEAR_OF_TARGETS = 64
+_RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+def detach(
+    argv: Sequence[str],
+    *,
+    stderr: int,
+    descriptors: Mapping[int, int],
+    env: Mapping[str, str],
+) -> int:
+    """Start a program that outlives us, in a session of its own; return its pid.
+
+    It gets no input, its output is thrown away, and it inherits nothing but what is named. While
+    this process and its event loop live, its end is reaped; after that init does so.
+
+    Args:
+        argv: Program (a path) and arguments.
+        stderr: Descriptor that its standard error goes to.
+        descriptors: Its numbers (from 3, below 64) to descriptors of ours.
+        env: Its whole environment.
+
+    Raises:
+        ProgramFailed: It could not be started.
+    """
+    with contextlib.ExitStack() as ours:
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        ]
+        for theirs, given in {2: stderr, **descriptors}.items():
+            moved = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _CLEAR_OF_TARGETS)
+            ours.callback(os.close, moved)
+            actions.append((os.POSIX_SPAWN_DUP2, moved, theirs))
+        try:
+            pid = os.posix_spawn(
+                argv[0],
+                list(argv),
+                dict(env),
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_RESET_SIGNALS,
+            )
+        except OSError as error:
+            raise ProgramFailed(argv, error.strerror or "could not be started") from error
+    _reap(pid)
+    return pid
+
+
+def _reap(pid: int) -> None:
+    """Collect the exit of a child of ours when it comes."""
+    loop = asyncio.get_running_loop()
+    ended = os.pidfd_open(pid)
+
+    def collect() -> None:
+        loop.remove_reader(ended)
+        os.close(ended)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+    loop.add_reader(ended, collect)
+
+
+_LONGEST_LINE = 16_384
+
+
+async def stream(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    grace_s: float = 5.0,
+) -> AsyncGenerator[str]:
+    """Run a program and yield the lines it prints, to either output, as they come.
+
+    Closing the generator early, its deadline and cancellation end the program and everything it
+    started: SIGTERM to its process group, SIGKILL after `grace_s`. Close it with
+    `contextlib.aclosing`. Lines longer than 16 KiB come in parts.
+
+    Raises:
+        ProgramFailed: It is not installed, ran past `timeout_s`, or exited non-zero.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ProgramFailed(argv, "not installed") from error
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    try:
+        rest = b""
+        while piece := await asyncio.wait_for(_more(process), deadline - loop.time()):
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                yield line.decode(errors="replace").rstrip("\r")
+        if rest:
+            yield rest.decode(errors="replace")
+        code = await asyncio.wait_for(process.wait(), max(0.0, deadline - loop.time()))
+    except TimeoutError as error:
+        raise ProgramFailed(argv, f"no answer within {timeout_s:g} s") from error
+    finally:
+        await _end_group(process, grace_s)
+    if code != 0:
+        raise ProgramFailed(argv, f"exit {code}")
+
+
+async def _more(process: asyncio.subprocess.Process) -> bytes:
+    return await process.stdout.read(_LONGEST_LINE) if process.stdout is not None else b""
+
+
+async def _end_group(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    """End what is left of a process and of its group."""
+    for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), wait_s)
+            if sign is signal.SIGKILL:
+                return

@@ -1,0 +1,439 @@
+"""Simulated hosts: agents without VMs, answering the host RPC with honest states.
+
+`SimulatedHosts` is control's `Hosts` port; each `SimulatedHost` keeps books of memory, walks its
+machines through their states and publishes facts. Scripts: `away` (does not answer),
+`lose_replies` (does it, then is not heard), `refuse_reserve` (a failure to answer with).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from godwit.base import clock, errors, ids
+from godwit.base.principal import Principal
+from godwit.testing.facts import MemoryFacts
+from godwit.wire import facts, host_rpc
+from godwit.wire.record import Record
+
+Handler = Callable[[dict[str, Any]], Awaitable[Record | dict[str, Any]]]
+
+_TRANSIENT = frozenset({"created", "starting", "stopping", "replacing", "destroying"})
+
+
+@dataclass
+class SimulatedMachine:
+    """A machine as its simulated host keeps it."""
+
+    offer: host_rpc.Offer
+    slot: int
+    state: str = "created"
+    cordoned: bool = False
+    revision: int = 1
+    created_at_ms: int = 0
+    updated_at_ms: int = 0
+    events: list[host_rpc.MachineEvent] = field(default_factory=list)
+    signals: list[str] = field(default_factory=list)
+
+
+class SimulatedHost:
+    """One host.
+
+    Attributes:
+        away: Whether it does not answer.
+        lose_replies: How many next requests are done but not answered.
+        refuse_reserve: What the next reserves are refused with.
+        lines: Log lines it has.
+        asked: Every request, in order, as `(verb, body)`.
+    """
+
+    def __init__(
+        self,
+        host_id: str,
+        *,
+        region: str = "lcl",
+        zone: str = "0000",
+        memory_mb: int = 8192,
+        stream: MemoryFacts | None = None,
+        epoch: int = 1,
+    ) -> None:
+        self.host_id = host_id
+        self.region = region
+        self.zone = zone
+        self.memory_mb = memory_mb
+        self.epoch = epoch
+        self.machines: dict[str, SimulatedMachine] = {}
+        self.away = False
+        self.lose_replies = 0
+        self.refuse_reserve: list[errors.Failure] = []
+        self.lines: list[host_rpc.LogEntry] = []
+        self.intervals: list[host_rpc.UsageInterval] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._stream = stream
+        self._clock = clock.SystemClock()
+        self._changed = asyncio.Condition()
+        self._next_slot = 2
+        self._revision = 0
+
+    @property
+    def free_mb(self) -> int:
+        """Return the memory that running and resting machines leave."""
+        taken = sum(
+            machine.offer.resources.memory_mb
+            for machine in self.machines.values()
+            if machine.state != "destroyed"
+        )
+        return self.memory_mb - taken
+
+    def bid(self, request: host_rpc.BidRequest) -> host_rpc.Bid:
+        """Return what this host says to a machine."""
+        fits = request.resources.memory_mb <= self.free_mb
+        reason = f"{self.host_id} has {self.free_mb} MB free"
+        return host_rpc.Bid(
+            host_id=self.host_id,
+            region=self.region,
+            zone=self.zone,
+            fits=fits,
+            reasons=() if fits else (reason,),
+            score=float(self.free_mb),
+            free_memory_mb=self.free_mb,
+        )
+
+    async def answer(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request.
+
+        Raises:
+            Failure: As the real host would.
+        """
+        self.asked.append((verb, body))
+        if self.away:
+            raise errors.Failure("unavailable", f"nobody answers on {self.host_id}")
+        handler: Handler | None = self._handlers().get(verb)
+        if handler is None:
+            raise errors.not_found(f"this host does not know the request {verb}")
+        answer = await handler(body)
+        if self.lose_replies > 0:
+            self.lose_replies -= 1
+            raise errors.Failure("deadline_exceeded", "no answer")
+        return answer.model_dump(mode="json") if isinstance(answer, Record) else answer
+
+    async def exit(self, machine_id: str, exit_code: int) -> None:
+        """Let a machine's main process end."""
+        machine = self._machine({"machine_id": machine_id})
+        self._event(machine, "exit", "stopped", exit_code=exit_code)
+        await self._move(machine, "stopped")
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "machine.reserve": self._reserve,
+            "machine.get": self._get,
+            "machine.list": self._list,
+            "machine.update": self._update,
+            "machine.start": self._start,
+            "machine.stop": self._stop,
+            "machine.restart": self._restart,
+            "machine.signal": self._signal,
+            "machine.destroy": self._destroy,
+            "machine.cordon": self._cordon,
+            "machine.uncordon": self._uncordon,
+            "machine.wait": self._wait,
+            "machine.exec": self._exec,
+            "machine.events": self._events,
+            "logs.read": self._logs,
+            "usage.read": self._usage,
+        }
+
+    async def _reserve(self, body: dict[str, Any]) -> Record:
+        offer = host_rpc.Offer.model_validate(body)
+        known = self.machines.get(offer.machine_id)
+        if known is not None:
+            return self._view(known)
+        if self.refuse_reserve:
+            raise self.refuse_reserve.pop(0)
+        if offer.resources.memory_mb > self.free_mb:
+            raise errors.Failure("insufficient_capacity", f"{self.host_id} is full")
+        now_ms = self._clock.now_ms()
+        machine = SimulatedMachine(offer, self._next_slot, cordoned=offer.cordoned)
+        machine.created_at_ms = machine.updated_at_ms = now_ms
+        self._next_slot += 1
+        self.machines[offer.machine_id] = machine
+        self._event(machine, "launch", "created")
+        answer = self._view(machine)
+        if offer.skip_launch:
+            await self._move(machine, "stopped")
+        else:
+            await self._launch(machine)
+        return answer
+
+    async def _get(self, body: dict[str, Any]) -> Record:
+        return self._view(self._machine(body))
+
+    async def _list(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = [
+            self._view(machine).model_dump(mode="json")
+            for machine in self.machines.values()
+            if machine.offer.app_id == body["app_id"]
+        ]
+        return {"machines": found}
+
+    async def _update(self, body: dict[str, Any]) -> Record:
+        update = host_rpc.Update.model_validate(body)
+        machine = self._machine(body)
+        if update.current_version not in (None, machine.offer.instance_id):
+            raise errors.Failure("conflict", f"current version is {machine.offer.instance_id}")
+        machine.offer = machine.offer.model_copy(
+            update={
+                "instance_id": update.instance_id,
+                "image": update.image,
+                "resources": update.resources,
+                "config": update.config,
+            }
+        )
+        self._event(machine, "update", "replacing")
+        answer = self._view(machine)
+        if update.skip_launch:
+            await self._move(machine, "stopped")
+        else:
+            await self._launch(machine)
+        return answer
+
+    async def _start(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._machine(body, alive=True)
+        previous = machine.state
+        if previous == "created":
+            raise errors.Failure(
+                "failed_precondition", "unable to start machine from current state: 'created'"
+            )
+        if previous != "started":
+            await self._launch(machine)
+        return {"previous_state": previous}
+
+    async def _stop(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._machine(body, alive=True)
+        if machine.state == "started":
+            self._event(machine, "exit", "stopped", exit_code=0)
+            await self._move(machine, "stopped")
+        return {}
+
+    async def _restart(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._machine(body, alive=True)
+        self._event(machine, "restart", "starting")
+        await self._launch(machine)
+        return {}
+
+    async def _signal(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._machine(body, alive=True)
+        if machine.state != "started":
+            raise errors.Failure("failed_precondition", f"machine is {machine.state}")
+        machine.signals.append(body["signal"])
+        return {}
+
+    async def _destroy(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._machine(body)
+        if machine.state == "started" and not body.get("force"):
+            raise errors.Failure(
+                "failed_precondition",
+                "unable to destroy machine: it is started; stop it first or use force",
+            )
+        if machine.state != "destroyed":
+            self._event(machine, "destroy", "destroyed")
+            await self._move(machine, "destroyed")
+        return {}
+
+    async def _cordon(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._machine(body, alive=True).cordoned = True
+        return {}
+
+    async def _uncordon(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._machine(body, alive=True).cordoned = False
+        return {}
+
+    async def _wait(self, body: dict[str, Any]) -> Record:
+        request = host_rpc.WaitRequest.model_validate(body)
+        machine = self._machine(body)
+
+        def over() -> bool:
+            if machine.state in request.states or machine.state == "destroyed":
+                return True
+            return "settled" in request.states and machine.state not in _TRANSIENT
+
+        try:
+            async with asyncio.timeout(request.timeout_s), self._changed:
+                await self._changed.wait_for(over)
+        except TimeoutError as error:
+            raise errors.Failure(
+                "deadline_exceeded",
+                "machine failed to reach desired state,"
+                f" {','.join(request.states)}, currently {machine.state}",
+            ) from error
+        if machine.state == "destroyed" and not {"destroyed", "settled"} & set(request.states):
+            raise errors.not_found("machine is destroyed")
+        return host_rpc.WaitAnswer(
+            state=machine.state,
+            version=machine.offer.instance_id,
+            event_id=machine.events[0].id,
+        )
+
+    async def _exec(self, body: dict[str, Any]) -> Record:
+        request = host_rpc.ExecRequest.model_validate(body)
+        machine = self._machine(body, alive=True)
+        if machine.state != "started":
+            raise errors.Failure("failed_precondition", f"machine is {machine.state}")
+        if request.command[0] == "sleep":
+            raise errors.Failure("deadline_exceeded", "the command did not end in time")
+        return host_rpc.ExecAnswer(
+            exit_code=1 if request.command[0] == "false" else 0,
+            stdout=" ".join(request.command[1:]) + request.stdin,
+            stderr="",
+        )
+
+    async def _events(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = self._machine(body).events[: body["limit"]]
+        return {"events": [event.model_dump(mode="json") for event in found]}
+
+    async def _logs(self, body: dict[str, Any]) -> Record:
+        request = host_rpc.LogsRequest.model_validate(body)
+        mine = {
+            machine.offer.machine_id
+            for machine in self.machines.values()
+            if machine.offer.app_id == request.app_id
+        }
+        found = [
+            line
+            for line in self.lines
+            if line.machine_id in mine
+            and line.t > request.after
+            and request.machine_id in (None, line.machine_id)
+        ]
+        chosen = found[: request.limit] if request.after else found[-request.limit :]
+        return host_rpc.LogsAnswer(lines=tuple(chosen))
+
+    async def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = [
+            one.model_dump(mode="json")
+            for one in self.intervals
+            if one.id > body["after"] and body.get("org_id") in (None, one.org_id)
+        ]
+        return {"intervals": found[: body["limit"]]}
+
+    def _machine(self, body: dict[str, Any], *, alive: bool = False) -> SimulatedMachine:
+        machine = self.machines.get(body["machine_id"])
+        if machine is None or (alive and machine.state == "destroyed"):
+            raise errors.not_found("machine not found")
+        return machine
+
+    async def _launch(self, machine: SimulatedMachine) -> None:
+        self._event(machine, "launch", "starting")
+        self._event(machine, "start", "started")
+        await self._move(machine, "started")
+
+    async def _move(self, machine: SimulatedMachine, state: str) -> None:
+        async with self._changed:
+            machine.state = state
+            machine.updated_at_ms = self._clock.now_ms()
+            self._revision += 1
+            machine.revision = self._revision + 1
+            self._changed.notify_all()
+        if self._stream is not None:
+            await self._stream.publish(self.fact(machine))
+
+    def _event(
+        self, machine: SimulatedMachine, kind: str, status: str, exit_code: int | None = None
+    ) -> None:
+        ended = {"exit_event": {"exit_code": exit_code, "requested_stop": True}}
+        event = host_rpc.MachineEvent(
+            id=ids.ulid(),
+            type=kind,
+            status=status,
+            source="user",
+            timestamp=self._clock.now_ms(),
+            request=None if exit_code is None else {**ended, "MonitorEvent": ended},
+        )
+        machine.events.insert(0, event)
+
+    def fact(self, machine: SimulatedMachine) -> facts.MachineFact:
+        """Return what edges, DNS and control are told of a machine."""
+        offer = machine.offer
+        return facts.MachineFact(
+            owner=self.host_id,
+            epoch=self.epoch,
+            revision=machine.revision,
+            deleted=machine.state == "destroyed",
+            org_id=offer.org_id,
+            network_id=offer.network_id,
+            network_number=offer.network_number,
+            app_id=offer.app_id,
+            app=offer.app,
+            machine_id=offer.machine_id,
+            instance_id=offer.instance_id,
+            name=offer.name,
+            host_id=self.host_id,
+            region=self.region,
+            state=machine.state,
+            cordoned=machine.cordoned,
+            private_ip=f"fdaa::{offer.network_number}:{machine.slot}",
+            local_ipv4=f"172.16.0.{machine.slot}",
+        )
+
+    def _view(self, machine: SimulatedMachine) -> host_rpc.MachineView:
+        offer = machine.offer
+        return host_rpc.MachineView(
+            machine_id=offer.machine_id,
+            instance_id=offer.instance_id,
+            name=offer.name,
+            org_id=offer.org_id,
+            network_id=offer.network_id,
+            app_id=offer.app_id,
+            app=offer.app,
+            host_id=self.host_id,
+            region=self.region,
+            state=machine.state,
+            cordoned=machine.cordoned,
+            private_ip=f"fdaa::{offer.network_number}:{machine.slot}",
+            image=offer.image,
+            config=offer.config,
+            created_at=clock.rfc3339(machine.created_at_ms),
+            updated_at=clock.rfc3339(machine.updated_at_ms),
+            events=tuple(machine.events[:5]),
+            epoch=self.epoch,
+            revision=machine.revision,
+        )
+
+
+class SimulatedHosts:
+    """Control's `Hosts` port over simulated hosts."""
+
+    def __init__(self, *hosts: SimulatedHost) -> None:
+        self.by_id = {host.host_id: host for host in hosts}
+        self.principals: list[Principal] = []
+
+    async def call(
+        self,
+        host_id: str,
+        verb: str,
+        body: Record | dict[str, Any],
+        principal: Principal,
+        timeout_s: float = 10.0,
+    ) -> dict[str, Any]:
+        """Ask one host and return the body of its answer."""
+        self.principals.append(principal)
+        host = self.by_id.get(host_id)
+        if host is None:
+            raise errors.Failure("unavailable", f"nobody answers on {host_id}")
+        plain = body.model_dump(mode="json") if isinstance(body, Record) else body
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await host.answer(verb, plain)
+        except TimeoutError as error:
+            raise errors.Failure("deadline_exceeded", "no answer") from error
+
+    async def bids(
+        self, region: str, request: host_rpc.BidRequest, wait_s: float = 1.0
+    ) -> list[host_rpc.Bid]:
+        """Ask every host of a region for a bid."""
+        del wait_s
+        return [
+            host.bid(request)
+            for host in self.by_id.values()
+            if host.region == region and not host.away
+        ]

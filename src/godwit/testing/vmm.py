@@ -1,0 +1,246 @@
+"""A scripted VMM: fail boot twice, exit 3 after 5 s, never answer. VMs outlive the agent."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from godwit.agent import ports
+from godwit.base import errors
+from godwit.base.clock import Clock
+from godwit.testing.world import Boot, Hands, Vm, World
+from godwit.wire import host_rpc, shim
+
+_numbers = itertools.count(1)
+
+
+class Machinery:
+    """What makes VMs of a world go on: belongs to the world, not to an agent."""
+
+    def __init__(self, world: World, clock: Clock) -> None:
+        self.world = world
+        self.clock = clock
+
+    def spawn(self, plan: ports.VmPlan) -> None:
+        """Begin a VM; one that runs already is left alone."""
+        world, machine_id = self.world, plan.machine_id
+        if machine_id in world.vms:
+            if world.vms[machine_id].plan.instance_id != plan.instance_id:
+                world.lies.append(f"{machine_id}: two versions at once")
+            return
+        if machine_id not in world.prepared:
+            world.lies.append(f"{machine_id}: spawned without a disk")
+        if plan.slot not in world.taps:
+            world.lies.append(f"{machine_id}: spawned without a tap")
+        if any(vm.plan.slot == plan.slot for vm in world.vms.values()):
+            world.lies.append(f"{machine_id}: two VMs on slot {plan.slot}")
+        script = world.scripts[machine_id]
+        vm = Vm(plan, script.popleft() if script else Boot(), next(_numbers))
+        world.vms[machine_id] = vm
+        loop = asyncio.get_running_loop()
+        if vm.boot.outcome != "hangs":
+            loop.call_later(vm.boot.boot_s, self._booted, vm)
+
+    def _booted(self, vm: Vm) -> None:
+        if not self._is_current(vm):
+            return
+        if vm.boot.outcome == "dies":
+            self.end(vm, cause="vmm", vmm=shim.VmmExit(exit_code=1))
+        elif vm.boot.outcome == "refuses":
+            failure = shim.GuestFailure(stage="spawn", message="no such program: serve")
+            self.end(vm, cause="guest", failure=failure)
+        else:
+            vm.phase = "running"
+            vm.started_at_ms = self.clock.now_ms()
+            vm.tell()
+            if vm.boot.exit_after_s is not None:
+                loop = asyncio.get_running_loop()
+                loop.call_later(vm.boot.exit_after_s, self.guest_exits, vm, vm.boot.exit_code)
+
+    def guest_exits(self, vm: Vm, code: int, sig: int | None = None) -> None:
+        """End a VM by its process's exit."""
+        if self._is_current(vm):
+            self.end(vm, cause="guest", guest=shim.GuestExit(exit_code=code, signal=sig))
+
+    def end(
+        self,
+        vm: Vm,
+        *,
+        cause: str,
+        guest: shim.GuestExit | None = None,
+        failure: shim.GuestFailure | None = None,
+        vmm: shim.VmmExit | None = None,
+    ) -> None:
+        """End a VM: exit.json first, then the shim tells, then it is gone."""
+        if not self._is_current(vm):
+            return
+        machine_id = vm.plan.machine_id
+        vm.exit = shim.ExitRecord.model_validate(
+            {
+                "machine_id": machine_id,
+                "instance_id": vm.plan.instance_id,
+                "exited_at_ms": self.clock.now_ms(),
+                "cause": cause,
+                "guest": guest,
+                "failure": failure,
+                "vmm": vmm or shim.VmmExit(exit_code=0),
+            }
+        )
+        vm.phase = "exited"
+        self.world.exits[machine_id] = vm.exit
+        del self.world.vms[machine_id]
+        vm.tell()
+
+    def lose(self, machine_id: str) -> None:
+        """Take VM and shim away without a word, as a power loss does."""
+        vm = self.world.vms.pop(machine_id, None)
+        if vm is not None:
+            vm.phase = "exited"
+            vm.tell()
+
+    def restart_host(self) -> None:
+        """Lose every VM and tap; disks and records stay."""
+        for machine_id in tuple(self.world.vms):
+            self.lose(machine_id)
+        self.world.taps.clear()
+
+    def _is_current(self, vm: Vm) -> bool:
+        return self.world.vms.get(vm.plan.machine_id) is vm
+
+
+class FakeSession:
+    """A connection to one VM's shim."""
+
+    def __init__(self, hands: Hands, machinery: Machinery, vm: Vm) -> None:
+        self._hands = hands
+        self._machinery = machinery
+        self._vm = vm
+
+    async def status(self) -> shim.Status:
+        """Return what the shim knows."""
+        await self._hands.ask("session.status")
+        return self._status()
+
+    async def changes(self) -> AsyncIterator[shim.Status]:
+        """Yield the status now and at every change; ends when the shim is gone."""
+        while True:
+            self._hands.check()
+            changed = self._vm.changed
+            status = self._status()
+            if status.phase == "exited" and status.exit is None:
+                return
+            yield status
+            if status.phase == "exited":
+                return
+            await changed.wait()
+
+    async def stop(self, signal: str, timeout_ms: int) -> None:
+        """Let the process end, now or when the timeout kills it."""
+        await self._hands.ask("session.stop", self._vm.plan.machine_id)
+        self._vm.signals.append(signal)
+        vm = self._vm
+        if vm.phase == "running" and not vm.boot.ignores_stop:
+            after = min(vm.boot.stop_s, timeout_ms / 1000 + 1)
+            loop = asyncio.get_running_loop()
+            loop.call_later(after, self._machinery.guest_exits, vm, 130, 2)
+
+    async def signal(self, signal: str) -> None:
+        """Remember the signal."""
+        await self._hands.ask("session.signal")
+        self._vm.signals.append(signal)
+
+    async def kill(self) -> None:
+        """End the VMM at once."""
+        await self._hands.ask("session.kill", self._vm.plan.machine_id)
+        self._machinery.end(self._vm, cause="killed", vmm=shim.VmmExit(signal=9))
+
+    async def exec(
+        self, request: host_rpc.ExecRequest, env: dict[str, str]
+    ) -> host_rpc.ExecAnswer:
+        """Answer with what was asked."""
+        await self._hands.ask("session.exec")
+        if self._vm.phase != "running":
+            raise errors.Failure("failed_precondition", "the machine's process does not run")
+        said = " ".join(request.command)
+        return host_rpc.ExecAnswer(exit_code=0, stdout=f"{said} {env['FLY_APP_NAME']}", stderr="")
+
+    async def stats(self) -> dict[str, object]:
+        """Return nothing."""
+        return {}
+
+    async def close(self) -> None:
+        """Drop the connection."""
+
+    def _status(self) -> shim.Status:
+        vm = self._vm
+        return shim.Status(
+            machine_id=vm.plan.machine_id,
+            instance_id=vm.plan.instance_id,
+            shim_version="0.1.0",
+            shim_pid=vm.number,
+            vmm_pid=None if vm.phase == "exited" else vm.number,
+            phase=vm.phase,
+            started_at_ms=vm.started_at_ms,
+            exit=vm.exit,
+        )
+
+
+class FakeVmm:
+    """The `Vmm` port over a world."""
+
+    def __init__(self, hands: Hands, machinery: Machinery, logs: Path = Path("/logs")) -> None:
+        self._hands = hands
+        self._machinery = machinery
+        self._logs = logs
+
+    async def prepare(self, plan: ports.VmPlan) -> None:
+        """Ensure a fresh disk; the exit of the boot before is forgotten."""
+        await self._hands.ask("vmm.prepare", plan.machine_id)
+        world = self._hands.world
+        if plan.machine_id in world.vms:
+            world.lies.append(f"{plan.machine_id}: disk taken from under a VM")
+        world.prepared[plan.machine_id] = plan
+        world.directories.add(plan.machine_id)
+        world.exits.pop(plan.machine_id, None)
+
+    async def spawn(self, plan: ports.VmPlan) -> None:
+        """Ensure the shim runs."""
+        await self._hands.ask("vmm.spawn", plan.machine_id)
+        self._machinery.spawn(plan)
+
+    async def connect(self, machine_id: str) -> FakeSession | None:
+        """Return a session, if there is a shim."""
+        await self._hands.ask("vmm.connect", machine_id)
+        vm = self._hands.world.vms.get(machine_id)
+        return None if vm is None else FakeSession(self._hands, self._machinery, vm)
+
+    async def exit_record(self, machine_id: str, instance_id: str) -> shim.ExitRecord | None:
+        """Return exit.json, if it is of this version."""
+        await self._hands.ask("vmm.exit_record", machine_id)
+        record = self._hands.world.exits.get(machine_id)
+        return record if record is not None and record.instance_id == instance_id else None
+
+    async def discard(self, machine_id: str, slot: int) -> None:
+        """Ensure no VM and no disk."""
+        del slot
+        await self._hands.ask("vmm.discard", machine_id)
+        world = self._hands.world
+        vm = world.vms.get(machine_id)
+        if vm is not None:
+            self._machinery.end(vm, cause="killed", vmm=shim.VmmExit(signal=9))
+        world.prepared.pop(machine_id, None)
+
+    async def forget(self, machine_id: str) -> None:
+        """Remove the directory."""
+        await self._hands.ask("vmm.forget", machine_id)
+        self._hands.world.directories.discard(machine_id)
+        self._hands.world.exits.pop(machine_id, None)
+
+    async def observed(self) -> frozenset[str]:
+        """Return the machines whose shim runs."""
+        await self._hands.ask("vmm.observed")
+        return frozenset(self._hands.world.vms)
+
+    def logs_directory(self, machine_id: str) -> Path:
+        """Return where logs would be."""
+        return self._logs / machine_id / "logs"
