@@ -1,12 +1,13 @@
 """The whole platform, once per session, in namespaces of its own (see the Makefile)."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from godwit.testing import platform as testing
-from godwit.testing.platform import Platform
+from godwit.testing.platform import ORGANIZATIONS, Platform
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,3 +24,34 @@ def platform() -> Iterator[Platform]:
     """Return a Godwit that is up with two organizations; at the end, nothing may be left of it."""
     with testing.world(), testing.platform() as up:
         yield up
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the example app to launch from."""
+    folder = tmp_path_factory.mktemp("src") / "hello"
+    shutil.copytree(ROOT / "examples" / "hello", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def launched(platform: Platform, source: Path) -> dict[str, str]:
+    """Return the apps launched from source, one in each organization."""
+    platform.godwit("images", "bootstrap")
+    apps = {}
+    for org in ORGANIZATIONS:
+        folder = source.with_name(f"hello-{org}")
+        shutil.copytree(source, folder)
+        platform.godwit(
+            "launch",
+            "--name",
+            f"hello-{org}",
+            "--org",
+            org,
+            "--yes",
+            "--offline",
+            "--force-host-build",
+            cwd=folder,
+        )
+        apps[org] = f"hello-{org}"
+    return apps

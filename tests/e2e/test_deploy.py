@@ -1,44 +1,9 @@
 """Source in, a microVM serving it out: launch, deploy, release, status, logs, mistakes."""
 
 import json
-import shutil
 from pathlib import Path
 
-import pytest
-
-from godwit.testing.platform import ORGANIZATIONS, Platform, eventually
-from tests.e2e.conftest import ROOT
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the example app to launch from."""
-    folder = tmp_path_factory.mktemp("src") / "hello"
-    shutil.copytree(ROOT / "examples" / "hello", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def launched(platform: Platform, source: Path) -> dict[str, str]:
-    """Return the apps launched from source, one in each organization."""
-    platform.godwit("images", "bootstrap")
-    apps = {}
-    for org in ORGANIZATIONS:
-        folder = source.with_name(f"hello-{org}")
-        shutil.copytree(source, folder)
-        platform.godwit(
-            "launch",
-            "--name",
-            f"hello-{org}",
-            "--org",
-            org,
-            "--yes",
-            "--offline",
-            "--force-host-build",
-            cwd=folder,
-        )
-        apps[org] = f"hello-{org}"
-    return apps
+from godwit.testing.platform import Platform, eventually
 
 
 def test_launched_apps_answer_from_their_own_microvm(platform: Platform, launched) -> None:
@@ -47,7 +12,7 @@ def test_launched_apps_answer_from_their_own_microvm(platform: Platform, launche
         answer = platform.get(app)
         assert answer.status_code == 200
         assert app in answer.text
-        (machine,) = platform.machines(app)
+        machine = platform.deployed(app)
         assert machine["id"] in answer.text
         seen.add(machine["private_ip"].split(":")[2])
     assert len(seen) == 2, "each organization has a network of its own"
@@ -77,12 +42,12 @@ def test_a_second_deploy_replaces_the_first_in_place(
     platform: Platform, launched, source: Path
 ) -> None:
     folder = source.with_name("hello-marsh")
-    (before,) = platform.machines("hello-marsh")
+    before = platform.deployed("hello-marsh")
     program = next(folder.glob("*.py"))
     program.write_text(program.read_text().replace("Hello", "Salut"))
     platform.godwit("deploy", "--offline", "--force-host-build", cwd=folder)
     assert "Salut" in platform.get("hello-marsh").text
-    (after,) = platform.machines("hello-marsh")
+    after = platform.deployed("hello-marsh")
     assert after["id"] == before["id"]
     assert after["instance_id"] != before["instance_id"]
     assert [r["version"] for r in platform.json("releases", "--app", "hello-marsh")] == [2, 1]
@@ -103,7 +68,13 @@ def test_a_deploy_that_cannot_start_fails_and_says_why(
     (tmp_path / "fly.toml").write_text('app = "hello-broken"\n')
     platform.godwit("apps", "create", "hello-broken", "--org", "reed")
     said = platform.godwit(
-        "deploy", "--offline", "--force-host-build", "--wait-timeout", "60s", cwd=tmp_path, expect=1
+        "deploy",
+        "--offline",
+        "--force-host-build",
+        "--wait-timeout",
+        "60s",
+        cwd=tmp_path,
+        expect=1,
     )
     assert "/no/such/program" in said
     assert platform.json("releases", "--app", "hello-broken")[0]["status"] == "failed"

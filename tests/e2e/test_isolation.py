@@ -5,7 +5,6 @@ import ipaddress
 import pytest
 
 from godwit.testing.platform import HOST_V4, WORLD_V4, WORLD_V6, Platform
-from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
 
 FETCH = (
     "import sys, urllib.request\n"
@@ -29,7 +28,7 @@ class Guest:
 
     def __init__(self, platform: Platform, app: str) -> None:
         self.platform, self.app = platform, app
-        self.machine = platform.machines(app)[0]
+        self.machine = platform.deployed(app)
         self.ip = self.machine["private_ip"]
 
     def python(self, program: str, *argv: str) -> dict:
@@ -37,12 +36,12 @@ class Guest:
 
 
 @pytest.fixture(scope="module")
-def reed(platform: Platform, launched) -> Guest:  # noqa: F811
+def reed(platform: Platform, launched) -> Guest:
     return Guest(platform, "hello-reed")
 
 
 @pytest.fixture(scope="module")
-def marsh(platform: Platform, launched) -> Guest:  # noqa: F811
+def marsh(platform: Platform, launched) -> Guest:
     return Guest(platform, "hello-marsh")
 
 

@@ -7,7 +7,6 @@ from typing import Self
 import pytest
 
 from godwit.testing.platform import Platform, eventually
-from tests.e2e.test_deploy import launched, source  # noqa: F401 (fixtures)
 
 
 class Client:
@@ -58,7 +57,7 @@ def back(platform: Platform, name: str, former) -> None:
 
 
 @pytest.mark.parametrize("name", ["control", "bus", "registry", "agent", "dns"])
-def test_killing_a_component_fails_no_request(platform: Platform, launched, name: str) -> None:  # noqa: F811
+def test_killing_a_component_fails_no_request(platform: Platform, launched, name: str) -> None:
     with Client(platform, "hello-reed") as client:
         former = platform.kill(name)
         client.more()
@@ -70,8 +69,8 @@ def test_killing_a_component_fails_no_request(platform: Platform, launched, name
     assert client.sent > 10
 
 
-def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, launched) -> None:  # noqa: F811
-    (existing,) = platform.machines("hello-reed")
+def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, launched) -> None:
+    existing = platform.deployed("hello-reed")
     program = (
         "import os, time\nprint('before', flush=True)\n"
         "while not os.path.exists('/go'): time.sleep(0.1)\n"
@@ -100,8 +99,8 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
         api.delete(path, params={"force": "true"})
 
 
-def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:  # noqa: F811
-    (machine,) = platform.machines("hello-marsh")
+def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:
+    machine = platform.deployed("hello-marsh")
     from godwit.testing.platform import sh
 
     pid = sh("pgrep", "-f", f"qemu.*{machine['id']}").stdout.split()[0]
@@ -117,7 +116,7 @@ def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, lau
     eventually(lambda: platform.get("hello-marsh").status_code == 200, 60)
 
 
-def test_machines_that_ran_come_back_after_down_and_up(platform: Platform, launched) -> None:  # noqa: F811
+def test_machines_that_ran_come_back_after_down_and_up(platform: Platform, launched) -> None:
     before = {m["id"] for m in platform.machines("hello-reed") if m["state"] == "started"}
     platform.godwit("down", timeout=260)
     assert not platform.run.exists()

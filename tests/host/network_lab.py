@@ -88,9 +88,7 @@ class World:
 
     async def connect(self) -> None:
         """Lay the cable between this namespace and the world."""
-        namespace = self._thread.submit(
-            os.open, "/proc/thread-self/ns/net", os.O_RDONLY
-        ).result()
+        namespace = self._thread.submit(os.open, "/proc/thread-self/ns/net", os.O_RDONLY).result()
         try:
             await ip(
                 "link set lo up",

@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from godwit.base.settings import Paths
 from godwit.wire import facts
 from godwit.wire.record import Record
 
@@ -20,12 +19,16 @@ HOST = "aaaaaaaa"
 OTHER_HOST = "bbbbbbbb"
 
 
+def spawn(coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    """Run something beside the test; the test awaits it."""
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
 def program(name: str) -> Path:
     """Return a built Rust program; `make programs` builds them."""
     folder = os.environ.get("GODWIT_PATHS_PROGRAMS")
     path = (Path(folder) if folder else ROOT / "build" / "programs") / name
     assert path.exists(), f"{path} is missing: make programs"
-    assert Paths().programs.name  # the setting that names the folder on a host
     return path
 
 
@@ -61,7 +64,7 @@ class Running:
 
 async def start(name: str, config: Record, folder: Path, *, ready_s: float = 10.0) -> Running:
     """Start a component and wait until it says that it is ready."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a test's own folder
     config_file, log = folder / f"{name}.json", folder / f"{name}.log"
     config_file.write_text(config.model_dump_json())
     address = f"{folder}/notify.{os.urandom(4).hex()}"
@@ -85,7 +88,7 @@ async def start(name: str, config: Record, folder: Path, *, ready_s: float = 10.
             await running.kill()
             raise AssertionError(f"{name} is not ready:\n{log.read_text()}") from None
         assert said == b"READY=1"
-    os.unlink(address)
+    Path(address).unlink()  # noqa: ASYNC240 - a test's own folder
     return running
 
 
@@ -190,7 +193,7 @@ class FakeAgent:
                 self._send(writer, type="fact", fact=fact)
             self._send(writer, type="synced")
             while line := await reader.readline():
-                task = asyncio.get_running_loop().create_task(self._wake(json.loads(line), writer))
+                task = spawn(self._wake(json.loads(line), writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except ConnectionError:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from godwit.agent import ports, slots
-from godwit.agent.network import rules
+from godwit.agent.network import rules, sysctls
 from godwit.agent.network.host_network import HostNetwork
 from godwit.base import processes
 from tests.host import network_lab as lab
@@ -127,13 +127,13 @@ async def test_plumb_and_unplumb_leave_nothing(tmp_path):
 @lab.own_namespace
 async def test_the_hosts_router_advertisements_survive_forwarding(tmp_path):
     async with lab.world():
-        accept = Path("/proc/sys/net/ipv6/conf/up0/accept_ra")
-        accept.write_text("1")
+        accept = "ipv6/conf/up0/accept_ra"
+        sysctls.set_all([(accept, "1")])
         network = HostNetwork(HOST_NUMBER, run_dir=tmp_path)
         await network.start()
-        assert accept.read_text().strip() == "2"
+        assert (await lab.snapshot(parameters=(accept,)))[accept] == "2\n"
         await network.stop()
-        assert accept.read_text().strip() == "1"
+        assert (await lab.snapshot(parameters=(accept,)))[accept] == "1\n"
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def main() -> int:
     parser.add_argument("--settings", type=Path, required=True)
     arguments = parser.parse_args()
     log.set_up("control")
+    logging.getLogger("alembic").setLevel("WARNING")
     try:
         return asyncio.run(run(_read(arguments.settings)))
     except errors.Failure as failure:

@@ -10,9 +10,6 @@ from godwit.control.records import App, Network, Organization
 from godwit.control.rows import Rows
 from godwit.wire import facts
 
-_AWAKE = frozenset({"started", "starting", "restarting", "updating", "replacing", "stopping"})
-_MACHINES_PER_APP = 10_000
-
 
 class NameTaken(errors.Failure):
     """The app's name is in use, by whoever it may be."""
@@ -117,30 +114,19 @@ async def create(ctx: Context, who: Principal, wanted: NewApp) -> App:
     return app
 
 
-async def delete(ctx: Context, who: Principal, name: str, *, force: bool) -> None:
+async def delete(ctx: Context, who: Principal, name: str) -> None:
     """Delete an app; its machines are destroyed by their hosts, now or when they are back.
 
-    Raises:
-        Failure: `failed_precondition` when machines run and `force` is not set.
+    `removal.delete_app` asks first whether machines run.
     """
     async with ctx.store.write() as rows:
         app = await require(rows, who, "apps:write", name)
-        alive = await rows.placements.of_app(app.id, destroyed=False, limit=_MACHINES_PER_APP)
-        awake = [placement.name for placement in alive if placement.state in _AWAKE]
-        if awake and not force:
-            raise errors.Failure(
-                "failed_precondition",
-                f"app {name!r} has {len(awake)} running machines: {', '.join(awake[:5])}",
-                hint="stop them first, or delete with force",
-            )
         revision = await rows.meta.next_revision()
         await rows.apps.mark_deleted(app.id, ctx.clock.now_ms(), revision)
         # Updated to time 0: upkeep takes them up at once.
         await rows.placements.want_destroyed(app.id, 0)
         await publish(ctx, rows, app, revision, deleted=True)
-        await audit.record(
-            rows, ctx.clock, who, "apps.delete", app.name, org_id=app.org_id, machines=len(alive)
-        )
+        await audit.record(rows, ctx.clock, who, "apps.delete", app.name, org_id=app.org_id)
     ctx.facts_wanted.set()
     ctx.upkeep_wanted.set()
 

@@ -45,12 +45,6 @@ async def with_regions(ctx: Context) -> list[regions.Region]:
         return [regions.describe(code) for code in await rows.hosts.regions()]
 
 
-async def register(ctx: Context, host: Host) -> None:
-    """Ensure that a host is known (by `godwit up` for its own server)."""
-    async with ctx.store.write() as rows:
-        await rows.hosts.put(host)
-
-
 async def _bids(ctx: Context, region: str) -> list[host_rpc.Bid]:
     """Return the bids for the smallest machine: who bids is there."""
     nothing = host_rpc.BidRequest(

@@ -7,7 +7,7 @@ time takes its lock at BEGIN, so a transaction never fails half-way for another'
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from godwit.base import errors
 from godwit.store.transaction import Transaction
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_MS = 5_000
+_PROBE_S = 5.0
 _DEADLINE_S = 15.0
 
 
@@ -63,14 +63,18 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-async def open_database(url: str) -> Database:
+async def open_database(url: str, *, busy_ms: int = 5_000) -> Database:
     """Open a database and bring its tables to this release.
+
+    Args:
+        url: SQLAlchemy's form.
+        busy_ms: How long SQLite waits for another process's write.
 
     Raises:
         Failure: `failed_precondition` when a newer release wrote it, `unavailable` when it
             cannot be opened.
     """
-    engine = _engine(url)
+    engine = _engine(url, busy_ms)
     try:
         with _said_plainly():
             if engine.dialect.name == "sqlite":
@@ -84,35 +88,40 @@ async def open_database(url: str) -> Database:
     return Database(engine)
 
 
-def _engine(url: str) -> AsyncEngine:
+def _engine(url: str, busy_ms: int) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=8, max_overflow=8, pool_timeout=10)
     if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _configure_sqlite)
+        event.listen(engine.sync_engine, "connect", _configured_sqlite(busy_ms))
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
 def _probe_sqlite(path: str) -> None:
     try:
-        sqlite3.connect(path, timeout=_BUSY_MS / 1000).close()
+        sqlite3.connect(path, timeout=_PROBE_S).close()
     except sqlite3.OperationalError as error:
         raise errors.Failure(
             "unavailable", f"the control database {path} cannot be opened: {error}"
         ) from error
 
 
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: `_begin_sqlite` does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
+def _configured_sqlite(busy_ms: int) -> Callable[[Any, Any], None]:
+    pragmas = (
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={_BUSY_MS}",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+        f"busy_timeout={busy_ms}",
+    )
+
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: `_begin_sqlite` does.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return configure
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -119,6 +119,13 @@ class Platform:
             found: list[dict[str, Any]] = answer.json()
             return found
 
+    def deployed(self, app: str) -> dict[str, Any]:
+        """Return the app's one machine that a deploy made."""
+        (found,) = (
+            m for m in self.machines(app) if "fly_release_id" in m["config"].get("metadata", {})
+        )
+        return found
+
     def exec(self, app: str, machine: str, *argv: str, timeout: int = 20) -> dict[str, Any]:
         """Run a command in a machine and return exit code and output."""
         with self.api as api:

@@ -1,8 +1,11 @@
 """Builds over HTTP: a tar up, events down."""
 
+import asyncio
 import json
+from dataclasses import replace
 
 from godwit.base import errors
+from godwit.control import ports
 from tests.unit.api.conftest import Served
 
 URL = "/x/v1/apps/shop/builds"
@@ -100,4 +103,44 @@ async def test_a_context_over_the_limit_is_refused_and_removed(served: Served) -
     status, body = await build(served, big(), force="true")
     assert status == 413
     assert "100000" in body[0]["error"]
+    assert list(served.world.ctx.options.uploads.glob("*")) == []
+
+
+async def test_a_client_that_leaves_ends_its_build(served: Served) -> None:
+    """As uvicorn tells it: the body, and later that the client is gone."""
+    await make_app(served)
+    ended = asyncio.Event()
+
+    class Endless:
+        async def build(self, request: ports.BuildRequest):
+            try:
+                yield {"type": "log", "line": "working"}
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    served.app.state.ctx = replace(served.world.ctx, builder=Endless())
+    started = asyncio.Event()
+    messages = [{"type": "http.request", "body": b"tar", "more_body": False}]
+
+    async def receive() -> dict:
+        if messages:
+            return messages.pop()
+        await started.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        if message.get("body"):
+            started.set()
+
+    token = served.acme.headers["authorization"].encode()
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
+        "method": "POST", "path": URL, "raw_path": URL.encode(), "query_string": b"force=true",
+        "headers": [(b"authorization", token)], "scheme": "http", "server": ("api", 80),
+        "client": ("c", 1), "root_path": "",
+    }  # fmt: skip
+    async with asyncio.timeout(10):
+        await served.app(scope, receive, send)
+        await ended.wait()
     assert list(served.world.ctx.options.uploads.glob("*")) == []

@@ -141,20 +141,7 @@ async def test_every_wrong_config_is_refused_or_returned_as_it_is(
             assert f"config.{field}" in answer.json()["error"] or field == "image"
 
 
-NASTY_QUERY = [
-    "",
-    "x",
-    "-1",
-    "1e9",
-    "9" * 30,
-    "null",
-    "true",
-    "%00",
-    "\u0000",
-    "ü",
-    "a,b,,c",
-    "'--",
-]
+NASTY_QUERY = ["", "x", "-1", "9" * 30, "true", "\u0000", "ü,,'--"]
 
 
 async def test_nasty_queries_get_no_500(served: Served) -> None:

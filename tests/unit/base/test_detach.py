@@ -9,8 +9,11 @@ from godwit.base import processes
 
 
 async def ended(pid: int) -> None:
+    def exists() -> bool:
+        return Path(f"/proc/{pid}").exists()
+
     async with asyncio.timeout(5):
-        while Path(f"/proc/{pid}").exists():
+        while exists():
             await asyncio.sleep(0.01)
 
 

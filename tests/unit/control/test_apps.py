@@ -3,7 +3,7 @@
 import pytest
 
 from godwit.base import errors
-from godwit.control import apps, machines
+from godwit.control import apps, machines, removal
 from godwit.testing.control import OPERATOR
 from tests.unit.control.conftest import Town
 
@@ -26,7 +26,7 @@ async def test_networks_are_numbered_on_first_use_and_never_again(town: Town) ->
     assert second.network_id == town.shop.network_id
     assert other.network_number == 2
     assert foreign.network_number == 3
-    await apps.delete(town.world.ctx, OPERATOR, "third", force=False)
+    await removal.delete_app(town.world.ctx, OPERATOR, "third", force=False)
     fifth = await new(town, org_slug="acme", name="fifth", network="another")
     assert fifth.network_number == 4
 
@@ -38,7 +38,7 @@ async def test_a_name_is_taken_whoever_has_it(town: Town) -> None:
 
 
 async def test_a_former_name_stays_with_its_organization(town: Town) -> None:
-    await apps.delete(town.world.ctx, town.acme, "shop", force=False)
+    await removal.delete_app(town.world.ctx, town.acme, "shop", force=False)
     with pytest.raises(apps.NameTaken):
         await new(town, org_slug="rival", name="shop")
     again = await new(town, org_slug="acme", name="shop")
@@ -49,7 +49,10 @@ async def test_an_unknown_app_is_not_found_and_a_foreign_one_forbidden(town: Tow
     ctx = town.world.ctx
     assert await code_of(apps.get(ctx, town.rival, "nothing")) == "not_found"
     assert await code_of(apps.get(ctx, town.rival, "shop")) == "permission_denied"
-    assert await code_of(apps.delete(ctx, town.rival, "shop", force=True)) == "permission_denied"
+    assert (
+        await code_of(removal.delete_app(ctx, town.rival, "shop", force=True))
+        == "permission_denied"
+    )
 
 
 async def test_an_idempotency_key_gives_the_first_app_again(town: Town) -> None:
@@ -84,12 +87,22 @@ async def test_an_app_is_deployed_from_its_first_machine(town: Town) -> None:
 async def test_deleting_waits_for_running_machines_unless_forced(town: Town) -> None:
     ctx = town.world.ctx
     wanted = machines.NewMachine(config={"image": "nginx"})
-    made = await machines.create(ctx, town.acme, "shop", wanted)
-    await machines.get(ctx, town.acme, "shop", made.view.machine_id)
-    assert await code_of(apps.delete(ctx, town.acme, "shop", force=False)) == "failed_precondition"
-    await apps.delete(ctx, town.acme, "shop", force=True)
+    await machines.create(ctx, town.acme, "shop", wanted)
+    assert (
+        await code_of(removal.delete_app(ctx, town.acme, "shop", force=False))
+        == "failed_precondition"
+    )
+    await removal.delete_app(ctx, town.acme, "shop", force=True)
     assert await code_of(apps.get(ctx, town.acme, "shop")) == "not_found"
     assert ctx.upkeep_wanted.is_set()
+
+
+async def test_an_app_whose_machines_have_just_stopped_can_be_deleted(town: Town) -> None:
+    ctx = town.world.ctx
+    wanted = machines.NewMachine(config={"image": "nginx"})
+    made = await machines.create(ctx, town.acme, "shop", wanted)
+    await town.world.host.exit(made.view.machine_id, 0)
+    await removal.delete_app(ctx, town.acme, "shop", force=False)
 
 
 async def test_pages_go_on_after_the_last_name(town: Town) -> None:
@@ -104,7 +117,7 @@ async def test_pages_go_on_after_the_last_name(town: Town) -> None:
 
 
 async def test_each_change_leaves_an_audit_row(town: Town) -> None:
-    await apps.delete(town.world.ctx, town.acme, "shop", force=False)
+    await removal.delete_app(town.world.ctx, town.acme, "shop", force=False)
     async with town.world.store.read() as rows:
         found = await rows.audit.page(town.acme.org_ids, before="", limit=10)
     actions = [(row.action, row.target, row.principal) for row in found]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from godwit.base import errors, tasks
-from godwit.control import apps, machine_actions, machines, upkeep
+from godwit.control import machine_actions, machines, removal, upkeep
 from godwit.control.publisher import Publisher
 from godwit.control.watcher import Watcher
 from godwit.testing.control import OPERATOR, World
@@ -43,7 +43,7 @@ async def test_a_deleted_app_is_published_as_a_tombstone_that_a_new_one_replaces
     publisher = Publisher(town.world.ctx, town.world.stream)
     await publisher.publish_once()
     first = newest(town.world, "shop")
-    await apps.delete(town.world.ctx, OPERATOR, "shop", force=False)
+    await removal.delete_app(town.world.ctx, OPERATOR, "shop", force=False)
     await publisher.publish_once()
     gone = newest(town.world, "shop")
     assert gone.deleted
@@ -212,7 +212,7 @@ async def test_stale_offers_are_withdrawn_and_the_machine_destroyed(town: Town) 
 async def test_machines_of_a_deleted_app_go_when_their_host_is_back(town: Town) -> None:
     machine_id = await make(town)
     town.world.host.away = True
-    await apps.delete(town.world.ctx, town.acme, "shop", force=True)
+    await removal.delete_app(town.world.ctx, town.acme, "shop", force=True)
     sweeper = upkeep.Upkeep(town.world.ctx)
     await sweeper.sweep()
     town.world.host.away = False

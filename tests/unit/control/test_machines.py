@@ -196,11 +196,11 @@ async def test_an_image_of_somebody_elses_app_is_refused(town: Town) -> None:
 
 
 async def test_an_app_deleted_meanwhile_gets_no_machine(town: Town) -> None:
-    from godwit.control import apps
+    from godwit.control import removal
 
     class Deleting:
         async def resolve(self, reference: str, token: str | None) -> host_rpc.ImageRef:
-            await apps.delete(town.world.ctx, town.acme, "shop", force=True)
+            await removal.delete_app(town.world.ctx, town.acme, "shop", force=True)
             return await town.world.images.resolve(reference, token)
 
     from dataclasses import replace

@@ -103,3 +103,38 @@ async def test_it_runs_in_wal_mode_and_syncs(store: database.Database) -> None:
         mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
         busy = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
     assert (mode, busy) == ("wal", 5000)
+
+
+async def test_a_database_that_stays_locked_is_unavailable_for_writes_only(tmp_path: Path) -> None:
+    url = database.sqlite_url(tmp_path / "c.db")
+    db = await database.open_database(url, busy_ms=50)
+    other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with db.read() as rows:
+        assert (await rows.meta.get()).epoch == 1
+    with pytest.raises(errors.Failure, match="does not answer: database is locked") as caught:
+        async with db.write():
+            pass
+    assert caught.value.code == "unavailable"
+    other.execute("ROLLBACK")
+    other.close()
+    async with db.write() as rows:
+        assert await rows.meta.next_revision() == 1
+    await db.close()
+
+
+async def test_a_full_disk_is_unavailable_and_reads_go_on(store: database.Database) -> None:
+    async with store.read() as rows:
+        pages = (await rows._connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+
+    async def fill() -> None:
+        async with store.write() as rows:
+            await rows._connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 1}")
+            for number in range(1, 2000):
+                await rows.organizations.add(organization(number, "a" * 50 + str(number)))
+
+    with pytest.raises(errors.Failure, match="full") as caught:
+        await fill()
+    assert caught.value.code == "unavailable"
+    async with store.read() as rows:
+        assert await rows.organizations.count() == 0

@@ -264,7 +264,8 @@ impl Supervisor {
             (Kind::Credit, Some(session)) => session.add_credit(frame.credit().unwrap_or(0)),
             (Kind::Eof, Some(session)) => session.end_input(),
             (Kind::Stdin, Some(session)) => {
-                if !session.feed(&frame.payload) {
+                let within_bounds = session.feed(&frame.payload);
+                if !within_bounds {
                     self.signal(frame.stream, SIGKILL);
                 }
             }

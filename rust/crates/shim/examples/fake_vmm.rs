@@ -53,7 +53,7 @@ impl Guest {
             if let Some(frame) = self.decoder.next_frame().expect("an honest shim") {
                 return Some(frame);
             }
-            let mut buffer = [0; 65_536];
+            let mut buffer = vec![0; 65_536];
             match self.socket.read(&mut buffer) {
                 Ok(0) | Err(_) => return None,
                 Ok(count) => self.decoder.feed(&buffer[..count]),
@@ -128,7 +128,7 @@ impl Guest {
                     pid: 5,
                 });
                 for _ in 0..if overrun { 5 } else { 0 } {
-                    self.send(Kind::Stdout, exec.stream, &[b'x'; 65_536]);
+                    self.send(Kind::Stdout, exec.stream, &vec![b'x'; 65_536]);
                 }
             }
             HostMessage::ExecSignal { stream, signal } => println!("exec {stream} {signal}"),
@@ -178,7 +178,7 @@ fn play(part: &str, listener: &UnixListener) {
         "stubborn" => {
             guest.start();
             guest.exit(4);
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
         }
         "obey" => {
             guest.start();
@@ -198,7 +198,7 @@ fn play(part: &str, listener: &UnixListener) {
         "garbage" => garbage(guest, listener),
         "deaf" => {
             guest.start();
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
         }
         other => panic!("no such part: {other}"),
     }

@@ -135,7 +135,7 @@ impl Agents {
 
     pub(crate) fn put(&mut self, id: ConnectionId, kind: Kind, stream: u32, payload: &[u8]) {
         self.queue(id, |sending| {
-            channel::encode_into(sending, kind, stream, payload)
+            channel::encode_into(sending, kind, stream, payload);
         });
     }
 

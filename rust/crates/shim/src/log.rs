@@ -193,14 +193,13 @@ impl Log {
         let full = self.size > 0 && self.size + bytes > self.limits.max_file_bytes;
         let written = if full { self.rotate() } else { Ok(()) }
             .and_then(|()| self.file.write_all(&self.batch));
-        match written {
-            Ok(()) => self.size += bytes,
-            Err(_) => {
-                self.drop_line(bytes, self.batch_lines);
-                self.dropping = true;
-                // Half a line may have been written; readers never see one.
-                let _ = self.file.set_len(self.size);
-            }
+        if written.is_ok() {
+            self.size += bytes;
+        } else {
+            self.drop_line(bytes, self.batch_lines);
+            self.dropping = true;
+            // Half a line may have been written; readers never see one.
+            let _ = self.file.set_len(self.size);
         }
         self.batch.clear();
         self.batch_lines = 0;

@@ -9,7 +9,7 @@ const MAX_SENTENCE: usize = 2048;
 
 #[derive(Debug)]
 pub(crate) struct Machine {
-    machine_id: String,
+    id: String,
     instance_id: String,
     vmm_pid: u32,
     pub(crate) phase: Phase,
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(config: &ShimConfig, vmm_pid: u32) -> Self {
         Self {
-            machine_id: config.machine_id.clone(),
+            id: config.machine_id.clone(),
             instance_id: config.instance_id.clone(),
             vmm_pid,
             phase: Phase::Booting,
@@ -105,7 +105,7 @@ impl Machine {
         self.phase = Phase::Exited;
         self.exit.insert(ExitRecord {
             v: 1,
-            machine_id: self.machine_id.clone(),
+            machine_id: self.id.clone(),
             instance_id: self.instance_id.clone(),
             exited_at_ms: now_ms,
             cause,
@@ -118,7 +118,7 @@ impl Machine {
     pub(crate) fn status(&self, dropped_log_bytes: u64) -> Status {
         Status {
             v: 1,
-            machine_id: self.machine_id.clone(),
+            machine_id: self.id.clone(),
             instance_id: self.instance_id.clone(),
             shim_version: env!("CARGO_PKG_VERSION").into(),
             shim_pid: std::process::id(),

@@ -75,7 +75,7 @@ mod tests {
         let later = start + Duration::from_secs(2);
         assert!(!bucket.take(201, later));
         assert!(bucket.take(200, later));
-        assert_eq!(bucket.level(later + Duration::from_secs(3600)), 1000);
+        assert_eq!(bucket.level(later + Duration::from_hours(1)), 1000);
     }
 
     #[test]

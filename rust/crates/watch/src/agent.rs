@@ -10,7 +10,7 @@ use godwit_wire::facts::{LocalFrame, LocalRequest};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use crate::Sources;
@@ -121,7 +121,11 @@ async fn read_frames(
                 send(events, Event::AgentSynced).await?;
                 shared.status.agent_synced.store(true, Relaxed);
             }
-            Ok(LocalFrame::Woken { id }) => held(pending).answer(id, &Ok(())),
+            Ok(LocalFrame::Woken { id }) => {
+                // The fact that it is started came before: whoever waits shall find it.
+                shown(events).await?;
+                held(pending).answer(id, &Ok(()));
+            }
             Ok(LocalFrame::Error {
                 id: Some(id),
                 message,
@@ -159,6 +163,13 @@ async fn send(events: &mpsc::Sender<Event>, event: Event) -> io::Result<()> {
     events
         .send(event)
         .await
+        .map_err(|_| io::Error::other("the catalog's owner has ended"))
+}
+
+async fn shown(events: &mpsc::Sender<Event>) -> io::Result<()> {
+    let (tell, told) = oneshot::channel();
+    send(events, Event::Shown(tell)).await?;
+    told.await
         .map_err(|_| io::Error::other("the catalog's owner has ended"))
 }
 
@@ -213,8 +224,6 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
 
     fn wake(machine: &str) -> (Wake, oneshot::Receiver<Result<(), WakeError>>) {

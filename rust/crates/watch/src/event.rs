@@ -3,6 +3,7 @@
 use async_nats::Subject;
 use bytes::Bytes;
 use godwit_wire::facts::Fact;
+use tokio::sync::oneshot;
 
 /// One thing that happened outside.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(crate) enum Event {
     /// A line of the agent that is no frame of this release.
     AgentUnreadable,
     AgentSynced,
+    /// Tell when readers see everything that came before this.
+    Shown(oneshot::Sender<()>),
     BusFact {
         subject: Subject,
         payload: Bytes,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use godwit_catalog::{Catalog, Outcome, View, disk};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -39,9 +39,14 @@ pub(crate) async fn run(
                 if taken == 0 {
                     return;
                 }
-                if apply(&mut catalog, &shared, &mut batch) {
+                let mut shown = Vec::new();
+                if apply(&mut catalog, &shared, &mut batch, &mut shown) {
                     shared.publish(incarnation, catalog.view().clone());
                     saver.changed();
+                }
+                for tell in shown {
+                    // Who asked may have gone with its connection.
+                    let _ = tell.send(());
                 }
             }
             _ = beat.tick() => {
@@ -56,8 +61,13 @@ pub(crate) async fn run(
     }
 }
 
-/// Apply a batch; returns whether the view changed.
-fn apply(catalog: &mut Catalog, shared: &Shared, batch: &mut Vec<Event>) -> bool {
+/// Apply a batch; returns whether the view changed, and who is to be told once it is shown.
+fn apply(
+    catalog: &mut Catalog,
+    shared: &Shared,
+    batch: &mut Vec<Event>,
+    shown: &mut Vec<oneshot::Sender<()>>,
+) -> bool {
     let mut changed = false;
     for event in batch.drain(..) {
         let outcome = match event {
@@ -68,6 +78,10 @@ fn apply(catalog: &mut Catalog, shared: &Shared, batch: &mut Vec<Event>) -> bool
                     log::warn!("skipped a fact on {subject:?}: {why:?}");
                 }
                 outcome
+            }
+            Event::Shown(tell) => {
+                shown.push(tell);
+                continue;
             }
             Event::AgentUnreadable => {
                 catalog.skip_unreadable();

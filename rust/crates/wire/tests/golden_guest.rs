@@ -1,5 +1,7 @@
 //! The twins of channel, messages, run spec and shim read and write what Python does.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 

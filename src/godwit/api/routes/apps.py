@@ -10,7 +10,7 @@ from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.apps import App, AppList, CreateApp, fields
 from godwit.api.schemas.common import ERRORS
 from godwit.base import errors, ids
-from godwit.control import apps
+from godwit.control import apps, removal
 
 ROUTER = router("Apps")
 
@@ -76,7 +76,7 @@ async def show_app(ctx: Ctx, who: Who, app_name: str) -> App:
 )
 async def delete_app(ctx: Ctx, who: Who, app_name: str, *, force: bool = False) -> None:
     """Delete an app; with `force` while its machines run."""
-    await apps.delete(ctx, who, app_name, force=force)
+    await removal.delete_app(ctx, who, app_name, force=force)
 
 
 def _role(role: str | None) -> str | None:

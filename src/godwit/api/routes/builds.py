@@ -1,6 +1,7 @@
 """`POST /x/v1/apps/{app}/builds`: a tar goes up, a line of JSON per event comes back."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import tempfile
@@ -138,8 +139,10 @@ async def _events(
     ctx: Context, who: Principal, app: App, wanted: builds.Wanted, context: Path
 ) -> AsyncIterator[bytes]:
     try:
-        async for event in builds.run(ctx, who, app, wanted, context):
-            yield _line(event)
+        running = builds.run(ctx, who, app, wanted, context)
+        async with contextlib.aclosing(running) as events:
+            async for event in events:
+                yield _line(event)
     except errors.Failure as failure:
         yield _line(
             {

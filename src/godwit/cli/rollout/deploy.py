@@ -70,6 +70,7 @@ class Deploy:
         self._request = request
         self._strategy = strategy(self._config, request.strategy)
         self._touched: list[str] = []
+        self._release: Release | None = None
 
     async def run(self, progress: Progress) -> Result:
         """Deploy, and return what was done.
@@ -78,21 +79,27 @@ class Deploy:
             Failure: It failed; the release says so.
         """
         await self._api.apps.get(self._app)
-        with progress:
-            image = await source.obtain(
-                self._api, self._app, self._loaded, self._request.source, progress
-            )
-            release = await self._begin(image)
-            progress.step(f"Release v{release.version} of {self._app}")
-            try:
-                await self._machines(image, release, progress)
-            except asyncio.CancelledError:
-                await self._end(release, "interrupted", "interrupted")
-                raise
-            except errors.Failure as failure:
-                await self._end(release, "failed", failure.message)
-                raise await self._explained(release, failure) from failure
-            await self._end(release, "complete")
+        try:
+            with progress:
+                return await self._released(progress)
+        except watch.NotWell as failure:
+            raise await self._explained(failure) from failure
+
+    async def _released(self, progress: Progress) -> Result:
+        image = await source.obtain(
+            self._api, self._app, self._loaded, self._request.source, progress
+        )
+        release = self._release = await self._begin(image)
+        progress.step(f"Release v{release.version} of {self._app}")
+        try:
+            await self._machines(image, release, progress)
+        except asyncio.CancelledError:
+            await self._end(release, "interrupted", progress, "interrupted")
+            raise
+        except errors.Failure as failure:
+            await self._end(release, "failed", progress, failure.message)
+            raise
+        await self._end(release, "complete", progress)
         return Result(
             app=self._app,
             image=image,
@@ -110,14 +117,16 @@ class Deploy:
             description=f"deploy of {image}",
         )
 
-    async def _end(self, release: Release, status: Status, error: str = "") -> None:
+    async def _end(
+        self, release: Release, status: Status, progress: Progress, error: str = ""
+    ) -> None:
         """Say how the release ended; a platform that does not hear it is only warned about."""
         try:
             async with asyncio.timeout(_GOODBYE_S if status == "interrupted" else None):
                 await self._api.releases.finish(self._app, release, status, error=error)
         except (errors.Failure, TimeoutError) as failure:
-            self._session.out.warn(
-                f"release v{release.version} could not be marked {status}: {failure}"
+            progress.note(
+                f"warning: release v{release.version} could not be marked {status}: {failure}"
             )
 
     async def _machines(self, image: str, release: Release, progress: Progress) -> None:
@@ -228,20 +237,21 @@ class Deploy:
             await watching.until_settled(made)
             progress.state(f"{made.id} goes on resting, with the new release")
 
-    async def _explained(self, release: Release, failure: errors.Failure) -> errors.Failure:
+    async def _explained(self, failure: watch.NotWell) -> errors.Failure:
         """Return the failure with what helps: the machine's last lines and what to do."""
-        if not isinstance(failure, watch.NotWell):
-            return failure
         lines = await watch.last_lines(self._api, self._app, failure.machine_id, _LOG_LINES)
         if lines:
             self._session.out.say(f"The last lines of {failure.machine_id}:")
             for line in lines:
                 self._session.out.say(f"    {line}")
-        older = release.version - 1
-        back = f"; go back with `godwit deploy --image` and v{older}'s image" if older else ""
+        number = self._release.version if self._release else 0
+        older = number - 1
+        back = ""
+        if older > 0:
+            back = f"; go back with `godwit deploy --image` and the image of v{older}"
         return errors.Failure(
             failure.code,
-            f"release v{release.version} failed: {failure.message}",
+            f"release v{number} failed: {failure.message}",
             hint=f"see more with `godwit logs --app {self._app} -m {failure.machine_id}`, "
             f"fix it and deploy again{back}",
         )

@@ -79,9 +79,14 @@ class Live:
     """A display that is redrawn: the step, how it stands, the last lines of its output."""
 
     def __init__(self, out: Output) -> None:
-        from rich.console import Console  # noqa: PLC0415 - slow to load, not needed in pipes
+        # Slow to load, and not needed in pipes: imported here.
+        from rich.console import Console, Group  # noqa: PLC0415
         from rich.live import Live as Display  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
+        self._text, self._group = Text, Group
+        self._spinner = Spinner("dots")
         self._console = Console(file=out.stderr, highlight=False)
         self._display: Any = Display(console=self._console, transient=True, refresh_per_second=8)
         self._title = ""
@@ -101,7 +106,7 @@ class Live:
         self._settle("red" if error else "green", "✗" if error else "✓")
         if error:
             for line in self._tail:
-                self._console.print(f"  {line}", style="dim", markup=False)
+                self._print(self._text(f"  {line}", style="dim"))
         self._display.stop()
 
     def step(self, title: str) -> None:
@@ -123,25 +128,29 @@ class Live:
 
     def note(self, text: str) -> None:
         """Leave a remark on the screen."""
-        self._console.print(f"  {text}", markup=False)
+        self._print(self._text(f"  {text}"))
 
     def _settle(self, colour: str, mark: str) -> None:
+        """Leave the step on the screen as it ended."""
+        self._display.update("")
         if self._title:
             state = f": {self._state}" if self._state else ""
-            self._console.print(f"[{colour}]{mark}[/] ", end="", markup=True)
-            self._console.print(f"{self._title}{state}", markup=False)
+            self._print(self._text.assemble((f"{mark} ", colour), f"{self._title}{state}"))
         self._title = ""
-        self._display.update("")
+
+    def _print(self, text: Any) -> None:
+        self._console.print(text, soft_wrap=True)
 
     def _draw(self) -> None:
-        from rich.console import Group  # noqa: PLC0415
-        from rich.spinner import Spinner  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
         state = f" {self._state}" if self._state else ""
-        head = Spinner("dots", text=Text.assemble(self._title, (state, "dim")))
-        tail = [Text(f"  {line}", style="dim", no_wrap=True) for line in self._tail]
-        self._display.update(Group(head, *tail))
+        head = self._text.assemble(self._title, (state, "dim"))
+        head.no_wrap, head.overflow = True, "ellipsis"
+        self._spinner.update(text=head)
+        tail = [
+            self._text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
+            for line in self._tail
+        ]
+        self._display.update(self._group(self._spinner, *tail))
 
 
 def of(out: Output) -> Progress:

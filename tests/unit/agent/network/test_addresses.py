@@ -26,9 +26,11 @@ def test_what_is_formatted_is_parsed(network, host, slot):
     assert address.address in addresses.PRIVATE
 
 
-@given(numbers, numbers, any_slot, numbers, numbers, any_slot)
-def test_different_machines_never_share_an_address(n1, h1, s1, n2, h2, s2):
-    one, two = PrivateAddress(n1, h1, s1), PrivateAddress(n2, h2, s2)
+machines = st.builds(PrivateAddress, numbers, numbers, any_slot)
+
+
+@given(machines, machines)
+def test_different_machines_never_share_an_address(one, two):
     assert (str(one) == str(two)) == (one == two)
 
 

@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from godwit.wire import channel, shim
 
@@ -89,7 +89,7 @@ class FakeShim:
         self.connections: list[Connection] = []
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> "FakeShim":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, str(self.path))
         return self
 

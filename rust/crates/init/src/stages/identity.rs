@@ -37,27 +37,28 @@ pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
 
 /// Returns the text of /etc/hosts.
 pub(crate) fn hosts(entries: &[HostsEntry]) -> String {
-    entries
+    let lines: Vec<String> = entries
         .iter()
-        .map(|e| format!("{}\t{}\n", e.address, e.names.join(" ")))
-        .collect()
+        .map(|entry| format!("{}\t{}\n", entry.address, entry.names.join(" ")))
+        .collect();
+    lines.concat()
 }
 
 /// Returns the text of /etc/resolv.conf.
 pub(crate) fn resolv_conf(resolver: &Resolver) -> String {
-    let mut text = String::new();
-    for server in &resolver.nameservers {
-        text += &format!("nameserver {server}\n");
-    }
-    for (word, values) in [
+    let servers = resolver
+        .nameservers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"));
+    let words = [
         ("search", &resolver.searches),
         ("options", &resolver.options),
-    ] {
-        if !values.is_empty() {
-            text += &format!("{word} {}\n", values.join(" "));
-        }
-    }
-    text
+    ];
+    let others = words
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(word, values)| format!("{word} {}\n", values.join(" ")));
+    servers.chain(others).collect::<Vec<_>>().concat()
 }
 
 /// A fresh one per boot: the image's is everybody's.

@@ -10,14 +10,25 @@ depends_on = None
 
 
 def upgrade() -> None:
-    _journal()
-    _identity()
-    _apps()
-    _machines()
+    _create_audit()
+    _create_counters()
+    _create_hosts()
+    _create_meta()
+    _create_organizations()
+    _create_outbox()
+    _create_users()
+    _create_networks()
+    _create_tokens()
+    _create_apps()
+    _create_token_organizations()
+    _create_machine_versions()
+    _create_placements()
+    _index_placements()
+    _create_releases()
     _seed()
 
 
-def _journal() -> None:
+def _create_audit() -> None:
     op.create_table(
         "audit",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -30,12 +41,34 @@ def _journal() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     op.create_index("ix_audit_org_id_id", "audit", ["org_id", "id"], unique=False)
+
+
+def _create_counters() -> None:
     op.create_table(
         "counters",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_counters")),
     )
+
+
+def _create_hosts() -> None:
+    op.create_table(
+        "hosts",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("public_key", sa.String(length=100), nullable=False),
+        sa.Column("region", sa.String(length=3), nullable=False),
+        sa.Column("zone", sa.String(length=4), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
+        sa.UniqueConstraint("number", name=op.f("uq_hosts_number")),
+    )
+    op.create_index(op.f("ix_hosts_region"), "hosts", ["region"], unique=False)
+
+
+def _create_meta() -> None:
     op.create_table(
         "meta",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -43,15 +76,9 @@ def _journal() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_meta")),
     )
-    op.create_table(
-        "outbox",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("fact", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
-    )
 
 
-def _identity() -> None:
+def _create_organizations() -> None:
     op.create_table(
         "organizations",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -63,6 +90,18 @@ def _identity() -> None:
         sa.UniqueConstraint("number", name=op.f("uq_organizations_number")),
         sa.UniqueConstraint("slug", name=op.f("uq_organizations_slug")),
     )
+
+
+def _create_outbox() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("fact", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+
+
+def _create_users() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -72,6 +111,9 @@ def _identity() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
     )
+
+
+def _create_networks() -> None:
     op.create_table(
         "networks",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -86,6 +128,9 @@ def _identity() -> None:
         sa.UniqueConstraint("number", name=op.f("uq_networks_number")),
         sa.UniqueConstraint("org_id", "name", name=op.f("uq_networks_org_id_name")),
     )
+
+
+def _create_tokens() -> None:
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -101,26 +146,9 @@ def _identity() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("hash", name=op.f("uq_tokens_hash")),
     )
-    op.create_table(
-        "token_organizations",
-        sa.Column("token_id", sa.String(length=40), nullable=False),
-        sa.Column("org_id", sa.String(length=40), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["org_id"],
-            ["organizations.id"],
-            name=op.f("fk_token_organizations_org_id_organizations"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["token_id"], ["tokens.id"], name=op.f("fk_token_organizations_token_id_tokens")
-        ),
-        sa.PrimaryKeyConstraint("token_id", "org_id", name=op.f("pk_token_organizations")),
-    )
-    op.create_index(
-        op.f("ix_token_organizations_org_id"), "token_organizations", ["org_id"], unique=False
-    )
 
 
-def _apps() -> None:
+def _create_apps() -> None:
     op.create_table(
         "apps",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -161,44 +189,29 @@ def _apps() -> None:
         sqlite_where=sa.text("deleted_at_ms IS NULL"),
         postgresql_where=sa.text("deleted_at_ms IS NULL"),
     )
+
+
+def _create_token_organizations() -> None:
     op.create_table(
-        "releases",
-        sa.Column("id", sa.String(length=40), nullable=False),
+        "token_organizations",
+        sa.Column("token_id", sa.String(length=40), nullable=False),
         sa.Column("org_id", sa.String(length=40), nullable=False),
-        sa.Column("app_id", sa.String(length=40), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("image_ref", sa.Text(), nullable=False),
-        sa.Column("config", sa.JSON(), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("strategy", sa.String(length=32), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=False),
-        sa.Column("user", sa.String(length=400), nullable=False),
-        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["app_id"], ["apps.id"], name=op.f("fk_releases_app_id_apps")),
         sa.ForeignKeyConstraint(
-            ["org_id"], ["organizations.id"], name=op.f("fk_releases_org_id_organizations")
+            ["org_id"],
+            ["organizations.id"],
+            name=op.f("fk_token_organizations_org_id_organizations"),
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_releases")),
-        sa.UniqueConstraint("app_id", "version", name=op.f("uq_releases_app_id_version")),
+        sa.ForeignKeyConstraint(
+            ["token_id"], ["tokens.id"], name=op.f("fk_token_organizations_token_id_tokens")
+        ),
+        sa.PrimaryKeyConstraint("token_id", "org_id", name=op.f("pk_token_organizations")),
+    )
+    op.create_index(
+        op.f("ix_token_organizations_org_id"), "token_organizations", ["org_id"], unique=False
     )
 
 
-def _machines() -> None:
-    op.create_table(
-        "hosts",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("public_key", sa.String(length=100), nullable=False),
-        sa.Column("region", sa.String(length=3), nullable=False),
-        sa.Column("zone", sa.String(length=4), nullable=False),
-        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("seen_at_ms", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
-        sa.UniqueConstraint("number", name=op.f("uq_hosts_number")),
-    )
-    op.create_index(op.f("ix_hosts_region"), "hosts", ["region"], unique=False)
+def _create_machine_versions() -> None:
     op.create_table(
         "machine_versions",
         sa.Column("version", sa.String(length=26), nullable=False),
@@ -221,6 +234,9 @@ def _machines() -> None:
         ["machine_id", "created_at_ms"],
         unique=False,
     )
+
+
+def _create_placements() -> None:
     op.create_table(
         "placements",
         sa.Column("machine_id", sa.String(length=14), nullable=False),
@@ -251,6 +267,9 @@ def _machines() -> None:
         ),
         sa.PrimaryKeyConstraint("machine_id", name=op.f("pk_placements")),
     )
+
+
+def _index_placements() -> None:
     op.create_index(
         "ix_placements_app_id_created", "placements", ["app_id", "created_at_ms"], unique=False
     )
@@ -284,6 +303,31 @@ def _machines() -> None:
         unique=True,
         sqlite_where=sa.text("destroyed_at_ms IS NULL AND status != 'abandoned'"),
         postgresql_where=sa.text("destroyed_at_ms IS NULL AND status != 'abandoned'"),
+    )
+
+
+def _create_releases() -> None:
+    op.create_table(
+        "releases",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("org_id", sa.String(length=40), nullable=False),
+        sa.Column("app_id", sa.String(length=40), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("image_ref", sa.Text(), nullable=False),
+        sa.Column("config", sa.JSON(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("strategy", sa.String(length=32), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("user", sa.String(length=400), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["app_id"], ["apps.id"], name=op.f("fk_releases_app_id_apps")),
+        sa.ForeignKeyConstraint(
+            ["org_id"], ["organizations.id"], name=op.f("fk_releases_org_id_organizations")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_releases")),
+        sa.UniqueConstraint("app_id", "version", name=op.f("uq_releases_app_id_version")),
     )
 
 

@@ -1,0 +1,226 @@
+"""Which machine takes a request: refusals, limits, wake."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.host import rust_components as parts
+from tests.host.conftest import until
+from tests.host.edge_lab import HELLO, QUICK, Lab, Load, curl, echo, make_lab, on_bus  # noqa: F401
+from tests.host.rust_components import Request, WebApp, response, web_app
+
+pytestmark = pytest.mark.host
+
+
+async def test_a_refused_connection_is_a_502_after_the_time_to_reach_it(lab: Lab) -> None:
+    lab.machine("m1")
+    await lab.start()
+    begun = time.monotonic()
+    got = await lab.get()
+    assert got.status_code == 502
+    assert f"[PC01] the app refused the connection on port {lab.app_port}" in got.text
+    assert 0.9 < time.monotonic() - begun < 3
+
+
+async def test_a_machine_that_listens_late_is_waited_for(lab: Lab) -> None:
+    fact = lab.machine("m1")
+    await lab.start()
+    waiting = parts.spawn(lab.get())
+    await asyncio.sleep(0.3)
+    async with web_app(fact.local_ipv4, lab.app_port):
+        assert (await waiting).status_code == 200
+
+
+async def test_another_machine_takes_what_one_refuses(lab: Lab) -> None:
+    lab.machine("m1")
+    good = lab.machine("m2")
+    async with web_app(good.local_ipv4, lab.app_port) as app:
+        await lab.start()
+        async with httpx.AsyncClient() as client:
+            for _ in range(30):
+                assert (await client.get(lab.url, headers=HELLO)).status_code == 200
+    assert len(app.requests) == 30
+
+
+async def test_a_cordoned_or_unhealthy_machine_gets_nothing(lab: Lab) -> None:
+    apps = []
+    for machine_id, changes in {
+        "m1": {},
+        "m2": {"cordoned": True},
+        "m3": {"service": {"passing": False}},
+    }.items():
+        fact = lab.machine(machine_id, **changes)
+        apps.append(WebApp(fact.local_ipv4, lab.app_port))
+        await apps[-1].start()
+    await lab.start()
+    for _ in range(20):
+        assert (await lab.get()).status_code == 200
+    assert [len(app.requests) for app in apps] == [20, 0, 0]
+    for app in apps:
+        await app.stop()
+
+
+async def test_a_stopped_machine_is_started_for_a_request(lab: Lab) -> None:
+    fact = lab.machine("m1", state="stopped")
+    app = WebApp(fact.local_ipv4, lab.app_port)
+
+    async def wake(machine_id: str) -> None:
+        await asyncio.sleep(0.2)
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+        # The process takes a moment from its start to its first accept.
+        asyncio.get_running_loop().call_later(0.2, lambda: parts.spawn(app.start()))
+
+    lab.agent.on_wake = wake
+    await lab.start()
+    got = await asyncio.gather(*(lab.get() for _ in range(20)))
+    assert {answer.status_code for answer in got} == {200}
+    assert lab.agent.wakes == ["m1"]
+    await app.stop()
+
+
+async def test_a_machine_that_cannot_start_is_a_503(lab: Lab) -> None:
+    lab.machine("m1", state="stopped")
+    await lab.start()
+    got = await lab.get()
+    assert got.status_code == 503
+    assert "[PM02] a machine of hello could not be started: no room" in got.text
+
+
+async def test_a_wake_without_an_answer_ends_with_its_deadline(lab: Lab) -> None:
+    async def never(_: str) -> None:
+        await asyncio.sleep(60)
+
+    lab.agent.on_wake = never
+    lab.limits = QUICK.model_copy(update={"wake_ms": 500})
+    lab.machine("m1", state="suspended")
+    await lab.start()
+    got = await lab.get()
+    assert got.status_code == 503
+    assert "[PM03]" in got.text
+
+
+async def test_the_next_sleeper_is_asked_when_one_cannot_start(lab: Lab) -> None:
+    lab.machine("m1", state="stopped")
+    second = lab.machine("m2", state="stopped")
+
+    async def wake(machine_id: str) -> str | None:
+        if machine_id == "m1":
+            return "no room"
+        lab.agent.say(second.model_copy(update={"state": "started"}))
+        return None
+
+    lab.agent.on_wake = wake
+    async with web_app(second.local_ipv4, lab.app_port):
+        await lab.start()
+        assert (await lab.get()).status_code == 200
+
+
+async def test_a_machine_that_stopped_a_moment_ago_is_started_again(lab: Lab) -> None:
+    """The edge still believes that it runs: no 502, but patience until the fact comes."""
+    fact = lab.machine("m1")
+    app = WebApp(fact.local_ipv4, lab.app_port)
+
+    async def wake(_: str) -> None:
+        await app.start()
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+
+    lab.agent.on_wake = wake
+    await lab.start()
+    waiting = parts.spawn(lab.get())
+    await asyncio.sleep(0.2)
+    lab.agent.say(fact.model_copy(update={"state": "stopped"}))
+    assert (await waiting).status_code == 200
+    assert lab.agent.wakes == ["m1"]
+    await app.stop()
+
+
+async def slow(_: Request) -> bytes:
+    await asyncio.sleep(0.05)
+    return response()
+
+
+async def test_the_hard_limit_is_exact_and_the_rest_waits(lab: Lab) -> None:
+    limits = {"soft_limit": 2, "hard_limit": 3}
+    lab.limits = QUICK.model_copy(update={"queue_ms": 10_000})
+    made = [lab.machine(f"m{n}", service=limits) for n in range(2)]
+    apps = [WebApp(fact.local_ipv4, lab.app_port, slow) for fact in made]
+    for app in apps:
+        await app.start()
+    await lab.start()
+    pool = httpx.Limits(max_connections=60)
+    async with httpx.AsyncClient(timeout=20, limits=pool) as client:
+        got = await asyncio.gather(*(client.get(lab.url, headers=HELLO) for _ in range(120)))
+    assert {answer.status_code for answer in got} == {200}
+    assert [app.most_active for app in apps] == [3, 3]
+    metrics = await lab.metrics()
+    assert metrics["godwit_edge_waiting"] == 0
+    assert all(v == 0 for k, v in metrics.items() if k.startswith("fly_app_concurrency"))
+    for app in apps:
+        await app.stop()
+
+
+async def test_sustained_overload_is_a_503(lab: Lab) -> None:
+    async def stuck(_: Request) -> bytes:
+        await asyncio.sleep(3)
+        return response()
+
+    lab.limits = QUICK.model_copy(update={"queue_ms": 300, "queue_length": 5})
+    fact = lab.machine("m1", service={"soft_limit": 1, "hard_limit": 1})
+    async with web_app(fact.local_ipv4, lab.app_port, stuck):
+        await lab.start()
+        got = await asyncio.gather(*(lab.get() for _ in range(10)))
+    statuses = sorted(answer.status_code for answer in got)
+    assert statuses == [200] + [503] * 9
+    assert all(
+        "[PR04] every machine of hello is at its hard limit" in x.text for x in got if x.is_error
+    )
+
+
+async def test_machines_below_their_soft_limit_go_first(lab: Lab) -> None:
+    gate = asyncio.Event()
+
+    async def held(_: Request) -> bytes:
+        await gate.wait()
+        return response()
+
+    made = [lab.machine(f"m{n}", service={"soft_limit": 4, "hard_limit": 20}) for n in range(3)]
+    apps = [WebApp(fact.local_ipv4, lab.app_port, held) for fact in made]
+    for app in apps:
+        await app.start()
+    await lab.start()
+    async with httpx.AsyncClient(timeout=20) as client:
+        waiting = []
+        for number in range(1, 13):
+            waiting.append(parts.spawn(client.get(lab.url, headers=HELLO)))
+            await until(lambda number=number: sum(app.active for app in apps) == number)
+        assert [app.active for app in apps] == [4, 4, 4]
+        gate.set()
+        await asyncio.gather(*waiting)
+    for app in apps:
+        await app.stop()
+
+
+@pytest.mark.parametrize(("concurrency", "connections"), [("requests", 1), ("connections", 10)])
+async def test_only_requests_concurrency_keeps_connections(
+    lab: Lab, concurrency: str, connections: int
+) -> None:
+    fact = lab.machine("m1", service={"concurrency": concurrency})
+    lab.changes["workers"] = 1
+    async with web_app(fact.local_ipv4, lab.app_port) as app:
+        await lab.start()
+        async with httpx.AsyncClient() as client:
+            for _ in range(10):
+                assert (await client.get(lab.url, headers=HELLO)).status_code == 200
+    assert app.connections == connections
+
+
+async def test_a_connection_that_the_app_closed_fails_no_request(lab: Lab) -> None:
+    fact = lab.machine("m1")
+    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
+        app.close_silently = True
+        await lab.start()
+        async with httpx.AsyncClient() as client:
+            for _ in range(200):
+                assert (await client.get(lab.url, headers=HELLO)).status_code == 200

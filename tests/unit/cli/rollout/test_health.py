@@ -1,0 +1,135 @@
+import pytest
+
+from godwit.cli.rollout import health
+from godwit.client.records import Machine
+
+
+def event(kind, number, **request):
+    return {"id": str(number), "type": kind, "timestamp": number, "request": request or None}
+
+
+def exited(number, code=1, **more):
+    ended = {"exit_code": code, "requested_stop": False, **more}
+    return event("exit", number, exit_event=ended)
+
+
+def machine(state="started", *, events=(), checks=(), config=None):
+    return Machine.model_validate(
+        {
+            "id": "m",
+            "state": state,
+            "version": "v1",
+            "events": list(reversed(events)),
+            "checks": [
+                {"name": f"c{number}", "status": status, "output": f"is {status}\nmore"}
+                for number, status in enumerate(checks)
+            ],
+            "config": config or {},
+        }
+    )
+
+
+LAUNCHED = (event("launch", 1), event("start", 2))
+CHECKED = {"checks": {"c0": {}}, "services": [{"checks": [{}]}]}
+
+
+@pytest.mark.parametrize(
+    ("seen", "up_s", "word", "sentence"),
+    [
+        (machine("creating"), 0, "not yet", "is creating"),
+        (machine(events=LAUNCHED), 3, "not yet", "is up for 3s of 10s"),
+        (machine(events=LAUNCHED), 10, "well", "is up"),
+        (machine(config=CHECKED), 99, "not yet", "is up, 0 of 2 checks passing"),
+        (
+            machine(config=CHECKED, checks=("passing", "critical")),
+            99,
+            "not yet",
+            'is up, 1 of 2 checks passing: c1 says "is critical"',
+        ),
+        (
+            machine(config=CHECKED, checks=("passing", "passing")),
+            0,
+            "well",
+            "is up, 2 of 2 checks passing",
+        ),
+        (machine("failed"), 0, "not well", "is failed"),
+        (
+            machine("failed", events=(event("launch", 1, message="no entrypoint"),)),
+            0,
+            "not well",
+            "is failed: no entrypoint",
+        ),
+        (machine("stopped", events=LAUNCHED), 0, "not yet", "is stopped"),
+        (
+            machine("stopped", events=(*LAUNCHED, exited(3, 2))),
+            0,
+            "not well",
+            "is stopped: its process exited with code 2",
+        ),
+        (
+            machine("stopped", events=(*LAUNCHED, exited(3, 0))),
+            0,
+            "well",
+            "ran and ended with exit code 0",
+        ),
+        (
+            machine(events=(*LAUNCHED, exited(3), event("start", 4))),
+            0,
+            "not yet",
+            "is up for 0s of 10s",
+        ),
+        (
+            machine(events=(*LAUNCHED, exited(3), event("start", 4), exited(5))),
+            0,
+            "not well",
+            "keeps crashing: its process exited with code 1",
+        ),
+        (
+            machine("starting", events=(*LAUNCHED, exited(3, 137, oom_killed=True), exited(4, 1))),
+            0,
+            "not well",
+            "keeps crashing: its process exited with code 1",
+        ),
+        (
+            machine("stopped", events=(*LAUNCHED, exited(3, 137, oom_killed=True))),
+            0,
+            "not well",
+            "is stopped: it ran out of memory",
+        ),
+        (
+            machine("stopped", events=(*LAUNCHED, exited(3, 139, guest_signal=11))),
+            0,
+            "not well",
+            "is stopped: its process was killed by signal 11",
+        ),
+    ],
+)
+def test_a_machine_is_judged(seen, up_s, word, sentence):
+    assert health.judge(seen, up_s=up_s) == health.Verdict(word, sentence)
+
+
+def test_what_happened_before_the_present_launch_does_not_count():
+    seen = machine(events=(exited(1), exited(2), event("launch", 3), event("start", 4)))
+    assert health.judge(seen, up_s=10).word == "well"
+
+
+def test_an_exit_that_was_asked_for_is_no_crash():
+    asked = exited(3, 143, requested_stop=True)
+    seen = machine(events=(*LAUNCHED, asked, asked, event("start", 4)))
+    assert health.judge(seen, up_s=10).word == "well"
+
+
+def test_without_smoke_checks_being_started_is_enough():
+    assert health.judge(machine(events=LAUNCHED), up_s=0, smoke=False).word == "well"
+
+
+def test_the_exit_event_is_read_from_both_places_clients_know():
+    inside = event("exit", 3, MonitorEvent={"exit_event": {"exit_code": 9}})
+    seen = machine("stopped", events=(*LAUNCHED, inside))
+    assert "code 9" in health.judge(seen, up_s=0).sentence
+
+
+def test_every_start_is_told_apart():
+    first = machine(events=LAUNCHED)
+    second = machine(events=(*LAUNCHED, exited(3), event("start", 4)))
+    assert health.last_start(first) != health.last_start(second)
