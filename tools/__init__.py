@@ -1,0 +1,1 @@
+"""Scripts of this repository: set-up, benches."""

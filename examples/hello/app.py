@@ -6,6 +6,7 @@ Standard library only. `/` greets, `/env` shows the environment, `/healthz` is f
 import json
 import os
 import signal
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
@@ -59,9 +60,15 @@ class Handler(BaseHTTPRequestHandler):
         print(f"{self.address_string()} {format % args}", flush=True)
 
 
+class Server(ThreadingHTTPServer):
+    """Listens on IPv4, where the edge comes from, and on IPv6, the private network."""
+
+    address_family = socket.AF_INET6
+
+
 def main() -> None:
     """Serve until SIGINT or SIGTERM, then finish what is being answered."""
-    server = ThreadingHTTPServer(("0.0.0.0", PORT), Handler)
+    server = Server(("::", PORT), Handler)
     server.daemon_threads = False
     server.block_on_close = True
 

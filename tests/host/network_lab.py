@@ -80,6 +80,18 @@ async def output(*argv: str) -> str:
     return finished.stdout.decode()
 
 
+async def running(interface: str) -> None:
+    """Return once the kernel says that an interface has a carrier."""
+    request = struct.pack("16sH22x", interface.encode(), 0)
+    async with asyncio.timeout(10):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            while True:
+                reply = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
+                if struct.unpack_from("H", reply, 16)[0] & _IFF_RUNNING:
+                    return
+                await asyncio.sleep(0.005)
+
+
 class World:
     """Everything beyond the host's uplink `up0`: a namespace with one address of each family."""
 
@@ -96,6 +108,7 @@ class World:
                 f"link set world0 netns /proc/{os.getpid()}/fd/{namespace}",
                 f"addr add {HOST_V4}/24 dev up0",
                 f"addr add {HOST_V6}/64 dev up0 nodad",
+                "link set up0 addrgenmode none",
                 "link set up0 up",
                 f"route add default via {WORLD_V4}",
                 f"route add default via {WORLD_V6}",
@@ -110,6 +123,7 @@ class World:
             f"route add 172.16.0.0/12 via {HOST_V4}",
             f"route add fdaa::/16 via {HOST_V6}",
         )
+        await running("up0")
 
     def run(self, *lines: str) -> None:
         """Run lines of `ip -batch` in the world."""
@@ -279,14 +293,7 @@ class FakeGuest:
 
     async def attached(self) -> None:
         """Return once the kernel has noticed that somebody holds the tap."""
-        request = struct.pack("16sH22x", self._name.encode(), 0)
-        async with asyncio.timeout(5):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-                while True:
-                    reply = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
-                    if struct.unpack_from("H", reply, 16)[0] & _IFF_RUNNING:
-                        return
-                    await asyncio.sleep(0.005)
+        await running(self._name)
 
     def close(self) -> None:
         """Let go of the tap."""
@@ -344,7 +351,19 @@ def random_link_local() -> str:
 
 
 async def snapshot(*, parameters: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return all that Godwit could have changed in this namespace's network."""
+    """Return all that Godwit could have changed in this namespace's network, once it rests.
+
+    The kernel adds and removes an IPv6 address's own routes a moment after the address.
+    """
+    async with asyncio.timeout(10):
+        seen = await _look(parameters)
+        while (again := await _look(parameters)) != seen:
+            seen = again
+            await asyncio.sleep(0.05)
+    return seen
+
+
+async def _look(parameters: tuple[str, ...]) -> dict[str, str]:
     seen = {
         "links": await output("ip", "-br", "link"),
         "addresses": await output("ip", "-br", "addr"),
@@ -354,6 +373,8 @@ async def snapshot(*, parameters: tuple[str, ...] = ()) -> dict[str, str]:
         "ruleset": await output("nft", "list", "ruleset"),
         "flows": await output("conntrack", "-L"),
     }
+    for name in ("routes", "routes6", "neighbours"):
+        seen[name] = "\n".join(sorted(seen[name].splitlines()))
     for name in parameters:
         seen[name] = (Path("/proc/sys/net") / name).read_text()
     return seen

@@ -1,5 +1,8 @@
 """The local base images: what Dockerfiles do with them works, and nothing of this host is in."""
 
+# Blocking in a test holds up nobody.
+# ruff: noqa: ASYNC221, PTH208
+
 import asyncio
 import os
 import shutil
@@ -49,7 +52,13 @@ async def test_nothing_of_this_host_is_in_a_base(base, tmp_path):
         "http://deb.debian.org/debian-security",
     }
     assert list((root / "etc/apt/sources.list.d").iterdir()) == []
-    for name in ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "etc/pip.conf", "root/.config"):
+    for name in (
+        "etc/resolv.conf",
+        "etc/hostname",
+        "etc/machine-id",
+        "etc/pip.conf",
+        "root/.config",
+    ):
         assert not (root / name).exists()
     settings = [p.read_text() for p in (root / "etc/apt/apt.conf.d").iterdir()]
     assert not any("proxy" in text.lower() or "cainfo" in text.lower() for text in settings)
@@ -57,14 +66,21 @@ async def test_nothing_of_this_host_is_in_a_base(base, tmp_path):
     assert list((root / "var/lib/apt/lists").iterdir()) == []
     name = socket.gethostname()
     if len(name) > 3:
-        found = subprocess.run(["grep", "-rlF", name, str(root / "etc"), str(root / "var")], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["grep", "-rlF", name, str(root / "etc"), str(root / "var")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert found.stdout == ""
 
 
 async def test_certificates_are_those_of_the_package(tmp_path):
     root = tree(await bases_here.base("python:3.11-slim"), tmp_path)
     listed = {p.resolve().name for p in (root / "etc/ssl/certs").glob("*.pem") if p.is_symlink()}
-    packaged = {p.with_suffix("").name for p in (root / "usr/share/ca-certificates").rglob("*.crt")}
+    packaged = {
+        p.with_suffix("").name for p in (root / "usr/share/ca-certificates").rglob("*.crt")
+    }
     assert {name.removesuffix(".crt").removesuffix(".pem") for name in listed} <= packaged
     assert packaged
     bundle = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
@@ -86,11 +102,15 @@ async def test_packages_can_be_managed_in_debian(tmp_path):
 async def test_python_and_pip_work_as_dockerfiles_expect(tmp_path):
     root = tree(await bases_here.base("python:3.11-slim"), tmp_path)
     assert inside(root, "python", "--version").startswith("Python 3.11.")
-    assert inside(root, "python3", "-c", "import ssl, sqlite3, ctypes, zlib; print('ok')") == "ok\n"
+    assert (
+        inside(root, "python3", "-c", "import ssl, sqlite3, ctypes, zlib; print('ok')") == "ok\n"
+    )
     assert "python 3.11" in inside(root, "pip", "--version")
     wheel = tmp_path / "root" / "pkg"
     wheel.mkdir()
-    (wheel / "pyproject.toml").write_text('[project]\nname="tiny"\nversion="1"\n[tool.setuptools]\npy-modules=["tiny"]\n')
+    (wheel / "pyproject.toml").write_text(
+        '[project]\nname="tiny"\nversion="1"\n[tool.setuptools]\npy-modules=["tiny"]\n'
+    )
     (wheel / "tiny.py").write_text("print('tiny runs')")
     inside(root, "pip", "install", "--no-build-isolation", "--no-index", "/pkg")
     assert inside(root, "python", "-m", "tiny") == "tiny runs\n"
@@ -116,7 +136,11 @@ async def test_nginx_serves_what_is_copied_in(tmp_path):
     around = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c"]
     outer = 'ip link set lo up && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && exec chroot "$1" bash -c "$2"'
     done = subprocess.run(
-        [*around, outer, "sh", str(root), script], capture_output=True, text=True, check=False, timeout=60
+        [*around, outer, "sh", str(root), script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert "copied in" in done.stdout, done.stderr
     assert "GET / HTTP/1.0" in done.stdout  # the access log goes to standard output

@@ -1,5 +1,8 @@
 """Images for real: docker-registry, tokens, EROFS mounted by loop, full disks."""
 
+# Blocking in a test holds up nobody.
+# ruff: noqa: ASYNC221, ASYNC240, PTH110, PTH115, PTH118, PTH123
+
 import asyncio
 import contextlib
 import hashlib
@@ -61,7 +64,9 @@ async def test_what_a_layer_holds_is_in_the_mounted_file(tmp_path):
     tar = Tar().dir("./", mode=0o755).dir("d", mode=0o2775, uid=5, gid=6)
     tar.add("d/f", b"content", mode=0o4755, uid=1000, gid=2000, mtime=1_234_567_890)
     tar.hardlink("h", "d/f").symlink("s", "../../etc/passwd")
-    tar.add("cap", b"", pax_headers={"SCHILY.xattr.security.capability": CAPABILITY.decode("latin-1")})
+    tar.add(
+        "cap", b"", pax_headers={"SCHILY.xattr.security.capability": CAPABILITY.decode("latin-1")}
+    )
     tar.add("attr", b"", pax_headers={"SCHILY.xattr.user.note": "kept"})
     tar.add("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666)
     tar.add("zero", kind=tarfile.CHRTYPE, devmajor=0, devminor=0)
@@ -207,7 +212,9 @@ async def test_public_images_need_no_credentials(tmp_path):
     async with tokens.server, real_registry(tmp_path, tokens=tokens) as address:
         target = await pushed(address, tmp_path, Tar().add("f", b"1"), credentials=user)
         image = await resolver.resolve(target)
-        assert (await store.ImageStore(tmp_path / "store").ensure(image, None)).config.cmd == ("/x",)
+        assert (await store.ImageStore(tmp_path / "store").ensure(image, None)).config.cmd == (
+            "/x",
+        )
 
 
 async def test_tags_digests_and_what_is_not_there(tmp_path):

@@ -182,7 +182,10 @@ class Machine:
         """Return the text of the log's lines from these sources."""
         files = sorted(
             (self.folder / "logs").glob("*.jsonl"),
-            key=lambda path: (path.stem == "current", -int(path.stem) if path.stem.isdigit() else 0),
+            key=lambda path: (
+                path.stem == "current",
+                -int(path.stem) if path.stem.isdigit() else 0,
+            ),
         )
         parsed = [
             shim.LogLine.model_validate_json(line)

@@ -6,11 +6,13 @@ by the CLI before a build, and by `buildah.py` for a context that is a directory
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import stat
 import tarfile
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ _KEPT_IN_MEMORY: Final = 8 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """A tar of a context.
+    """A tar of a context, kept until nobody holds this.
 
     Attributes:
         dockerfile: Where the Dockerfile is within it.
@@ -98,12 +100,17 @@ def pack(directory: Path, dockerfile: Path, ignorefile: Path | None = None) -> P
     rules_name = (_inside(top, rules_at) or "") if rules_at is not None else ""
     always = {name for name in (docker_name, rules_name) if name and name != OUTSIDE}
     target = tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY)  # noqa: SIM115 - outlives us
-    packer = _Packer(target)
-    for name in _wanted(top, rules, always):
-        packer.add(top / name, name)
-    if docker_name == OUTSIDE:
-        packer.add_bytes(dockerfile.read_bytes(), OUTSIDE)
-    return packer.finish(docker_name, rules_name)
+    with contextlib.ExitStack() as unless_done:
+        unless_done.callback(target.close)
+        packer = _Packer(target)
+        for name in _wanted(top, rules, always):
+            packer.add(top / name, name)
+        if docker_name == OUTSIDE:
+            packer.add_bytes(dockerfile.read_bytes(), OUTSIDE)
+        packed = packer.finish(docker_name, rules_name)
+        unless_done.pop_all()
+    weakref.finalize(packed, target.close)
+    return packed
 
 
 def _rules(path: Path | None) -> ignore.Ignore:

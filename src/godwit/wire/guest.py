@@ -16,6 +16,12 @@ Guest to host, `type`:
 `stop`: signal to the main process's group, wait, SIGTERM for at most 1 s, then SIGKILL
 (spec/config-cli.md §6 no. 7). `exit_code` is 128 + signal when `signal` is not null.
 A run spec is sent once per boot, after hello. Signal names are `SIGINT` and the like.
+
+Hello comes again whenever the guest saw the channel break, followed by what was last: started,
+exited or failed; exec sessions from before it are gone, and a second run spec is ignored. The
+host hangs up when it has heard exited or failed; the guest waits for that (at most 3 s) before
+it powers off. An answer to stats carries `uptime_ms, memory, load, processes, cpus, disks,
+networks, filesystems` (fields: `rust/crates/wire/src/messages.rs`), in bytes, since boot.
 """
 
 from pydantic import Field

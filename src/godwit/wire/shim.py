@@ -10,8 +10,9 @@ Agent to shim, `type`:
     kill {} (end the VMM at once); and, passed on to the guest, stop, signal, stats {id}, exec,
     exec_signal, resize, ping (see `wire.guest`); run {spec} when the shim was given none.
 Shim to agent, `type`:
-    status {…Status}; error {message, regarding}; and from the guest exec_started, exec_exited,
-    exec_failed, stats, pong. STDOUT and STDERR frames on the connection's own streams.
+    status {…Status}; error {message, regarding, stream?}; and from the guest
+    exec_started, exec_exited, exec_failed, stats, pong. STDOUT and STDERR frames on the
+    connection's own streams.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
 import json
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -172,15 +172,21 @@ def test_starting_up_takes_no_time():
         "bad = {'httpx', 'rich', 'yaml', 'tomlkit', 'fastapi', 'sqlalchemy'} & set(sys.modules);"
         "print(sorted(bad)); sys.exit(code)"
     )
-    times = []
+    costs = []
     for _ in range(3):
-        began = time.monotonic()
+        before = os.times()
         done = subprocess.run(
             [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=30
         )
-        times.append(time.monotonic() - began)
+        after = os.times()
+        costs.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
         assert done.stdout == f"godwit {godwit.__version__}\n[]\n"
-    assert min(times) < 1.0
+    assert min(costs) < 0.6, "seconds of CPU, which a busy machine stretches less than the wall"
 
 
 class TestSettings:

@@ -19,7 +19,7 @@ class Tar:
     _buffer: io.BytesIO = field(default_factory=io.BytesIO)
 
     def __post_init__(self):
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=self.format)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=self.format)
 
     def add(self, name, content=b"", *, kind=tarfile.REGTYPE, link="", mode=0o644, **more):
         entry = tarfile.TarInfo(name)
@@ -76,7 +76,7 @@ def listing(root: Path) -> dict[str, str]:
         for name in (*names, *files):
             path = Path(directory, name)
             if path.is_symlink():
-                what = f"-> {os.readlink(path)}"
+                what = f"-> {path.readlink()}"
             elif path.is_dir():
                 what = "dir"
             else:

@@ -184,7 +184,9 @@ def test_an_absolute_name_stays_inside(tmp_path):
     assert listing(root) == {"etc": "dir", "etc/passwd": "x", "b": "y"}
 
 
-@pytest.mark.parametrize("target", ["/", "..", "../../../../..", "{out}", "/proc/self/cwd", "//x/.."])
+@pytest.mark.parametrize(
+    "target", ["/", "..", "../../../../..", "{out}", "/proc/self/cwd", "//x/.."]
+)
 def test_writing_through_a_link_stays_inside(tmp_path, target):
     out = tmp_path / "out"
     out.mkdir()
@@ -198,7 +200,13 @@ def test_writing_through_a_link_stays_inside(tmp_path, target):
 def test_a_chain_of_links_stays_inside(tmp_path):
     tar = Tar().symlink("a", "b/..").symlink("b", "/c/../../..").symlink("c", "..")
     root = apply(tmp_path, tar.add("a/x", b"1").add("b/y", b"1"))
-    assert listing(root) == {"a": "-> b/..", "b": "-> /c/../../..", "c": "-> ..", "x": "1", "y": "1"}
+    assert listing(root) == {
+        "a": "-> b/..",
+        "b": "-> /c/../../..",
+        "c": "-> ..",
+        "x": "1",
+        "y": "1",
+    }
 
 
 def test_links_in_a_circle_are_refused(tmp_path):
@@ -335,7 +343,9 @@ def test_many_entries_are_refused(tmp_path):
 
 def test_all_layers_count_together(tmp_path):
     limits = layers.Limits(max_bytes=1500)
-    assert "bytes" in refused(tmp_path, Tar().add("a", bytes(1000)), Tar().add("b", bytes(1000)), limits=limits)
+    assert "bytes" in refused(
+        tmp_path, Tar().add("a", bytes(1000)), Tar().add("b", bytes(1000)), limits=limits
+    )
 
 
 def gnu_sparse(tmp_path, size, style):
@@ -347,7 +357,9 @@ def gnu_sparse(tmp_path, size, style):
         file.seek(size - 5)
         file.write(b"final")
     command = ["tar", "-C", str(source), "--sparse", "-c", "holes"]
-    command += ["--format=gnu"] if style == "gnu" else ["--format=posix", f"--sparse-version={style}"]
+    command += (
+        ["--format=gnu"] if style == "gnu" else ["--format=posix", f"--sparse-version={style}"]
+    )
     made = subprocess.run(command, check=True, capture_output=True).stdout
     (source / "holes").unlink()
     source.rmdir()

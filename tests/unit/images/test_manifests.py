@@ -117,8 +117,16 @@ def test_the_runtime_config_is_read():
     [
         ({"schemaVersion": 1, "fsLayers": []}, "schema 1"),
         ({"schemaVersion": 2}, "not a container image"),
-        (manifest(layers=[descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip")]), "layer of type"),
-        (manifest(layers=[descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")]), "layer of type"),
+        (
+            manifest(layers=[descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip")]),
+            "layer of type",
+        ),
+        (
+            manifest(
+                layers=[descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")]
+            ),
+            "layer of type",
+        ),
         (manifest(layers=[descriptor(digest="sha512:" + "0" * 128)]), "not supported"),
         (manifest(layers=[descriptor(digest="sha256:../../etc")]), "not supported"),
         (manifest(layers=[descriptor(size=-1)]), "damaged"),
@@ -136,19 +144,27 @@ def test_what_is_no_image_is_refused(document, why):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 fields = st.dictionaries(
-    st.sampled_from(["schemaVersion", "mediaType", "config", "layers", "manifests", "rootfs", "os"]),
+    st.sampled_from(
+        ["schemaVersion", "mediaType", "config", "layers", "manifests", "rootfs", "os"]
+    ),
     json_values,
 )
 
 
 @given(fields, st.sampled_from(["", *manifests.ACCEPT]))
 def test_any_document_is_an_image_or_a_failure(document, content_type):
-    for read in (lambda: parse(document, content_type), lambda: manifests.config(json.dumps(document).encode(), "x")):
+    for read in (
+        lambda: parse(document, content_type),
+        lambda: manifests.config(json.dumps(document).encode(), "x"),
+    ):
         try:
             read()
         except Failure as failure:
-            assert failure.code == "invalid_argument"
+            if failure.code != "invalid_argument":
+                raise

@@ -151,7 +151,9 @@ async def test_nobody_there_is_told_quickly():
 async def test_plain_http_is_spoken_only_when_told():
     async with (
         ScriptedServer(script(Answer(200, b"{}"))) as server,
-        registry.RegistryClient(server.address, patience=QUICK) as one,
+        registry.RegistryClient(
+            server.address, patience=registry.Patience(silence_s=0.3, attempts=1)
+        ) as one,
     ):
         with pytest.raises(Failure) as caught:
             await one.manifest("app", "1")

@@ -7,7 +7,7 @@ use godwit_catalog::{Catalog, Outcome, Skip};
 use godwit_wire::facts::Fact;
 
 fn bytes(fact: &Fact) -> Vec<u8> {
-    serde_json::to_vec(fact).unwrap()
+    serde_json::to_vec(fact).expect("a fact is JSON")
 }
 
 #[test]

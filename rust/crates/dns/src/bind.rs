@@ -6,10 +6,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const BACKLOG: i32 = 256;
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// Room for the bursts of all guests; the kernel's default holds a few hundred queries.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// A server that is still ending lets go of its address in this time.
 const WITHIN: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -54,7 +56,10 @@ fn may_pass(error: &io::Error) -> bool {
 
 fn try_bind(address: SocketAddr) -> io::Result<Bound> {
     let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
-    udp.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    // Beyond the kernel's limit only root may go.
+    if sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).is_err() {
+        udp.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
     udp.bind(&address.into())?;
     let tcp = socket(address, Type::STREAM, Protocol::TCP)?;
     tcp.set_reuse_address(true)?;

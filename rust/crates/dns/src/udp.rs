@@ -27,8 +27,9 @@ pub(crate) async fn serve(server: Arc<Server>, socket: Arc<UdpSocket>) {
         match server.judge(&buffer[..length], source.ip()) {
             Verdict::Drop => {}
             Verdict::Reply(reply) => {
-                // An asker whose buffer is full asks again.
-                let _ = socket.try_send_to(&reply.for_udp(), source);
+                if let Err(error) = socket.try_send_to(&reply.for_udp(), source) {
+                    log::warn!("DEBUG {source}: {error}");
+                }
             }
             Verdict::Outside(outside) => {
                 let (server, socket) = (server.clone(), socket.clone());

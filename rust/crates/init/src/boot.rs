@@ -21,18 +21,16 @@ pub(crate) struct Booted {
 
 /// Turns the booted kernel into the machine. Called once; there is no way back.
 pub(crate) fn enter(spec: &RunSpec) -> Staged<Booted> {
-let t0=std::time::Instant::now(); let mut marks=String::new();
-    clock::entropy(spec.entropy_base64.as_deref())?; marks+=&format!("clock::entropy {}us; ", t0.elapsed().as_micros());
-    clock::set(spec.clock_unix_ns)?; marks+=&format!("clock::set {}us; ", t0.elapsed().as_micros());
-    modules::load(modules::When::Run)?; marks+=&format!("modules::load {}us; ", t0.elapsed().as_micros());
-    root::join(&spec.root)?; marks+=&format!("root::join {}us; ", t0.elapsed().as_micros());
-    root::switch()?; marks+=&format!("root::switch {}us; ", t0.elapsed().as_micros());
-    mounts::late()?; marks+=&format!("mounts::late {}us; ", t0.elapsed().as_micros());
-    let volumes = root::mount_volumes(&spec.mounts)?; marks+=&format!("root::mount_volumes {}us; ", t0.elapsed().as_micros());
-    identity::assume(spec)?; marks+=&format!("identity::assume {}us; ", t0.elapsed().as_micros());
-    network::configure(&spec.network)?; marks+=&format!("network::configure {}us; ", t0.elapsed().as_micros());
-    let child = start(spec)?; marks+=&format!("start {}us; ", t0.elapsed().as_micros());
-    eprintln!("TRACE {marks}");
+    clock::entropy(spec.entropy_base64.as_deref())?;
+    clock::set(spec.clock_unix_ns)?;
+    modules::load(modules::When::Run)?;
+    root::join(&spec.root)?;
+    root::switch()?;
+    mounts::late()?;
+    let volumes = root::mount_volumes(&spec.mounts)?;
+    identity::assume(spec)?;
+    network::configure(&spec.network)?;
+    let child = start(spec)?;
     Ok(Booted { child, volumes })
 }
 

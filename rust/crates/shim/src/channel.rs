@@ -254,13 +254,19 @@ mod tests {
 
     use super::{Channel, Read};
 
-    fn listener(name: &str) -> (UnixListener, String) {
+    /// A socket's path; the file goes with the test.
+    struct Place(String);
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn listener(name: &str) -> (UnixListener, Place) {
         let path = std::env::temp_dir().join(format!("godwit-ch-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        (
-            UnixListener::bind(&path).unwrap(),
-            path.to_str().unwrap().to_owned(),
-        )
+        let place = Place(path.to_str().unwrap().to_owned());
+        (UnixListener::bind(&path).unwrap(), place)
     }
 
     #[test]
@@ -275,9 +281,9 @@ mod tests {
 
     #[test]
     fn frames_pass_both_ways() {
-        let (listener, path) = listener("both");
+        let (listener, place) = listener("both");
         let now = Instant::now();
-        let mut channel = Channel::new(&path, now);
+        let mut channel = Channel::new(&place.0, now);
         channel.connect(now);
         let (mut guest, _) = listener.accept().unwrap();
         let mut bytes = Vec::new();
@@ -296,9 +302,9 @@ mod tests {
 
     #[test]
     fn garbage_costs_the_channel_longer_every_time() {
-        let (listener, path) = listener("garbage");
+        let (listener, place) = listener("garbage");
         let mut now = Instant::now();
-        let mut channel = Channel::new(&path, now);
+        let mut channel = Channel::new(&place.0, now);
         for expected in [250, 500, 1000] {
             channel.connect(now);
             let (mut guest, _) = listener.accept().unwrap();
@@ -319,9 +325,9 @@ mod tests {
 
     #[test]
     fn a_guest_that_reads_nothing_is_given_no_more() {
-        let (listener, path) = listener("deaf");
+        let (listener, place) = listener("deaf");
         let now = Instant::now();
-        let mut channel = Channel::new(&path, now);
+        let mut channel = Channel::new(&place.0, now);
         channel.connect(now);
         let (_guest, _) = listener.accept().unwrap();
         let payload = vec![0; 65_536];

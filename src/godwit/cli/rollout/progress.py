@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 from godwit.cli.output import Output
 
 _TAIL = 8
+_SPINNER = 4
 
 
 class Progress(Protocol):
@@ -132,7 +133,7 @@ class Live:
 
     def _settle(self, colour: str, mark: str) -> None:
         """Leave the step on the screen as it ended."""
-        self._display.update("")
+        self._display.update("", refresh=True)
         if self._title:
             state = f": {self._state}" if self._state else ""
             self._print(self._text.assemble((f"{mark} ", colour), f"{self._title}{state}"))
@@ -144,7 +145,7 @@ class Live:
     def _draw(self) -> None:
         state = f" {self._state}" if self._state else ""
         head = self._text.assemble(self._title, (state, "dim"))
-        head.no_wrap, head.overflow = True, "ellipsis"
+        head.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
         self._spinner.update(text=head)
         tail = [
             self._text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")

@@ -577,3 +577,96 @@ def test_a_disk_that_is_full_for_a_while_holds_the_machine_but_does_not_lose_it(
         assert host.world.remains() == NOTHING
 
     scenario(body)
+
+
+def test_an_update_that_fails_after_breaking_off_a_boot_leaves_nothing_of_that_boot() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        host.world.scripts[M].append(Boot("hangs"))
+        await agent.create(M, skip_launch=True)
+        await agent.rest(M)
+        await agent.ask(M, "start")
+        await host.clock.sleep(10)
+        assert host.world.vms
+        update = agents.update(M, "01NEW", image=agents.image(NO_IMAGE))
+        await agent.ask(M, "update", update=update)
+        assert await agent.rest(M) == "failed"
+        assert host.world.remains() == NOTHING
+
+    scenario(body)
+
+
+def test_a_boot_that_is_tried_again_has_its_network_though_the_tap_was_taken() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        host.world.scripts[M].append(Boot("dies", boot_s=5))
+        await agent.create(M)
+        await host.clock.sleep(3)
+        host.world.taps.clear()
+        assert await agent.rest(M) == "started"
+        assert host.world.taps == {2}
+
+    scenario(body)
+
+
+def test_cordon_in_the_very_moment_a_start_ends_is_not_lost() -> None:
+    async def moment(turns: int) -> None:
+        host = agents.FakeHost()
+        host.world.scripts[M].append(Boot(boot_s=5))
+        agent = await host.agent()
+        driver = await agent.create(M)
+        await host.clock.sleep(5)
+        for _ in range(turns):
+            await host.clock.sleep(0)
+        await driver.set_cordoned(cordoned=True)
+        await agent.rest(M)
+        assert driver.machine.cordoned
+        assert host.rows("SELECT cordoned FROM machines") == [{"cordoned": 1}]
+        await host.close()
+
+    for turns in range(25):
+        clock.run(moment(turns))
+
+
+def test_while_a_version_is_replaced_the_larger_of_both_is_held() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M, resources={"memory_mb": 1024})
+        await agent.rest(M)
+        update = agents.update(M, "01NEW", resources={"memory_mb": 512})
+        await agent.ask(M, "update", update=update)
+        assert host.world.running(M)
+        assert agent.books.free_memory_mb == host.capacity.memory_mb - 1024 - 16
+        await agent.rest(M)
+        assert agent.books.free_memory_mb == host.capacity.memory_mb - 512 - 16
+
+    scenario(body)
+
+
+def test_a_request_whose_asker_went_away_is_forgotten() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        host.world.scripts[M].append(Boot(ignores_stop=True))
+        await agent.create(M)
+        await agent.rest(M)
+        await agent.ask(M, "stop", timeout_ms=20_000)
+        asking = agent.tasks.spawn(agent.ask(M, "start"), name="ask")
+        await host.clock.sleep(1)
+        asking.cancel()
+        assert await agent.rest(M) == "stopped"
+        await host.clock.sleep(5)
+        assert agent.driver(M).snapshot.shown == "stopped"
+
+    scenario(body)
+
+
+def test_nobody_can_pile_up_requests_without_end() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        host.world.scripts[M].append(Boot(ignores_stop=True))
+        await agent.create(M)
+        await agent.rest(M)
+        await agent.ask(M, "stop", timeout_ms=60_000)
+        asking = [agent.tasks.spawn(agent.ask(M, "start"), name="ask") for _ in range(32)]
+        await host.clock.sleep(1)
+        with pytest.raises(errors.Failure) as refused:
+            await agent.ask(M, "start")
+        assert refused.value.code == "rate_limited"
+        assert {await each for each in asking} <= {"stopped", "starting"}
+
+    scenario(body)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Staged, failed};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Returns the device node of the disk with this serial, waiting a little for it to appear.

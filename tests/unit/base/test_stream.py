@@ -1,0 +1,86 @@
+"""Programs whose lines come as they are printed."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from godwit.base import processes
+
+
+async def lines(code, **more):
+    given = {"timeout_s": 20} | more
+    async with contextlib.aclosing(
+        processes.stream([sys.executable, "-c", code], **given)
+    ) as found:
+        return [line async for line in found]
+
+
+async def test_both_outputs_come_in_order():
+    code = (
+        "import sys; print('a', flush=True); print('b', file=sys.stderr, flush=True); print('c')"
+    )
+    assert await lines(code) == ["a", "b", "c"]
+
+
+async def test_a_last_line_without_an_end_comes_too():
+    assert await lines("print('a\\nb', end='')") == ["a", "b"]
+
+
+async def test_a_line_without_end_comes_in_parts():
+    found = await lines("print('x' * 100_000)")
+    assert "".join(found) == "x" * 100_000
+    assert len(found) > 1
+
+
+async def test_an_exit_code_is_a_failure_after_the_lines():
+    found = processes.stream(
+        [sys.executable, "-c", "print('x'); raise SystemExit(3)"], timeout_s=20
+    )
+    assert await anext(found) == "x"
+    with pytest.raises(processes.ProgramFailed, match="exit 3"):
+        await anext(found)
+
+
+async def test_what_is_not_installed_is_said_so():
+    with pytest.raises(processes.ProgramFailed, match="not installed"):
+        await anext(processes.stream(["/no/such/program"], timeout_s=1))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+CHILD = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print(p.pid, flush=True); p.wait()"
+
+
+async def test_closing_early_ends_the_whole_family():
+    async with contextlib.aclosing(
+        processes.stream([sys.executable, "-c", CHILD], timeout_s=20)
+    ) as found:
+        child = int(await anext(found))
+        assert alive(child)
+    async with asyncio.timeout(5):
+        while alive(child):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_deadline_ends_it():
+    with pytest.raises(processes.ProgramFailed, match="no answer"):
+        await lines("import time; time.sleep(60)", timeout_s=0.3)
+
+
+async def test_a_program_that_ignores_sigterm_is_killed():
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(60)"
+    async with asyncio.timeout(10):
+        async with contextlib.aclosing(
+            processes.stream([sys.executable, "-c", code], timeout_s=20, grace_s=0.2)
+        ) as found:
+            assert await anext(found) == "x"
