@@ -91,7 +91,9 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
             "init": {"exec": ["python3", "-c", program]},
             "restart": {"policy": "no"},
         }
-        machine = api.post("/v1/apps/hello-reed/machines", json={"config": config}).json()["id"]
+        answer = api.post("/v1/apps/hello-reed/machines", json={"config": config})
+        assert answer.status_code == 200, answer.text
+        machine = answer.json()["id"]
         path = f"/v1/apps/hello-reed/machines/{machine}"
         assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
         # The program ends a second after it was told to, when the agent is already dead.

@@ -155,6 +155,7 @@ async def test_a_second_bootstrap_does_nothing(monkeypatch):
     assert told == []
 
 
+@pytest.mark.full
 async def test_two_at_once_build_a_base_once(tmp_path):
     """Builds Debian alone, from scratch, twice at the same time."""
     told = []

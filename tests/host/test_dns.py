@@ -15,7 +15,7 @@ from godwit.wire import components
 from tests.host import dns_wire as dns
 from tests.host import rust_components as parts
 from tests.host.dns_wire import AAAA, NXDOMAIN, TXT, A, Asker, FakeResolver
-from tests.host.network_lab import ip, own_namespace
+from tests.host.network_lab import ip, output, own_namespace
 from tests.host.rust_components import FakeAgent, Running
 
 pytestmark = pytest.mark.host
@@ -74,10 +74,11 @@ async def give_addresses(*addresses: str) -> None:
     """Put addresses on loopback and wait until the kernel routes to them, which it does later."""
     await ip("link set lo up", *(f"addr add {a}/128 dev lo nodad" for a in addresses))
     async with asyncio.timeout(10):
-        for address in addresses:
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-                while probe.connect_ex((address, 53)) != 0:
-                    await asyncio.sleep(0.01)
+        while True:
+            routes = await output("ip", "-6", "route", "show", "table", "local")
+            if all(f"local {address} dev lo" in routes for address in addresses):
+                return
+            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,8 @@ class Options:
         ask_s: How long a host may take for a read; past it the last view is shown.
         act_s: How long a host may take to record a change.
         bid_s: How long bids are awaited when no host answers; answers end it early.
+        silence_s: How long a region where nobody bids is asked again: a host's agent that is
+            being restarted answers within seconds.
         offer_tries: How often an unanswered offer is repeated before it is given up.
         upload_bytes: Largest build context.
         uploads: Where contexts lie while they are built.
@@ -31,6 +33,7 @@ class Options:
     ask_s: float = 5.0
     act_s: float = 15.0
     bid_s: float = 2.0
+    silence_s: float = 8.0
     offer_tries: int = 3
     upload_bytes: int = 2 * 1024**3
 

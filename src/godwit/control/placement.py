@@ -37,7 +37,7 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
     reasons: list[str] = []
     answered = False
     for region in regions:
-        bids = await ctx.hosts.bids(region, _request(offer), ctx.options.bid_s)
+        bids = await _bids(ctx, region, _request(offer))
         answered = answered or bool(bids)
         fitting = sorted((bid for bid in bids if bid.fits), key=_best_first)
         reasons += [f"{region}: {why}" for bid in bids if not bid.fits for why in bid.reasons]
@@ -55,6 +55,25 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
             hint="see `godwit doctor` on the host",
         )
     raise _no_room(offer, regions, reasons)
+
+
+async def _bids(ctx: Context, region: str, request: host_rpc.BidRequest) -> list[host_rpc.Bid]:
+    """Return a region's bids; ask again while all is silent, for as long as a restart takes.
+
+    Raises:
+        Failure: `unavailable` when the bus is away all that time.
+    """
+    deadline = ctx.clock.monotonic() + ctx.options.silence_s
+    while True:
+        try:
+            bids = await ctx.hosts.bids(region, request, ctx.options.bid_s)
+        except errors.Failure:
+            if ctx.clock.monotonic() >= deadline:
+                raise
+        else:
+            if bids or ctx.clock.monotonic() >= deadline:
+                return bids
+        await ctx.clock.sleep(0.25)
 
 
 def _for_region(offer: host_rpc.Offer, region: str) -> host_rpc.Offer:

@@ -173,6 +173,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
             uploads=directory / "uploads",
             ask_s=0.5,
             act_s=0.5,
+            silence_s=0.0,
         ),
     )
     made = World(ctx, store, host, hosts, stream, images, builder, moved)

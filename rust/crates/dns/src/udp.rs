@@ -14,6 +14,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Answer until the process ends.
 pub(crate) async fn serve(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; LARGEST_QUERY];
+    // Known to be writable once, answers can be sent without waiting.
+    if let Err(error) = socket.writable().await {
+        log::warn!("a socket cannot be written: {error}");
+    }
     loop {
         let (length, source) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -27,8 +31,9 @@ pub(crate) async fn serve(server: Arc<Server>, socket: Arc<UdpSocket>) {
         match server.judge(&buffer[..length], source.ip()) {
             Verdict::Drop => {}
             Verdict::Reply(reply) => {
+                // Never waited for: one guest that takes nothing must not hold up the others.
                 if let Err(error) = socket.try_send_to(&reply.for_udp(), source) {
-                    log::warn!("DEBUG {source}: {error}");
+                    log::debug!("{source}: {error}");
                 }
             }
             Verdict::Outside(outside) => {

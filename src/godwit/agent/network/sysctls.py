@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from godwit.base import errors
+
 _ROOT = Path("/proc/sys/net")
 
 
@@ -26,10 +28,20 @@ class HostParameters:
         self._root = root
 
     def ensure(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Set each parameter that differs, after writing down what it was."""
+        """Set each parameter that differs, after writing down what it was.
+
+        Raises:
+            Failure: `failed_precondition` when this kernel has no such parameter.
+        """
         before = self._load()
         for name, value in pairs:
             path = self._root / name
+            if not path.exists():
+                raise errors.Failure(
+                    "failed_precondition",
+                    f"this kernel has no parameter net/{name}",
+                    hint="boot it with IPv4 and IPv6 enabled",
+                )
             now = path.read_text().strip()
             if now == value:
                 continue

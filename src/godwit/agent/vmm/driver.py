@@ -242,7 +242,7 @@ class QemuVmm:
                 given.image: held(os.open(plan.image, os.O_RDONLY)),
                 given.scratch: held(os.open(scratch, os.O_RDWR)),
                 given.tap: held(slots.open_tap(plan.tap)),
-                given.channel: held(_listen(channel)),
+                given.channel: held(listen(channel)),
             }
 
     async def _await_socket(self, machine_id: str, pid: int) -> None:
@@ -292,7 +292,7 @@ class QemuVmm:
                     await asked.close()
 
 
-def _listen(path: Path) -> int:
+def listen(path: Path) -> int:
     """Return a listening socket at the path, for the VMM to accept on."""
     if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
         raise errors.invalid(

@@ -2,8 +2,7 @@
 
 The VMM opens nothing by name: kernel, disks, tap and control socket reach it as descriptors, so
 its user needs no right to any path. Device slots are fixed, because a guest that is one day
-restored from a template finds its devices where the template had them. What each flag is for, and
-what happens without it: FACTS on virtual machines in `docs/`.
+restored from a template finds its devices where the template had them.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 import pytest
 
 from godwit.agent.network import sysctls
+from godwit.base import errors
 
 
 @pytest.fixture
@@ -67,6 +68,13 @@ def test_a_parameter_whose_interface_is_gone_is_forgotten(tree, tmp_path):
     parameters.ensure([("ipv6/conf/eth0/accept_ra", "2")])
     (tree / "ipv6/conf/eth0/accept_ra").unlink()
     parameters.restore()
+
+
+def test_a_kernel_without_ipv6_is_told_in_words(tree, tmp_path):
+    (tree / "ipv6/conf/all/forwarding").unlink()
+    with pytest.raises(errors.Failure, match="no parameter") as caught:
+        sysctls.HostParameters(tmp_path / "remembered.json", tree).ensure(PAIRS)
+    assert caught.value.code == "failed_precondition"
 
 
 def test_only_interfaces_that_listen_to_routers_are_changed(tree):

@@ -1,3 +1,6 @@
+import asyncio
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +81,29 @@ def test_a_host_without_controllers_runs_machines_without_limits(tmp_path):
     groups = cgroups.Cgroups("inst", tmp_path)
     assert groups.lacking == ["memory", "cpu", "pids"]
     assert groups.ensure(MACHINE, SMALL) == ()
+
+
+@pytest.mark.host
+async def test_removing_a_real_group_ends_what_is_in_it():
+    groups = cgroups.Cgroups("godwit-unit-test")
+    if not (files := groups.ensure(MACHINE, SMALL)):
+        pytest.skip("this host offers no controllers")
+    process = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        join(files, process.pid)
+        assert groups.members(MACHINE) == {process.pid}
+        await groups.remove(MACHINE)
+        assert await asyncio.wait_for(process.wait(), 5) == -9
+        assert groups.machines() == frozenset()
+        await groups.remove(MACHINE)
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+def join(files: tuple[str, ...], pid: int) -> None:
+    for file in files:
+        Path(file).write_text(str(pid))
 
 
 @given(st.sampled_from(["shared", "performance"]), st.integers(1, 64), st.integers(256, 131_072))
