@@ -1,8 +1,8 @@
 """`make bench`: measures areas against their peers, prints tables, writes build/bench.json.
 
 Each area is a module `tools/bench_<area>.py` with `rows() -> list[Row]`; a peer is always
-measured in the same run, in interleaved rounds, and medians are compared. `make bench AREA=machine`
-runs one area.
+measured in the same run, in interleaved rounds, and medians are compared. `make bench
+AREA=machine` runs one area.
 """
 
 import importlib

@@ -8,12 +8,13 @@ godwit up -d
 godwit images bootstrap
 
 app=hello
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=build/demo/$app
+mkdir -p "$work"
 cp -r examples/hello/. "$work"
-if godwit status --app "$app" >/dev/null 2>&1; then
-  (cd "$work" && godwit deploy --app "$app")
+if [ -e "$work/fly.toml" ] && godwit status --app "$app" >/dev/null 2>&1; then
+  (cd "$work" && godwit deploy)
 else
+  rm -f "$work/fly.toml"
   (cd "$work" && godwit launch --name "$app" --org personal --yes)
 fi
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -158,8 +157,16 @@ class Host:
 @contextlib.asynccontextmanager
 async def host(**policy: object) -> AsyncIterator[Host]:
     """Yield a host in this namespace; whatever happens, nothing of it is left."""
-    folder = Path(tempfile.mkdtemp(prefix="gwvm-"))
     kit = await guestkit.ensure(CACHE, PROGRAMS)
+    with tempfile.TemporaryDirectory(prefix="gwvm-") as name:
+        async with _host_in(Path(name), kit, policy) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def _host_in(
+    folder: Path, kit: guestkit.GuestKit, policy: dict[str, object]
+) -> AsyncIterator[Host]:
     places = driver.Places(folder / "store", folder, PROGRAMS / "godwit-shim")
     groups = cgroups.Cgroups(f"test-{folder.name}")
     vmm = driver.QemuVmm(places, kit, probe.Accelerator("tcg", "tests run anywhere"), groups)
@@ -175,4 +182,3 @@ async def host(**policy: object) -> AsyncIterator[Host]:
                 await machine.close()
                 await vmm.discard(machine.id, machine.plan.slot)
             await network.stop()
-            shutil.rmtree(folder)
