@@ -18,12 +18,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from godwit.agent.vmm import qemu
 from godwit.testing import platform as testing
 from godwit.testing.platform import ROOT, Platform, eventually
 from godwit.wire import channel
+from tools import bench_images
 from tools.bench import Row, row
 
 ROUNDS = 9
@@ -40,7 +43,7 @@ def rows() -> list[Row]:
             *_cold(up, image),
             _many(up, image),
             *_resident(up, image),
-            *_images(),
+            *bench_images.rows(),
         ]
 
 
@@ -117,10 +120,10 @@ def _cold(up: Platform, image: str) -> list[Row]:
     ours, bare = [], []
     for _ in range(ROUNDS):
         directory = up.data / "store" / "machines" / machine
-        with _copy(directory) as (config, spec, scratch):
+        with _copied(directory) as boot:
             _act(up, machine, "stop")
             _wait(up, machine, "stopped")
-            bare.append(_bare_boot(config, spec, scratch))
+            bare.append(_bare_boot(boot))
         began = time.time()
         _act(up, machine, "start")
         _wait(up, machine, "started")
@@ -140,43 +143,68 @@ def _cold(up: Platform, image: str) -> list[Row]:
     ]
 
 
+@dataclass(frozen=True)
+class Boot:
+    """What a machine boots from: its VMM's argv, run spec and open files, the disk copied."""
+
+    argv: list[str]
+    spec: dict[str, Any]
+    files: dict[int, str]
+
+
 @contextlib.contextmanager
-def _copy(directory: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], Path]]:
-    """Yield what the machine boots from now, its disk copied: the original goes with the stop."""
+def _copied(directory: Path) -> Iterator[Boot]:
+    """Yield what a running machine was booted from; its own files go when it stops."""
     config = json.loads((directory / "shim.json").read_text())
     spec = json.loads((directory / "run.json").read_text())
+    given = qemu.Descriptors()
+    pid = testing.sh("pgrep", "-f", f"qemu.*{directory.name}").stdout.split()[0]
+    files = {
+        number: str(Path(f"/proc/{pid}/fd/{number}").readlink())
+        for number in (given.kernel, given.initramfs, given.image)
+    }
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
-        scratch = Path(folder) / "scratch"
-        source = next(directory.glob("scratch*"))
-        subprocess.run(
-            ["cp", "--reflink=auto", "--sparse=always", source, scratch], check=True, timeout=60
-        )
-        yield config, spec, scratch
+        scratch = f"{folder}/scratch"
+        source = directory / "scratch.ext4"
+        testing.sh("cp", "--reflink=auto", "--sparse=always", str(source), scratch)
+        yield Boot(config["vmm"]["argv"], spec, {**files, given.scratch: scratch})
 
 
-def _bare_boot(config: dict[str, Any], spec: dict[str, Any], scratch: Path) -> float:
+def _bare_boot(boot: Boot) -> float:
     """Boot the same argv without shim, user, cgroup or sandbox; return the seconds."""
-    with tempfile.TemporaryDirectory() as folder, _tap() as tap:
+    given = qemu.Descriptors()
+    argv = list(boot.argv)
+    sandbox = argv.index("-sandbox")
+    del argv[sandbox : sandbox + 2]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = f"{folder}/channel"
-        argv = list(config["vmm"]["argv"])
-        inherited = config["vmm"]["inherit"][0]
-        for index, word in enumerate(argv):
-            replaced = word.replace(config["channel_socket"], path)
-            replaced = replaced.replace(f"fd={inherited}", f"fd={tap}")
-            old_scratch = next(
-                (p for p in replaced.split(",") if p.startswith("file=") and "scratch" in p), None
-            )
-            argv[index] = (
-                replaced.replace(old_scratch, f"file={scratch}") if old_scratch else replaced
-            )
-        sandbox = argv.index("-sandbox")
-        del argv[sandbox : sandbox + 2]
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(1)
+        opened = {given.tap: stack.enter_context(_tap()), given.channel: listener.fileno()}
+        for number, name in boot.files.items():
+            descriptor = os.open(name, os.O_RDWR if number == given.scratch else os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            opened[number] = descriptor
+        # Out of the way of the numbers that the VMM is told.
+        high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 200) for number, fd in opened.items()}
+        for descriptor in high.values():
+            stack.callback(os.close, descriptor)
+
+        def place() -> None:
+            for number, descriptor in high.items():
+                os.dup2(descriptor, number)
+
         began = time.time()
         process = subprocess.Popen(
-            argv, pass_fds=[tap], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            argv,
+            pass_fds=tuple(high),
+            preexec_fn=place,  # noqa: PLW1509 (no other thread runs here)
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         try:
-            _speak(path, spec)
+            _speak(path, boot.spec)
             return time.time() - began
         finally:
             process.kill()
@@ -239,11 +267,7 @@ def _many(up: Platform, image: str) -> Row:
 
 def _resident(up: Platform, image: str) -> list[Row]:
     machine = _create(up, image)["id"]
-    shim = (
-        json.loads((up.run / "m" / f"{machine}.pid").read_text())["pid"]
-        if (up.run / "m" / f"{machine}.pid").exists()
-        else _shim_pid(machine)
-    )
+    shim = _shim_pid(machine)
     status = eventually(lambda: _status(Path(f"/proc/{shim}/status").read_text()))
     inside = up.exec("bench", machine, "cat", "/proc/1/status")["stdout"]
     _destroy(up, machine)
@@ -260,9 +284,3 @@ def _shim_pid(machine: str) -> int:
 
 def _status(text: str) -> float:
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
-
-
-def _images() -> list[Row]:
-    from tools import bench_images  # noqa: PLC0415 (needs the base images, made by set-up)
-
-    return [Row(**{"spread": "", **found}) for found in bench_images.bench()]

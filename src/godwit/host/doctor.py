@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,34 +39,63 @@ class Finding:
         return asdict(self)
 
 
-async def examine(settings: Settings) -> list[Finding]:
+@dataclass(frozen=True)
+class Instruments:
+    """What the doctor looks with: this host's own, unless others are given.
+
+    Attributes:
+        root: Where `proc` and `sys` are.
+        lacking: Sentences about what `godwit up` needs and the host has not.
+        which: Finds a program.
+        run: Runs one.
+        accelerator: Tries a guest.
+        reflinks: Tells whether a directory's files can share blocks.
+        free_bytes: Room in a directory.
+        open_files: How many files a process may open.
+    """
+
+    root: Path = Path("/")
+    lacking: Callable[[Settings], list[str]] = requirements.missing
+    which: Callable[[str], str | None] = shutil.which
+    run: Callable[..., Awaitable[processes.Finished]] = processes.run
+    accelerator: Callable[[], Awaitable[probe.Accelerator]] = probe.accelerator
+    reflinks: Callable[[Path], bool] = layout.supports_reflink
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    open_files: Callable[[], int] = lambda: _most_files(*resource.getrlimit(_FILES))
+
+
+_FILES = resource.RLIMIT_NOFILE
+_OWN = Instruments()
+
+
+async def examine(settings: Settings, look: Instruments = _OWN) -> list[Finding]:
     """Return every finding, in the order a person would ask."""
     return [
-        _required(settings),
-        await _virtualization(),
-        _control_groups(),
-        _reflink(settings),
-        _space(settings),
-        _memory(settings),
-        _open_files(),
-        await _packet_filter(),
-        _forwarding(),
-        await _way_out(settings),
-        *_ports(settings),
+        _required(settings, look),
+        await _virtualization(look),
+        _control_groups(look),
+        _reflink(settings, look),
+        _space(settings, look),
+        _memory(settings, look),
+        _open_files(look),
+        await _packet_filter(look),
+        _forwarding(look),
+        await _way_out(settings, look),
+        _ports(settings),
     ]
 
 
-def _required(settings: Settings) -> Finding:
-    lacking = requirements.missing(settings)
+def _required(settings: Settings, look: Instruments) -> Finding:
+    lacking = look.lacking(settings)
     if lacking:
         return Finding("requirements", "missing", "; ".join(lacking))
     return Finding("requirements", "ok", "every program that Godwit drives is installed")
 
 
-async def _virtualization() -> Finding:
-    if shutil.which("qemu-system-x86_64") is None:
+async def _virtualization(look: Instruments) -> Finding:
+    if look.which("qemu-system-x86_64") is None:
         return Finding("virtualization", "missing", "qemu-system-x86_64 is not installed")
-    found = await probe.accelerator()
+    found = await look.accelerator()
     if found.kind == "kvm":
         return Finding("virtualization", "ok", f"KVM runs guests: {found.reason}")
     return Finding(
@@ -75,7 +105,8 @@ async def _virtualization() -> Finding:
     )
 
 
-def _control_groups(root: Path = Path("/sys/fs/cgroup")) -> Finding:
+def _control_groups(look: Instruments) -> Finding:
+    root = look.root / "sys/fs/cgroup"
     if (root / "cgroup.controllers").exists():
         return Finding("cgroups", "ok", "cgroup version 2 limits each machine")
     if (root / "memory").is_dir() and (root / "cpu").is_dir():
@@ -83,7 +114,7 @@ def _control_groups(root: Path = Path("/sys/fs/cgroup")) -> Finding:
     return Finding("cgroups", "missing", "neither cgroup version has memory and cpu here")
 
 
-def _reflink(settings: Settings) -> Finding:
+def _reflink(settings: Settings, look: Instruments) -> Finding:
     data = settings.paths.data
     store = data / "store"
     if store.is_mount():
@@ -91,7 +122,7 @@ def _reflink(settings: Settings) -> Finding:
     existing = next(p for p in (store, data, *data.parents) if p.exists())
     if not os.access(existing, os.W_OK):
         return Finding("store", "missing", f"{existing} cannot be written")
-    if layout.supports_reflink(existing):
+    if look.reflinks(existing):
         return Finding("store", "ok", f"{existing} copies disks by reference")
     return Finding(
         "store",
@@ -100,17 +131,17 @@ def _reflink(settings: Settings) -> Finding:
     )
 
 
-def _space(settings: Settings) -> Finding:
+def _space(settings: Settings, look: Instruments) -> Finding:
     existing = next(p for p in (settings.paths.data, *settings.paths.data.parents) if p.exists())
-    free = shutil.disk_usage(existing).free // 1024**3
+    free = look.free_bytes(existing) // 1024**3
     verdict: Verdict = "ok" if free >= 20 else "limited" if free >= 2 else "missing"  # noqa: PLR2004
     return Finding("disk", verdict, f"{free} GB free for images and machines at {existing}")
 
 
-def _memory(settings: Settings) -> Finding:
+def _memory(settings: Settings, look: Instruments) -> Finding:
     lines = dict(
         line.split(":", 1)
-        for line in Path("/proc/meminfo").read_text().splitlines()
+        for line in (look.root / "proc/meminfo").read_text().splitlines()
         if ":" in line
     )
     available = int(lines["MemAvailable"].split()[0]) // 1024
@@ -123,36 +154,39 @@ def _memory(settings: Settings) -> Finding:
     )
 
 
-def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = hard if hard != resource.RLIM_INFINITY else soft
+def _most_files(soft: int, hard: int) -> int:
+    return hard if hard != resource.RLIM_INFINITY else soft
+
+
+def _open_files(look: Instruments) -> Finding:
+    count = look.open_files()
     verdict: Verdict = "ok" if count >= 65_536 else "limited"  # noqa: PLR2004
     return Finding(
         "open files", verdict, f"a process may open {count} files; the edge uses two each"
     )
 
 
-async def _packet_filter() -> Finding:
-    if shutil.which("nft") is None:
+async def _packet_filter(look: Instruments) -> Finding:
+    if look.which("nft") is None:
         return Finding("nftables", "missing", "nft is not installed")
     # `--check` asks the kernel and changes nothing.
-    program = b"table inet godwit_doctor { set s { typeof iifname . ip6 saddr; } }\n"
-    found = await processes.run(["nft", "--check", "-f", "-"], stdin=program, check=False)
+    program = b"table inet godwit_doctor {\n set s {\n typeof iifname . ip6 saddr\n }\n}\n"
+    found = await look.run(["nft", "--check", "-f", "-"], stdin=program, check=False)
     if found.exit_code != 0:
         said = found.stderr.decode(errors="replace").strip()[:200]
         return Finding("nftables", "missing", f"the kernel refuses Godwit's rules: {said}")
     return Finding("nftables", "ok", "the kernel takes Godwit's rules")
 
 
-def _forwarding() -> Finding:
-    paths = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
-    missing = [p for p in paths if not os.access(p, os.W_OK)]
+def _forwarding(look: Instruments) -> Finding:
+    paths = ("proc/sys/net/ipv4/ip_forward", "proc/sys/net/ipv6/conf/all/forwarding")
+    missing = [look.root / p for p in paths if not os.access(look.root / p, os.W_OK)]
     if missing:
         return Finding("forwarding", "missing", f"{missing[0]} cannot be set")
     return Finding("forwarding", "ok", "IPv4 and IPv6 forwarding can be turned on")
 
 
-async def _way_out(settings: Settings) -> Finding:
+async def _way_out(settings: Settings, look: Instruments) -> Finding:
     if settings.host.uplink is not None:
         names = [name for _, name in socket.if_nameindex()]
         if settings.host.uplink not in names:
@@ -161,7 +195,7 @@ async def _way_out(settings: Settings) -> Finding:
     ways = []
     for family in ("-4", "-6"):
         try:
-            found = await processes.run(["ip", family, "route", "show", "default"], check=False)
+            found = await look.run(["ip", family, "route", "show", "default"], check=False)
         except processes.ProgramFailed:
             break
         if found.stdout.strip():
@@ -171,9 +205,9 @@ async def _way_out(settings: Settings) -> Finding:
     return Finding("uplink", "ok", f"machines leave by NAT over {' and '.join(ways)}")
 
 
-def _ports(settings: Settings) -> list[Finding]:
+def _ports(settings: Settings) -> Finding:
     if running.read(settings.paths.run / "host.json") is not None:
-        return [Finding("ports", "ok", "Godwit is up here and holds its ports")]
+        return Finding("ports", "ok", "Godwit is up here and holds its ports")
     taken = []
     for name, address in settings.listen.model_dump().items():
         host, _, port = address.rpartition(":")
@@ -185,8 +219,8 @@ def _ports(settings: Settings) -> list[Finding]:
             except OSError as error:
                 taken.append(f"{address} for {name} ({error.strerror})")
     if taken:
-        return [Finding("ports", "missing", f"cannot listen on {', '.join(taken)}")]
-    return [Finding("ports", "ok", "the ports of every component are free")]
+        return Finding("ports", "missing", f"cannot listen on {', '.join(taken)}")
+    return Finding("ports", "ok", "the ports of every component are free")
 
 
 def verdict(findings: list[Finding]) -> Verdict:
