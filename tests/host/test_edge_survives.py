@@ -1,6 +1,7 @@
 """Everybody else gone, and the edge itself: views, bus, agent, drain."""
 
 import asyncio
+import signal
 import time
 
 import httpx
@@ -103,6 +104,25 @@ async def test_facts_of_the_bus_are_followed_over_its_restart(lab: Lab, bus: Bus
         async with asyncio.timeout(10):
             while (await lab.get(headers=www)).status_code != 404:
                 await asyncio.sleep(0.05)
+    await stream._connection.close()
+
+
+async def test_a_bus_that_hangs_is_noticed_and_followed_again(lab: Lab, bus: Bus) -> None:
+    stream = await on_bus(lab, bus)
+    await stream.publish(parts.app("first"))
+    await lab.start()
+    assert bus.process is not None
+    async with asyncio.timeout(50):
+        while (await lab.view())["apps"] != 1:
+            await asyncio.sleep(0.05)
+        bus.process.send_signal(signal.SIGSTOP)
+        while (await lab.view())["bus_synced"]:
+            await asyncio.sleep(0.1)
+        bus.process.send_signal(signal.SIGCONT)
+        assert await stream._connection.wait_up(20)
+        await stream.publish(parts.app("second"))
+        while (await lab.view())["apps"] != 2:
+            await asyncio.sleep(0.05)
     await stream._connection.close()
 
 

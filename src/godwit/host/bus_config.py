@@ -53,7 +53,7 @@ def render(identity: HostIdentity, keys: Keys, listen: str, store: Path) -> str:
     return (
         # Quoted, because an id of digits only would be read as a number.
         f'server_name: "{host}"\n'
-        f'host: "{address}"\nport: {port}\n'
+        f'host: "{address.strip("[]")}"\nport: {port}\n'
         f"max_payload: 1MB\n"
         f'jetstream {{ store_dir: "{store}", domain: "{region}", max_memory_store: 64MB }}\n'
         f"authorization {{\n  users: [\n{''.join(users)}  ]\n}}\n"

@@ -4,6 +4,7 @@ Pure: turns settings and identity into a list; `host.supervisor` runs it, `host.
 the files it names.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,22 +101,28 @@ def dns_config(
 def registry_config(settings: Settings) -> str:
     """Return docker-registry's configuration: disk storage, tokens signed by control."""
     keys = settings.paths.data / "keys"
+    secret = (keys / "registry.secret").read_text().strip()
     return f"""\
 version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage:
-  filesystem: {{rootdirectory: "{settings.paths.data / "registry"}"}}
+  filesystem: {{rootdirectory: {_quoted(settings.paths.data / "registry")}}}
   delete: {{enabled: true}}
 http:
-  addr: "{settings.listen.registry}"
-  secret: "{(keys / "registry.secret").read_text().strip()}"
+  addr: {_quoted(settings.listen.registry)}
+  secret: {_quoted(secret)}
 auth:
   token:
-    realm: "http://{settings.listen.api}/registry/token"
+    realm: {_quoted(f"http://{settings.listen.api}/registry/token")}
     service: godwit-registry
     issuer: godwit
-    rootcertbundle: "{keys / "registry.crt"}"
+    rootcertbundle: {_quoted(keys / "registry.crt")}
 """
+
+
+def _quoted(text: object) -> str:
+    """Return a YAML string: JSON's are."""
+    return json.dumps(str(text))
 
 
 def _bus_client(settings: Settings, keys: Keys, component: str) -> components.BusClient:

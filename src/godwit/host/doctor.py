@@ -39,6 +39,15 @@ class Finding:
         return asdict(self)
 
 
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
+
+
+def _most_files() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard if hard != resource.RLIM_INFINITY else soft
+
+
 @dataclass(frozen=True)
 class Instruments:
     """What the doctor looks with: this host's own, unless others are given.
@@ -60,11 +69,10 @@ class Instruments:
     run: Callable[..., Awaitable[processes.Finished]] = processes.run
     accelerator: Callable[[], Awaitable[probe.Accelerator]] = probe.accelerator
     reflinks: Callable[[Path], bool] = layout.supports_reflink
-    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-    open_files: Callable[[], int] = lambda: _most_files(*resource.getrlimit(_FILES))
+    free_bytes: Callable[[Path], int] = _free_bytes
+    open_files: Callable[[], int] = _most_files
 
 
-_FILES = resource.RLIMIT_NOFILE
 _OWN = Instruments()
 
 
@@ -152,10 +160,6 @@ def _memory(settings: Settings, look: Instruments) -> Finding:
     return Finding(
         "memory", "ok", f"{available} MB available; {os.cpu_count()} CPUs, shared by machines"
     )
-
-
-def _most_files(soft: int, hard: int) -> int:
-    return hard if hard != resource.RLIM_INFINITY else soft
 
 
 def _open_files(look: Instruments) -> Finding:

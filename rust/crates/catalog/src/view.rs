@@ -25,14 +25,15 @@ pub struct App {
     pub record: Option<Arc<AppRecord>>,
     /// Machines of this host, ordered by id.
     pub local: Vec<Arc<Machine>>,
-    /// All its machines.
-    pub machines: OrdMap<MachineKey, Arc<Machine>>,
+    /// All its machines, ordered by key. A plain list: most apps have a handful, for which a
+    /// tree's first node would cost more than all they hold.
+    pub machines: Vec<Arc<Machine>>,
 }
 
-/// The apps of a private network, with the number of records that put each there.
+/// The apps of a private network by name, with the number of records that put each there.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
-    pub apps: OrdMap<Arc<str>, u32>,
+    apps: Vec<(Arc<str>, u32)>,
 }
 
 /// Sizes of a view.
@@ -71,7 +72,11 @@ impl View {
 
     /// The machine of this id; the newest instance while it moves between hosts.
     pub fn machine(&self, id: &str) -> Option<&Arc<Machine>> {
-        machine_by_id(&self.machines, id)
+        let first = MachineKey {
+            id: Arc::from(id),
+            host: Arc::from(""),
+        };
+        newest(self.machines.range(first..).map(|(_, machine)| machine), id)
     }
 
     /// The record of a machine as one host tells it.
@@ -117,11 +122,10 @@ impl View {
         self.machines.insert(machine.key.clone(), machine.clone());
         self.enter_network(machine.network_number, &machine.app);
         let app = self.app_entry(&machine.app);
-        app.machines.insert(machine.key.clone(), machine.clone());
         if &*machine.key.host == own_host {
-            let at = app.local.partition_point(|held| held.key < machine.key);
-            app.local.insert(at, machine);
+            insert(&mut app.local, machine.clone());
         }
+        insert(&mut app.machines, machine);
     }
 
     pub(crate) fn take_machine(&mut self, key: &MachineKey) -> Option<Arc<Machine>> {
@@ -129,7 +133,7 @@ impl View {
         self.leave_network(machine.network_number, &machine.app);
         if let Some(app) = self.apps.get_mut(&machine.app) {
             let app = Arc::make_mut(app);
-            app.machines.remove(key);
+            app.machines.retain(|held| held.key != *key);
             app.local.retain(|held| held.key != *key);
         }
         self.drop_app_if_empty(&machine.app);
@@ -190,7 +194,12 @@ impl View {
     fn app_entry(&mut self, name: &Arc<str>) -> &mut App {
         let new = || {
             let name = name.clone();
-            Arc::new(App { name, record: None, local: Vec::new(), machines: OrdMap::new() })
+            Arc::new(App {
+                name,
+                record: None,
+                local: Vec::new(),
+                machines: Vec::new(),
+            })
         };
         Arc::make_mut(self.apps.entry(name.clone()).or_insert_with(new))
     }
@@ -204,7 +213,10 @@ impl View {
 
     fn enter_network(&mut self, number: u32, app: &Arc<str>) {
         let network = Arc::make_mut(self.networks.entry(number).or_default());
-        *network.apps.entry(app.clone()).or_insert(0) += 1;
+        match network.position(app) {
+            Ok(at) => network.apps[at].1 += 1,
+            Err(at) => network.apps.insert(at, (app.clone(), 1)),
+        }
     }
 
     fn leave_network(&mut self, number: u32, app: &str) {
@@ -212,10 +224,10 @@ impl View {
             return;
         };
         let network = Arc::make_mut(network);
-        match network.apps.get_mut(app) {
-            Some(records) if *records > 1 => *records -= 1,
-            _ => {
-                network.apps.remove(app);
+        if let Ok(at) = network.position(app) {
+            network.apps[at].1 -= 1;
+            if network.apps[at].1 == 0 {
+                network.apps.remove(at);
             }
         }
         if network.apps.is_empty() {
@@ -227,7 +239,10 @@ impl View {
 impl App {
     /// The machine of this id.
     pub fn machine(&self, id: &str) -> Option<&Arc<Machine>> {
-        machine_by_id(&self.machines, id)
+        let first = self
+            .machines
+            .partition_point(|machine| &*machine.key.id < id);
+        newest(self.machines[first..].iter(), id)
     }
 
     /// Whether a machine is of the app that now has this name, not of a deleted namesake.
@@ -238,18 +253,34 @@ impl App {
     }
 }
 
-fn machine_by_id<'a>(
-    machines: &'a OrdMap<MachineKey, Arc<Machine>>,
+impl Network {
+    /// Names of its apps, in order.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.apps.iter().map(|(name, _)| name)
+    }
+
+    /// Whether an app is in it.
+    pub fn has(&self, app: &str) -> bool {
+        self.position(app).is_ok()
+    }
+
+    fn position(&self, app: &str) -> Result<usize, usize> {
+        self.apps.binary_search_by(|(name, _)| (**name).cmp(app))
+    }
+}
+
+fn insert(machines: &mut Vec<Arc<Machine>>, machine: Arc<Machine>) {
+    let at = machines.partition_point(|held| held.key < machine.key);
+    machines.insert(at, machine);
+}
+
+/// Of the records of one machine, which come first and together, the one that is up or newest.
+fn newest<'a>(
+    machines: impl Iterator<Item = &'a Arc<Machine>>,
     id: &str,
 ) -> Option<&'a Arc<Machine>> {
-    let first = MachineKey {
-        id: Arc::from(id),
-        host: Arc::from(""),
-    };
     machines
-        .range(first..)
-        .take_while(|(key, _)| &*key.id == id)
-        .map(|(_, machine)| machine)
+        .take_while(|machine| &*machine.key.id == id)
         .max_by_key(|machine| (machine.is_started(), machine.instance_id.clone()))
 }
 

@@ -12,7 +12,7 @@ use godwit_wire::facts::Fact;
 fn scratch(name: &str) -> PathBuf {
     let folder =
         std::env::temp_dir().join(format!("godwit-catalog-{}-{name}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    fs::create_dir_all(&folder).expect("a folder");
     folder.join("view.json")
 }
 
@@ -30,7 +30,9 @@ fn filled() -> Catalog {
 
 fn reload(path: &std::path::Path) -> (Catalog, disk::Loaded) {
     let mut catalog = Catalog::new(OWN);
-    let loaded = disk::load(path, &mut catalog).unwrap().unwrap();
+    let loaded = disk::load(path, &mut catalog)
+        .expect("a good file")
+        .expect("a file");
     (catalog, loaded)
 }
 

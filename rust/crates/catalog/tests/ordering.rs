@@ -62,7 +62,7 @@ fn expected(facts: &[Fact]) -> Vec<String> {
     }
     let live = newest.values().filter(|fact| !version(fact).1);
     let mut lines: Vec<String> = live
-        .map(|fact| serde_json::to_string(fact).unwrap())
+        .map(|fact| serde_json::to_string(fact).expect("a fact is JSON"))
         .collect();
     lines.sort();
     lines
@@ -107,11 +107,11 @@ proptest! {
             let Some(app) = view.app(name) else { continue };
             machines += app.machines.len();
             prop_assert!(app.record.is_some() || !app.machines.is_empty());
-            let local: Vec<_> = app.machines.values().filter(|m| &*m.key.host == OTHER).collect();
+            let local: Vec<_> = app.machines.iter().filter(|m| &*m.key.host == OTHER).collect();
             prop_assert_eq!(local, app.local.iter().collect::<Vec<_>>());
-            for machine in app.machines.values() {
+            for machine in &app.machines {
                 let network = view.network(machine.network_number).unwrap();
-                prop_assert!(network.apps.contains_key(name));
+                prop_assert!(network.has(name));
             }
             for hostname in app.record.iter().flat_map(|record| record.hostnames.iter()) {
                 let claimed = view.app_of_hostname(hostname).unwrap();

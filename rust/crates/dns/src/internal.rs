@@ -64,7 +64,7 @@ pub(crate) fn answer(
 
 /// The app of this name, if it is in the network.
 fn app_of<'a>(view: &'a View, network: Network, name: &str) -> Option<&'a Arc<App>> {
-    view.network(network)?.apps.get(name)?;
+    view.network(network).filter(|network| network.has(name))?;
     view.app(name)
 }
 
@@ -129,7 +129,7 @@ fn selected<'a>(
     let by_id = |id: &'a str| app.machine(id).map(AsRef::as_ref).into_iter();
     let (one, many) = match of {
         Selector::Machine(id) => (Some(by_id(id)), None),
-        _ => (None, Some(app.machines.values().map(AsRef::as_ref))),
+        _ => (None, Some(app.machines.iter().map(AsRef::as_ref))),
     };
     let candidates = one.into_iter().flatten().chain(many.into_iter().flatten());
     candidates.filter(move |machine| belongs(app, machine, network) && fits(machine, of))
@@ -160,7 +160,7 @@ fn distance(machine: &Machine, here: &Here) -> u8 {
 }
 
 fn told(app: &App, network: Network, all: bool) -> impl Iterator<Item = &Machine> {
-    let machines = app.machines.values().map(AsRef::as_ref);
+    let machines = app.machines.iter().map(AsRef::as_ref);
     machines.filter(move |machine| belongs(app, machine, network) && (all || machine.is_started()))
 }
 
@@ -178,7 +178,7 @@ fn apps(view: &View, network: Network) -> String {
     let apps = view
         .network(network)
         .into_iter()
-        .flat_map(|network| network.apps.keys());
+        .flat_map(|network| network.apps());
     joined(apps.map(ToString::to_string), ",")
 }
 
@@ -186,7 +186,7 @@ fn instances(view: &View, network: Network, all: bool) -> String {
     let names = view
         .network(network)
         .into_iter()
-        .flat_map(|network| network.apps.keys());
+        .flat_map(|network| network.apps());
     let apps = names.filter_map(|name| view.app(name));
     let machines = apps.flat_map(|app| told(app, network, all));
     let each = machines.map(|m| {

@@ -48,7 +48,7 @@ app.command("uncordon", epilog=tree.examples("godwit machine uncordon 148e21a5b3
 app.command(
     "exec",
     epilog=tree.examples(
-        "godwit machine exec 148e21a5b3c9d0 uname -a",
+        "godwit machine exec 148e21a5b3c9d0 -- uname -a",
         "godwit machine exec web --timeout 30 -- sh -c 'ls | wc -l'",
     ),
 )(use.exec_)
