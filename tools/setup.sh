@@ -56,7 +56,7 @@ build_programs() {
   (cd rust && cargo static --quiet --locked)
   local program
   for program in "$target"/release/godwit-{edge,dns} \
-    "$target"/x86_64-unknown-linux-gnu/release/godwit-{shim,init}; do
+    "$target"/x86_64-unknown-linux-gnu/small/godwit-{shim,init}; do
     # Replaced by rename: a running program keeps its file.
     cmp -s "$program" "build/programs/${program##*/}" && continue
     install -m 0755 "$program" "build/programs/.new"
