@@ -56,4 +56,5 @@ rust-lint:
 	cd rust && cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings
 
 rust-test:
-	cd rust && cargo test --quiet --locked
+	@cd rust && scratch=$$(mktemp -d) && TMPDIR=$$scratch cargo test --quiet --locked; code=$$?; \
+		rm -rf "$$scratch"; exit $$code

@@ -1,9 +1,24 @@
 """Source in, a microVM serving it out: launch, deploy, release, status, logs, mistakes."""
 
 import json
+import subprocess
 from pathlib import Path
 
-from godwit.testing.platform import Platform, eventually
+from godwit.testing.platform import GODWIT, Platform, eventually
+
+CHECKS = """
+[[http_service.checks]]
+path = "/healthz"
+interval = "2s"
+timeout = "2s"
+grace_period = "5s"
+
+[checks.alive]
+type = "tcp"
+port = 8080
+interval = "2s"
+timeout = "2s"
+"""
 
 
 def test_launched_apps_answer_from_their_own_microvm(platform: Platform, launched) -> None:
@@ -36,6 +51,26 @@ def test_log_lines_of_the_app_are_there(platform: Platform, launched) -> None:
     eventually(
         lambda: "marker-4711" in platform.godwit("logs", "--app", "hello-reed", "--no-tail")
     )
+
+
+def test_log_lines_are_followed_as_they_come(platform: Platform, launched, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    with shown.open("w") as output:
+        following = subprocess.Popen(
+            [GODWIT, "logs", "--app", "hello-reed", "-f"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            env=platform.environ,
+        )
+    try:
+        eventually(shown.read_text)
+        assert "marker-4713" not in shown.read_text()
+        platform.get("hello-reed", "/marker-4713")
+        eventually(lambda: "marker-4713" in shown.read_text())
+    finally:
+        following.kill()
+        following.wait()
 
 
 def test_a_second_deploy_replaces_the_first_in_place(
@@ -116,3 +151,18 @@ def test_http2_reaches_the_app(platform: Platform, launched) -> None:
 def test_json_goes_to_stdout_and_talk_to_stderr(platform: Platform, launched) -> None:
     for command in (["apps", "list"], ["orgs", "list"], ["machine", "list", "-a", "hello-reed"]):
         assert json.loads(platform.godwit(*command, "--json"))
+
+
+def test_an_image_is_deployed_and_its_checks_pass(
+    platform: Platform, launched, source: Path
+) -> None:
+    """Its checks stay: what the agent's death does to a checked machine is seen later."""
+    folder = source.with_name("hello-reed")
+    with (folder / "fly.toml").open("a") as file:
+        file.write(CHECKS)
+    image = platform.deployed("hello-reed")["config"]["image"]
+    platform.godwit("deploy", "--image", image, cwd=folder)
+    assert platform.json("releases", "--app", "hello-reed")[0]["version"] == 2
+    checks = platform.deployed("hello-reed")["checks"]
+    assert [one["status"] for one in checks] == ["passing", "passing"]
+    assert platform.get("hello-reed").status_code == 200

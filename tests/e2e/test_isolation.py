@@ -2,9 +2,10 @@
 
 import ipaddress
 
+import httpx
 import pytest
 
-from godwit.testing.platform import HOST_V4, WORLD_V4, WORLD_V6, Platform
+from godwit.testing.platform import HOST_V4, HOST_V6, WORLD_V4, WORLD_V6, Platform
 
 FETCH = (
     "import sys, urllib.request\n"
@@ -59,6 +60,30 @@ def test_own_app_is_found_by_name_and_answers(reed: Guest) -> None:
     assert "hello-reed" in seen["stdout"], seen
 
 
+def test_a_token_of_one_organization_opens_nothing_of_another(reed: Guest) -> None:
+    with reed.platform.api as api:
+        made = api.post("/x/v1/tokens", json={"name": "theirs", "org_slug": "marsh"})
+        assert made.status_code == 201, made.text
+        secret = made.json()["token"]
+        theirs = {"Authorization": f"Bearer {secret}"}
+        assert api.get("/v1/apps/hello-marsh/machines", headers=theirs).status_code == 200
+        path = "/v1/apps/hello-reed/machines"
+        assert api.get(path, headers=theirs).status_code == 403
+        command = f"{path}/{reed.machine['id']}/exec"
+        answer = api.post(command, headers=theirs, json={"command": ["id"]})
+        assert answer.status_code == 403
+    for app, expected in (("hello-marsh", 200), ("hello-reed", 401)):
+        tags = f"http://127.0.0.1:5050/v2/{app}/tags/list"
+        assert httpx.get(tags).status_code == 401
+        granted = httpx.get(
+            "http://127.0.0.1:4280/registry/token",
+            params={"service": "godwit-registry", "scope": f"repository:{app}:pull"},
+            auth=("x", secret),
+        )
+        bearer = {"Authorization": f"Bearer {granted.json()['token']}"}
+        assert httpx.get(tags, headers=bearer).status_code == expected
+
+
 def test_another_organization_has_no_name_and_no_way(reed: Guest, marsh: Guest) -> None:
     assert reed.python(RESOLVE, "hello-marsh.internal")["exit_code"] == 1
     assert reed.python(CONNECT, marsh.ip, "8080")["exit_code"] == 1
@@ -76,7 +101,7 @@ def test_names_outside_are_resolved(reed: Guest) -> None:
 
 @pytest.mark.parametrize("port", [22, 4222, 4280, 5050, 8080, 8090])
 def test_the_host_is_closed(reed: Guest, port: int) -> None:
-    for address in ("172.16.0.1", HOST_V4, "fdaa::3"):
+    for address in ("172.16.0.1", HOST_V4, HOST_V6, "fdaa::3"):
         assert reed.python(CONNECT, address, str(port))["exit_code"] == 1
 
 

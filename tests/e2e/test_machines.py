@@ -1,8 +1,10 @@
 """One machine's life through the public API, in real microVMs."""
 
+from pathlib import Path
+
 import pytest
 
-from godwit.testing.platform import Platform, eventually
+from godwit.testing.platform import Platform, eventually, sh
 
 
 class Machines:
@@ -85,6 +87,22 @@ def test_environment_names_and_resolver_are_those_of_the_spec(machines: Machines
     assert "fly-local-6pn" in hosts
     assert resolver.startswith("nameserver fdaa::3")
     assert name.strip() == machine["id"]
+
+
+def test_its_vmm_is_confined(machines: Machines) -> None:
+    ident = machines.run("sleep", "600")["id"]
+    pid = sh("pgrep", "-f", f"qemu.*{ident}").stdout.split()[0]
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    assert all(int(uid) >= 2_000_000 for uid in status["Uid"])
+    assert (status["Seccomp"], status["NoNewPrivs"]) == (["2"], ["1"])
+    assert int(status["CapEff"][0], 16) == 0
+    groups = Path("/sys/fs/cgroup")
+    limits = [
+        *groups.glob(f"*/godwit/*/{ident}/memory.limit_in_bytes"),
+        *groups.glob(f"godwit/*/{ident}/memory.max"),
+    ]
+    assert [256 << 20 < int(limit.read_text()) <= 512 << 20 for limit in limits] == [True]
 
 
 def test_config_comes_back_exactly_as_submitted(machines: Machines) -> None:
@@ -192,7 +210,7 @@ def test_exec_gives_exit_code_output_and_errors(machines: Machines) -> None:
     ("config", "words"),
     [
         ({"init": {"exec": ["/no/such/program"]}}, "/no/such/program"),
-        ({"init": {"exec": ["true"], "user": "x"}}, ""),
+        ({"init": {"exec": ["/etc/passwd"]}}, "not executable"),
     ],
 )
 def test_a_machine_that_cannot_start_says_why(machines: Machines, config, words: str) -> None:

@@ -36,7 +36,7 @@ class Client:
                 answer = self.platform.get(self.app)
                 if answer.status_code != 200:
                     self.failed.append(answer.text)
-            except OSError as error:
+            except (OSError, httpx.HTTPError) as error:
                 self.failed.append(repr(error))
             self.sent += 1
 

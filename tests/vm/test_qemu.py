@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from godwit.agent.vmm import driver, exec_stream, running
-from godwit.base import errors
+from godwit.base import errors, processes
 from godwit.wire import channel, host_rpc, shim
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
@@ -288,3 +288,24 @@ async def test_a_shim_that_does_not_come_up_is_a_failure_and_leaves_nothing(tmp_
         await vmm.discard(machine.id, 5)
         assert here.groups.machines() == frozenset()
         assert list(here.places.sockets.iterdir()) == []
+
+
+@lab.own_namespace
+async def test_a_full_disk_of_the_host_fails_the_guests_writes_and_no_more():
+    """Not QEMU's way, which is to stop the guest until somebody makes room and says so."""
+    async with vm_lab.host() as here:
+        machine = here.machine(5)
+        where = str(here.places.machines)
+        here.places.machines.mkdir(parents=True, exist_ok=True)
+        await processes.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", where])
+        try:
+            await machine.boot()
+            filled = await machine.run(
+                "dd if=/dev/zero of=/fill bs=1M count=120 conv=fsync >/dev/null 2>&1; echo $?",
+                timeout_s=120,
+            )
+            assert filled.stdout.strip() != "0"
+            assert (await machine.run("echo alive")).stdout == "alive\n"
+        finally:
+            await here.vmm.discard(machine.id, 5)
+            await processes.run(["umount", "--lazy", where])

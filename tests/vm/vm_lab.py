@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,13 +12,13 @@ from godwit.agent.network import rules
 from godwit.agent.network.host_network import HostNetwork
 from godwit.agent.vmm import cgroups, driver, guestkit, probe
 from godwit.agent.vmm.session import Session
+from godwit.base import settings
 from godwit.wire import guest, host_rpc, shim
 from tests.host import network_lab as lab
 from tests.vm.guest import make_image
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(os.environ.get("GODWIT_PATHS_PROGRAMS", ROOT / "build" / "programs"))
-CACHE = Path(os.environ.get("GODWIT_PATHS_CACHE", ROOT / "build" / "cache"))
+PATHS = settings.from_process().paths
+PROGRAMS, CACHE = PATHS.programs, PATHS.cache
 HOST_NUMBER = 65_537
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S = 90.0

@@ -70,6 +70,7 @@ class App:
     def __init__(self, parts: Parts, owned: tasks.Tasks) -> None:
         self._parts = parts
         self._tasks = owned
+        self._began_ms = parts.clock.now_ms()
         self.books = books.Books(parts.capacity)
         self.journal = journal.Journal(parts.database, parts.clock)
         self.machines = registry.Machines(make_host(parts), self.journal, self.books, owned)
@@ -129,7 +130,13 @@ class App:
         boot = None
         if snapshot.shown == "started":
             boot = f"{machine.instance_id}:{machine.started_at_ms}"
-        self.checks.follow(machine.machine_id, boot, machine.config, snapshot.local_ipv4)
+        self.checks.follow(
+            machine.machine_id,
+            boot,
+            machine.config,
+            snapshot.local_ipv4,
+            adopted=(machine.started_at_ms or self._began_ms) < self._began_ms,
+        )
         passing = self.checks.passing(machine.machine_id, machine.config)
         fact = views.fact(self._parts.identity, snapshot, passing)
         self.publisher.tell(machine.machine_id, fact)

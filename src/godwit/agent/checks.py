@@ -207,6 +207,8 @@ class _Watched:
     address: str
     results: dict[str, host_rpc.CheckStatus]
     tasks: list[asyncio.Task[None]]
+    trusted: set[str]
+    """Checks not made yet that let traffic through all the same."""
 
 
 class Checks:
@@ -225,9 +227,19 @@ class Checks:
         self._watched: dict[str, _Watched] = {}
 
     def follow(
-        self, machine_id: str, boot: str | None, config: Mapping[str, Any], address: str
+        self,
+        machine_id: str,
+        boot: str | None,
+        config: Mapping[str, Any],
+        address: str,
+        *,
+        adopted: bool = False,
     ) -> None:
-        """Check a machine from now on; `boot` names its present start, `None` ends it."""
+        """Check a machine from now on; `boot` names its present start, `None` ends it.
+
+        One that was `adopted` ran before this agent did: it keeps its traffic until a check says
+        otherwise, and gets no grace, or every restart of the agent would cut it off.
+        """
         watched = self._watched.get(machine_id)
         if watched is not None and watched.boot == boot:
             return
@@ -245,7 +257,8 @@ class Checks:
             )
             for check in checks
         }
-        watched = _Watched(boot, checks, address, results, [])
+        trusted = {check.name for check in checks} if adopted else set()
+        watched = _Watched(boot, checks, address, results, [], trusted)
         self._watched[machine_id] = watched
         for check in checks:
             watched.tasks.append(
@@ -266,14 +279,16 @@ class Checks:
         found: dict[int, bool] = {}
         for check in watched.checks if watched is not None else checks_of(config):
             if check.service is not None:
-                result = watched.results[check.name] if watched is not None else None
-                good = result is not None and result.status == "passing"
+                good = watched is not None and (
+                    watched.results[check.name].status == "passing"
+                    or check.name in watched.trusted
+                )
                 found[check.service] = found.get(check.service, True) and good
         return found
 
     async def _keep_checking(self, machine_id: str, watched: _Watched, check: Check) -> None:
         begun = self._clock.monotonic()
-        await self._clock.sleep(check.grace_s)
+        await self._clock.sleep(0 if check.name in watched.trusted else check.grace_s)
         passed = False
         while True:
             result = await probe(check, watched.address)
@@ -292,6 +307,8 @@ class Checks:
             updated_at=clock.rfc3339(self._clock.now_ms()),
         )
         watched.results[check.name] = after
-        if after.status != before.status:
+        was_trusted = check.name in watched.trusted
+        watched.trusted.discard(check.name)
+        if after.status != before.status or was_trusted:
             logger.info("%s: %s is %s: %s", machine_id, check.name, after.status, after.output)
             self._changed(machine_id)

@@ -203,7 +203,16 @@ async def _more(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _end_group(process: asyncio.subprocess.Process, grace_s: float) -> None:
-    """End what is left of a process and of its group."""
+    """End what is left of a process and of its group; at once when waiting is cancelled."""
+    try:
+        await _ask_then_kill(process, grace_s)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+async def _ask_then_kill(process: asyncio.subprocess.Process, grace_s: float) -> None:
     for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)

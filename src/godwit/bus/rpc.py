@@ -1,6 +1,7 @@
 """Control asks hosts, hosts answer: the RPC of `wire.host_rpc` over NATS request/reply."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,7 +53,11 @@ class Client:
             raise errors.invalid(f"the request is over {MAX_BODY_BYTES} bytes")
         subject = f"godwit.host.{host_id}.rpc.{verb}"
         answer = await self._connection.request(subject, payload, timeout_s)
-        reply = host_rpc.Reply.model_validate_json(answer.data)
+        try:
+            reply = host_rpc.Reply.model_validate_json(answer.data)
+        except ValidationError as error:
+            message = f"the answer of host {host_id} to {verb} cannot be read"
+            raise errors.Failure("unavailable", message) from error
         if reply.error is not None:
             raise errors.Failure(reply.error.code, reply.error.message, hint=reply.error.hint)
         return reply.body or {}
@@ -81,13 +86,15 @@ class Client:
                     message = await subscription.next_msg(timeout=patience)
                     if message.headers and message.headers.get("Status") == "503":
                         break
-                    found.append(host_rpc.Bid.model_validate_json(message.data))
+                    if (bid := _bid(message.data)) is not None:
+                        found.append(bid)
         except (nats.errors.TimeoutError, TimeoutError):
             pass
         except (nats.errors.Error, OSError) as error:
             raise errors.Failure("unavailable", f"the bus is away: {error}") from error
         finally:
-            await subscription.unsubscribe()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
         return found
 
 
@@ -146,12 +153,27 @@ async def _subscribe(
         nonlocal done
         if not done:
             done = True
-            await connection.client.subscribe(subject, cb=receive)
-            await connection.client.flush(timeout=5)
+            try:
+                await connection.client.subscribe(subject, cb=receive)
+            except BaseException:
+                done = False
+                raise
+            # Before the bus has it, a request finds nobody; a bus that left is told when back.
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                await connection.client.flush(timeout=5)
 
     if connection.up:
         await on_up()
     connection.on_up(on_up)
+
+
+def _bid(data: bytes) -> host_rpc.Bid | None:
+    try:
+        return host_rpc.Bid.model_validate_json(data)
+    except ValidationError as error:
+        # Another release's: the other hosts' bids count all the same.
+        logger.warning("a bid cannot be read: %s", error)
+        return None
 
 
 async def _handle(handler: Handler | None, verb: str, data: bytes) -> host_rpc.Reply:

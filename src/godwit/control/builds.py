@@ -30,7 +30,8 @@ class Wanted:
     Attributes:
         dockerfile: Path within the context.
         label: The image's tag; `deployment-<ULID>` when empty.
-        force: Build although several organizations share this host.
+        force: Build although several organizations share this host; the operator's to say,
+            because a build here is root on it.
     """
 
     dockerfile: str = "Dockerfile"
@@ -53,12 +54,14 @@ async def admit(ctx: Context, who: Principal, app_name: str, wanted: Wanted) -> 
     async with ctx.store.write() as rows:
         app = await apps.require(rows, who, "builds:write", app_name)
         organizations = await rows.organizations.count()
-        if organizations > 1 and not wanted.force:
+        operator = who.org_ids is None
+        if organizations > 1 and not (wanted.force and operator):
+            accept = "accept it with --force-host-build" if operator else "ask the operator"
             raise errors.Failure(
                 "failed_precondition",
                 f"{organizations} organizations share this host, and a build here is not isolated"
                 " from them",
-                hint="build elsewhere and deploy with --image, or accept it with --force",
+                hint=f"build elsewhere and deploy with --image, or {accept}",
             )
         await audit.record(
             rows,

@@ -399,7 +399,7 @@ def _refuse_what_is_not_there(config: MachineConfig) -> None:
     missing = {
         "mounts": (bool(config.mounts), "volumes"),
         "containers": (bool(config.containers), "machines of several containers"),
-        "processes": (len(config.processes) > 1, "several processes in one machine"),
+        "processes": (bool(config.processes), "processes beside init's"),
         "schedule": (config.schedule is not None, "scheduled machines"),
         "rootfs.persist": (
             config.rootfs is not None and config.rootfs.persist in ("restart", "always"),

@@ -57,8 +57,13 @@ class Publisher:
             Failure: `unavailable`; what was not published stays due.
         """
         if self._all_again:
-            await self._publish_all()
+            # A doubt that arises on the way is another one: all of it begins again.
             self._all_again = False
+            try:
+                await self._publish_all()
+            except BaseException:
+                self._all_again = True
+                raise
         while await self._drain():
             pass
 

@@ -63,7 +63,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while runner.wanted:
             began = loop.time()
-            code = await runner.run_once()
+            try:
+                ended = f"exit {await runner.run_once()}"
+            except OSError as error:
+                # No such program, disk full: what lacks may come back, as a program that ended.
+                ended = f"cannot be run: {error}"
             if not runner.wanted:
                 return
             if loop.time() - began > _STEADY_S:
@@ -71,7 +75,7 @@ class Supervisor:
             logger.warning(
                 "%s ended (%s); again in %.1f s; its log: %s",
                 runner.component.name,
-                code,
+                ended,
                 pause,
                 runner.log,
             )
@@ -110,11 +114,17 @@ class _Runner:
                     env={**self._environ, "NOTIFY_SOCKET": str(self._notify)},
                     start_new_session=True,
                 )
-            running.write(self._pid_file, running.of(self._process.pid))
             try:
+                running.write(self._pid_file, running.of(self._process.pid))
+                if not self.wanted:
+                    # `stop` came while the program was being started and saw no process.
+                    await self.end()
                 return await self._follow(self._process, notified)
             finally:
                 self.ready.clear()
+                if self._process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        self._process.kill()
                 self._pid_file.unlink(missing_ok=True)
 
     async def _follow(self, process: asyncio.subprocess.Process, notified: socket.socket) -> int:

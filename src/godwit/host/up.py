@@ -51,8 +51,9 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
     run = settings.paths.run
     stopping = asyncio.Event()
     supervisor.stop_signal(asyncio.get_running_loop(), stopping.set)
-    _, keys = await layout.prepare(settings)
+    # From here on `down` asks this process instead of clearing up under it.
     running.write(run / "host.json", running.this())
+    _, keys = await layout.prepare(settings)
     parts = supervisor.Supervisor(
         components.plan(settings), run, settings.paths.data / "log", supervisor.environment()
     )
@@ -173,8 +174,9 @@ async def down(settings: Settings, *, told: Callable[[str], None]) -> None:
         return
     if run.exists():
         # The supervising process was killed, or failed half way: do its work.
-        await asyncio.to_thread(supervisor.end_leftovers, run)
-        await clean_up(settings)
+        with _only_one(run):
+            await asyncio.to_thread(supervisor.end_leftovers, run)
+            await clean_up(settings)
     told("Godwit is down")
 
 
@@ -218,10 +220,14 @@ def _only_one(run: Path) -> Iterator[None]:
     with (run / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            held = os.path.samestat(os.fstat(lock.fileno()), (run / "up.lock").stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            # Or its holder is just removing the run directory, the lock's file included.
             raise errors.Failure(
                 "already_exists",
                 f"Godwit is already up here (run directory {run})",
                 hint="stop it with `godwit down`, or choose another instance and directories",
-            ) from error
+            )
         yield

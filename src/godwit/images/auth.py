@@ -12,7 +12,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from godwit.base import errors
-from godwit.images import reference
 
 TOKEN_USER: Final = "x"  # noqa: S105 - a user name
 """The user name beside a platform token used as a password; the platform ignores it."""
@@ -67,7 +66,7 @@ def token_query(challenge: Challenge, scope: str, *, insecure: bool) -> tuple[st
 
     Raises:
         Failure: `unavailable` when the registry names no such address, or one over plain HTTP
-            that is not on this host.
+            although it does not speak that itself: else any registry could have this host asked.
     """
     realm = challenge.parameters.get("realm", "")
     parts = urlsplit(realm)
@@ -75,7 +74,7 @@ def token_query(challenge: Challenge, scope: str, *, insecure: bool) -> tuple[st
         raise errors.Failure(
             "unavailable", f"the registry names no usable token server: {realm!r}"
         )
-    if parts.scheme == "http" and not insecure and not reference.is_loopback(parts.netloc):
+    if parts.scheme == "http" and not insecure:
         raise errors.Failure(
             "unavailable", f"the registry's token server {parts.netloc} does not use TLS"
         )

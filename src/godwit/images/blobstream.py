@@ -112,7 +112,7 @@ class BlobStream:
                     return
         except (zlib.error, zstandard.ZstdError, EOFError) as error:
             end = TarError(f"cannot be decompressed: {error}")
-        except (TooLarge, OSError) as error:
+        except (TooLarge, OSError, MemoryError) as error:
             end = error
         self._put(end)
 

@@ -30,11 +30,13 @@ class Limits:
         max_bytes: All files together, holes of sparse files included.
         max_entries: Entries of all layers together.
         max_ratio: Unpacked to packed size, for what is larger than 64 MiB.
+        max_memory_bytes: What the process that applies them may take (`unpack.py`).
     """
 
     max_bytes: int = 32 << 30
     max_entries: int = 2_000_000
     max_ratio: int = 300
+    max_memory_bytes: int = 3 << 30
 
 
 @dataclass(frozen=True)

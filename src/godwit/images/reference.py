@@ -110,6 +110,27 @@ def is_loopback(registry: str) -> bool:
         return False
 
 
+def is_of_the_host(registry: str) -> bool:
+    """Tell whether a registry's address leads to the asking host itself, or to its own link.
+
+    Nobody's image is there but the platform's; other services that trust their host are.
+    """
+    host = registry[1:].partition("]")[0] if registry[:1] == "[" else registry.partition(":")[0]
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_unspecified
+        or address.is_multicast
+    )
+
+
 def _split_digest(text: str) -> tuple[str, str]:
     name, at, digest = text.partition("@")
     if at and not is_digest(digest):

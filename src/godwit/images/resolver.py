@@ -5,8 +5,10 @@ store. Asks the registry for the manifest, and for the config when an image is i
 that an image for another platform is refused before anything is placed.
 """
 
+import asyncio
 from dataclasses import dataclass
 
+from godwit.base import errors
 from godwit.images import auth, manifests, reference, registry
 from godwit.images.config import ImageConfig
 from godwit.wire import host_rpc
@@ -42,10 +44,14 @@ class Located:
 class Resolver:
     """Resolves for control, whose token is for the platform's own registry alone.
 
+    References are written by tenants, and control may ask what they may not: so plain HTTP and
+    addresses of the host itself are for the platform's own registry and no other.
+
     Args:
         own: `host[:port]` of that registry; no other is ever shown the token.
         own_insecure: It speaks plain HTTP.
         patience: How long and how often to ask.
+        within_s: For all of it: a registry that drips must hold no request for ever.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class Resolver:
         *,
         own_insecure: bool | None = None,
         patience: registry.Patience | None = None,
+        within_s: float = 60.0,
     ) -> None:
         self._own = own
+        self._within_s = within_s
         self._own_insecure = own_insecure
         self._patience = patience
 
@@ -65,13 +73,25 @@ class Resolver:
 
     async def inspect(self, text: str, token: str | None) -> Inspected:
         """Return the image a reference means now, with its config; fails like `resolve`."""
-        ours = reference.parse(text).registry == self._own
-        return await inspect(
-            text,
-            credentials=auth.Credentials(token=token) if token and ours else None,
-            insecure=self._own_insecure if ours else None,
-            patience=self._patience,
-        )
+        asked = reference.parse(text).registry
+        ours = asked == self._own
+        if not ours and reference.is_of_the_host(asked):
+            raise errors.invalid(
+                f"{text!r}: {asked} is an address of the platform's own host",
+                hint=f"the platform's registry is {self._own}; others need a public name",
+            )
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await inspect(
+                    text,
+                    credentials=auth.Credentials(token=token) if token and ours else None,
+                    insecure=self._own_insecure if ours else False,
+                    patience=self._patience,
+                )
+        except TimeoutError as error:
+            raise errors.Failure(
+                "deadline_exceeded", f"the registry {asked} did not tell of {text} in time"
+            ) from error
 
 
 async def resolve(

@@ -162,9 +162,8 @@ class ImageStore:
 
     async def _pull(self, image: host_rpc.ImageRef, token: str | None) -> LocalImage:
         credentials = auth.Credentials(token=token) if token else None
-        insecure = image.insecure or reference.is_loopback(image.registry)
         async with registry.RegistryClient(
-            image.registry, credentials=credentials, insecure=insecure
+            image.registry, credentials=credentials, insecure=image.insecure
         ) as client:
             located = await resolver.locate(
                 client, image.repository, image.digest, name=image.reference

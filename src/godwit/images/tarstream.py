@@ -241,6 +241,8 @@ def _check(entry: Entry) -> None:
         raise TarError(f"a name longer than {_MAX_NAME} bytes")
     if entry.kind in ("symlink", "hardlink") and (not entry.link or b"\0" in entry.link):
         raise TarError("a link without a target, or with a NUL in it")
+    if any("\0" in name for name in entry.xattrs):
+        raise TarError("an extended attribute with a NUL in its name")
     if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
         raise TarError("an owner that is not a user id")
     if not (0 <= entry.major <= _MAX_MAJOR and 0 <= entry.minor <= _MAX_MINOR):

@@ -222,18 +222,29 @@ class Transport:
         if self._credentials is not None:
             headers["Authorization"] = self._credentials.basic()
         try:
-            answer = await self._http.get(address, params=query, headers=headers)
+            request = self._http.build_request("GET", address, params=query, headers=headers)
+            answer = await self._http.send(request, stream=True)
         except httpx.InvalidURL as error:
             raise Interrupted(f"its token server has no usable address: {error}") from error
-        if answer.status_code in _BUSY:
-            raise _interrupted(answer, "its token server")
-        if answer.is_success and (token := _given(answer.content)):
-            return token
+        try:
+            if answer.status_code in _BUSY:
+                raise _interrupted(answer, "its token server")
+            if answer.is_success and (token := _given(await self._short(answer))):
+                return token
+        finally:
+            await answer.aclose()
         raise Failure(
             "manifest_unknown",
             f"the registry {self.registry} gives no access ({answer.status_code})",
             hint="check the user name and password or token",
         )
+
+    async def _short(self, answer: httpx.Response) -> bytes:
+        content = bytearray()
+        async for piece in answer.aiter_raw():
+            content += piece
+            refuse_more_than(_MAX_TOKEN, len(content), f"the token of {self.registry}")
+        return bytes(content)
 
     def _refuse(self, answer: httpx.Response, name: str) -> None:
         status = answer.status_code
@@ -255,7 +266,7 @@ class Transport:
 def _given(content: bytes) -> str:
     """Return the token in a token server's answer, empty when there is none."""
     try:
-        document = json.loads(content[:_MAX_TOKEN])
+        document = json.loads(content)
     except ValueError:
         return ""
     found = isinstance(document, dict) and (document.get("token") or document.get("access_token"))

@@ -8,6 +8,7 @@ of heavy imports, because every image waits for its start.
 import errno
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,10 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         )
         code = "insufficient_capacity" if full else "invalid_argument"
         return {"error": {"code": code, "message": message}}
+    except MemoryError:
+        pass  # Answered below, when what took the memory is let go of.
+    message = "its names take more memory than an image's may"
+    return {"error": {"code": "invalid_argument", "message": message}}
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
@@ -42,11 +47,14 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     for one in job["layers"]:
         layer = layers.LayerFile(Path(one["path"]), one["name"], one["diff_id"])
         opened.append((layer, blobstream.open_blob(layer.path)))
+    limits = layers.Limits(**job["limits"])
+    # The tree is kept in memory, and its names are the image's: they must not take the host's.
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.max_memory_bytes, limits.max_memory_bytes))
     os.umask(0o022)
     os.chdir(job["root"])
     if os.geteuid() == 0:
         os.chroot(".")
-    done = layers.apply(opened, b".", layers.Limits(**job["limits"]), ordinary=job["ordinary"])
+    done = layers.apply(opened, b".", limits, ordinary=job["ordinary"])
     return {
         "entries": done.entries,
         "size_bytes": done.size_bytes,

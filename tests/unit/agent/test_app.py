@@ -1,6 +1,7 @@
 """The agent put together over a fake host: RPC, facts, the local catalog socket, wakes, bids."""
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator
@@ -367,6 +368,22 @@ async def test_service_checks_gate_the_fact_and_show_in_the_view(bench: Bench) -
     await reader.close()
     await asyncio.sleep(0.05)
     listening.close()
+
+
+async def test_the_next_agent_cuts_nobody_off_before_it_has_checked(
+    bench: Bench, tmp_path: Path
+) -> None:
+    check = {"type": "tcp", "interval": "1s", "timeout": "60s", "grace_period": "30s"}
+    await bench.create(config={"services": [{"internal_port": 8080, "checks": [check]}]})
+    await bench.reach("started")
+    await asyncio.sleep(0.01)
+    parts = dataclasses.replace(bench.parts, catalog_socket=tmp_path / "next.sock")
+    async with tasks.Tasks("next") as owned:
+        following = app.App(parts, owned)
+        await following.machines.recover()
+        (told,) = (f for f in following.publisher.all() if isinstance(f, facts.MachineFact))
+        assert told.state == "started"
+        assert told.services[0].passing
 
 
 async def test_a_malformed_config_does_not_keep_a_machine_from_being_told(bench: Bench) -> None:

@@ -190,6 +190,29 @@ async def test_results_turn_quickly_after_a_start_and_are_told_once(server: Serv
         assert these.results("m1") == ()
 
 
+async def test_what_was_adopted_keeps_its_traffic_until_a_check_says_otherwise(
+    server: Server,
+) -> None:
+    told: list[str] = []
+    given = {"type": "http", "interval": "1s", "timeout": "1s", "grace_period": "30s"}
+    config = {"services": [{"internal_port": server.port, "checks": [given]}]}
+    server.status = "503 Not Well"
+    async with tasks.Tasks("test") as owned:
+        these = checks.Checks(clock.SystemClock(), owned, told.append)
+        these.follow("m1", "boot1", config, "127.0.0.1", adopted=True)
+        assert these.passing("m1", config) == {0: True}
+        assert these.results("m1")[0].status == "critical"
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.02)
+        assert these.passing("m1", config) == {0: False}
+        server.status = "200 OK"
+        async with asyncio.timeout(5):
+            while len(told) < 2:
+                await asyncio.sleep(0.02)
+        assert these.passing("m1", config) == {0: True}
+
+
 async def test_a_service_without_checks_lets_traffic_through() -> None:
     async with tasks.Tasks("test") as owned:
         these = checks.Checks(clock.SystemClock(), owned, lambda _: None)

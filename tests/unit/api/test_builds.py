@@ -19,7 +19,7 @@ async def build(
     served: Served, content: object = b"a tar", **query: str
 ) -> tuple[int, list[dict]]:
     await make_app(served)
-    answer = await served.acme.post(URL, params=query, content=content)
+    answer = await served.operator.post(URL, params=query, content=content)
     lines = [json.loads(line) for line in answer.text.splitlines()]
     return answer.status_code, lines
 
@@ -54,6 +54,14 @@ async def test_a_shared_host_builds_only_when_forced(served: Served) -> None:
     assert status == 412
     assert "organizations share this host" in body[0]["error"]
     assert body[0]["hint"]
+    assert served.world.builder.requests == []
+
+
+async def test_force_is_the_operator_s_to_say(served: Served) -> None:
+    await make_app(served)
+    answer = await served.acme.post(URL, params={"force": "true"}, content=b"a tar")
+    assert answer.status_code == 412
+    assert "ask the operator" in answer.json()["hint"]
     assert served.world.builder.requests == []
 
 
@@ -133,7 +141,7 @@ async def test_a_client_that_leaves_ends_its_build(served: Served) -> None:
         if message.get("body"):
             started.set()
 
-    token = served.acme.headers["authorization"].encode()
+    token = served.operator.headers["authorization"].encode()
     scope = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
         "method": "POST", "path": URL, "raw_path": URL.encode(), "query_string": b"force=true",

@@ -9,6 +9,18 @@ from pathlib import Path
 import pytest
 
 from godwit.base import processes
+from godwit.base.tasks import Tasks
+
+
+def read(pid_file):
+    return pid_file.read_text().strip() if pid_file.exists() else ""
+
+
+def is_alive(pid):
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 async def lines(code, **more):
@@ -84,3 +96,26 @@ async def test_a_program_that_ignores_sigterm_is_killed():
             processes.stream([sys.executable, "-c", code], timeout_s=20, grace_s=0.2)
         ) as found:
             assert await anext(found) == "x"
+
+
+async def test_a_program_is_killed_when_even_its_ending_is_cancelled(tmp_path):
+    pid_file = tmp_path / "pid"
+    stubborn = f"trap '' TERM; echo $$ > {pid_file}; echo up; while :; do sleep 0.05; done"
+
+    async def follow():
+        async with contextlib.aclosing(
+            processes.stream(["sh", "-c", stubborn], timeout_s=20)
+        ) as lines:
+            async for _ in lines:
+                pass
+
+    async with asyncio.timeout(10), Tasks("test") as owned:
+        task = owned.spawn(follow(), name="follow")
+        while not (pid := read(pid_file)):
+            await asyncio.sleep(0.01)
+        # A cancelled anyio scope cancels every await anew, cleaning up included.
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        while is_alive(pid):
+            await asyncio.sleep(0.01)

@@ -69,6 +69,24 @@ async def test_what_the_bus_did_not_take_stays_due(town: Town) -> None:
         assert await rows.outbox.pending(10) == []
 
 
+async def test_a_doubt_that_arises_while_all_is_published_is_not_lost(town: Town) -> None:
+    stream = town.world.stream
+    publisher = Publisher(town.world.ctx, stream)
+    publish = stream.publish
+
+    async def bus_forgets_once(fact: facts.Fact) -> None:
+        await publish(fact)
+        stream.publish = publish
+        stream.newest.clear()
+        publisher.republish()
+
+    stream.publish = bus_forgets_once
+    await publisher.publish_once()
+    stream.newest.clear()
+    await publisher.publish_once()
+    assert newest(town.world, "shop")
+
+
 async def test_the_publisher_wakes_for_each_change(town: Town) -> None:
     async with tasks.Tasks("test") as owned:
         owned.spawn(Publisher(town.world.ctx, town.world.stream).run(), name="publish")

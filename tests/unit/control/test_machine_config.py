@@ -56,6 +56,7 @@ SERVICE = {"protocol": "tcp", "internal_port": 80}
         ({"mounts": [{"volume": "vol_1", "path": "/data"}]}, "has no volumes yet"),
         ({"mounts": [{"path": "/a"}, {"path": "/b"}]}, "config.mounts"),
         ({"schedule": "daily"}, "has no scheduled machines yet"),
+        ({"processes": [{"exec": ["a"]}]}, "config.processes: this platform has no"),
         ({"auto_destroy": "yes"}, "config.auto_destroy: must be true or false"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from godwit.base.tasks import Tasks
 from godwit.host.components import Component
 from godwit.host.supervisor import Supervisor, end_leftovers
 
@@ -20,6 +21,10 @@ READY = (
 
 def component(name: str, code: str, **options) -> Component:
     return Component(name, (sys.executable, "-c", READY + code), **options)
+
+
+def alive(pids: Path) -> list[str]:
+    return [entry.name for entry in pids.iterdir() if Path("/proc", entry.name).exists()]
 
 
 def supervisor(tmp_path: Path, *components: Component) -> Supervisor:
@@ -83,3 +88,50 @@ async def test_leftovers_of_a_dead_supervisor_are_ended(tmp_path: Path) -> None:
     await parts.start()
     assert await asyncio.to_thread(end_leftovers, tmp_path, 5) == ["a"]
     await parts.stop()
+
+
+async def test_a_program_that_is_missing_for_a_while_is_started_once_it_is_there(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program"
+    parts = supervisor(tmp_path, Component("a", (str(program),), start_s=10))
+    told = f"#!{sys.executable}\n{READY}tell(); signal.pause()\n"
+
+    async def install() -> None:
+        await asyncio.sleep(0.3)
+        new = tmp_path / "new"
+        new.write_text(told)
+        new.chmod(0o755)
+        new.replace(program)
+
+    await asyncio.gather(parts.start(), install())
+    assert parts.ready() == {"a": True}
+    await parts.stop()
+
+
+async def test_a_full_disk_costs_no_component_its_supervision(tmp_path: Path) -> None:
+    parts = supervisor(tmp_path, component("a", "tell(); signal.pause()"))
+    (tmp_path / "pids").rmdir()
+
+    async def make_room() -> None:
+        await asyncio.sleep(0.5)
+        (tmp_path / "pids").mkdir()
+
+    await asyncio.gather(parts.start(), make_room())
+    assert [p.stem for p in (tmp_path / "pids").iterdir()] == ["a"]
+    await parts.stop()
+
+
+async def test_a_stop_while_programs_are_being_started_leaves_none(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    code = f"import pathlib;pathlib.Path({str(started)!r}, str(os.getpid())).touch()\n"
+    started.mkdir()
+    names = ("a", "b", "c")
+    parts = supervisor(tmp_path, *(component(n, code + "signal.pause()") for n in names))
+    async with Tasks("test") as owned:
+        owned.spawn(parts.start(), name="start")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await parts.stop()
+    assert alive(started) == []
+    assert list((tmp_path / "pids").iterdir()) == []

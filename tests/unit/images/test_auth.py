@@ -45,9 +45,11 @@ def test_a_token_server_without_tls_or_name_is_refused(realm):
         auth.token_query(challenge, "s", insecure=False)
 
 
-def test_a_token_server_on_this_host_needs_no_tls():
+def test_a_token_server_of_a_registry_without_tls_needs_none():
     challenge = auth.Challenge("bearer", {"realm": "http://127.0.0.1:4280/token", "service": "r"})
-    assert auth.token_query(challenge, "repository:a:pull", insecure=False) == (
+    with pytest.raises(Failure, match="does not use TLS"):
+        auth.token_query(challenge, "s", insecure=False)
+    assert auth.token_query(challenge, "repository:a:pull", insecure=True) == (
         "http://127.0.0.1:4280/token",
         {"scope": "repository:a:pull", "service": "r"},
     )

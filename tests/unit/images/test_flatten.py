@@ -38,3 +38,20 @@ async def test_a_name_that_cannot_be_made_is_the_image_s_fault(tmp_path):
     with pytest.raises(Failure, match="cannot be made") as caught:
         await run(tmp_path, Tar().add("x" * 300))
     assert caught.value.code == "invalid_argument"
+
+
+async def test_names_that_take_too_much_memory_are_the_image_s_fault(tmp_path):
+    deep = "/".join(["d" * 250] * 15)
+    tar = Tar()
+    for number in range(6_000):
+        tar.symlink(f"{deep}/{number}", "t" * 4_000)
+    with pytest.raises(Failure, match="more memory") as caught:
+        await run(tmp_path, tar, limits=layers.Limits(max_memory_bytes=32 << 20))
+    assert caught.value.code == "invalid_argument"
+
+
+async def test_an_attribute_that_cannot_be_named_is_the_image_s_fault(tmp_path):
+    tar = Tar().add("f", pax_headers={"SCHILY.xattr.user.a\0b": "x"})
+    with pytest.raises(Failure, match="NUL in its name") as caught:
+        await run(tmp_path, tar)
+    assert caught.value.code == "invalid_argument"

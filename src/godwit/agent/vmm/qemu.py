@@ -114,10 +114,13 @@ def _network(slot: int, descriptor: int) -> tuple[str, ...]:
 
 
 def _disk(name: str, descriptor: int, *, number: int, read_only: bool) -> tuple[str, ...]:
-    """Return a disk named by its serial; an image is shared, a scratch disk never synced."""
+    """Return a disk named by its serial; an image is shared, a scratch disk never synced.
+
+    A host without room fails the guest's write: QEMU would stop the guest for ever otherwise.
+    """
     access = "read-only=on,file.locking=off" if read_only else "discard=unmap,cache.no-flush=on"
     backing = f"driver=raw,node-name={name},file.driver=file,file.filename=/dev/fdset/{number}"
-    device = f"virtio-blk-device,drive={name},serial={name},bus={_bus(name)}"
+    device = f"virtio-blk-device,drive={name},serial={name},bus={_bus(name)},werror=report"
     return (
         *("-add-fd", f"fd={descriptor},set={number}"),
         *("-blockdev", f"{backing},{access}", "-device", device),

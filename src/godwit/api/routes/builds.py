@@ -157,7 +157,12 @@ async def _events(
         logger.exception("a build of app %s failed", app.name)
         yield _line({"type": "error", "code": "internal", "message": "the builder failed"})
     finally:
-        await asyncio.to_thread(context.unlink, missing_ok=True)
+        # Not awaited: when the client has left, every await here is cancelled.
+        _forget(context)
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _line(event: dict[str, Any]) -> bytes:
