@@ -22,13 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from godwit.agent.vmm import qemu
+from godwit.agent.vmm import guestkit, qemu
+from godwit.base import settings
 from godwit.testing import platform as testing
 from godwit.testing.platform import ROOT, Platform, eventually
 from godwit.wire import channel
 from tools import bench_images
 from tools.bench import Row, row
 
+PATHS = settings.from_process().paths
 ROUNDS = 9
 BOOTS = 50
 _TUNSETIFF = 0x400454CA
@@ -116,11 +118,14 @@ def _started_at(up: Platform, machine: str) -> float:
 
 
 def _cold(up: Platform, image: str) -> list[Row]:
-    machine = _create(up, image)["id"]
+    created = _create(up, image)
+    machine = created["id"]
+    digest = created["image_ref"]["digest"].replace(":", "-")
+    erofs = up.data / "store" / "images" / digest / "image.erofs"
     ours, bare = [], []
     for _ in range(ROUNDS):
         directory = up.data / "store" / "machines" / machine
-        with _copied(directory) as boot:
+        with _copied(directory, erofs) as boot:
             _act(up, machine, "stop")
             _wait(up, machine, "stopped")
             bare.append(_bare_boot(boot))
@@ -153,16 +158,14 @@ class Boot:
 
 
 @contextlib.contextmanager
-def _copied(directory: Path) -> Iterator[Boot]:
+def _copied(directory: Path, image: Path) -> Iterator[Boot]:
     """Yield what a running machine was booted from; its own files go when it stops."""
     config = json.loads((directory / "shim.json").read_text())
     spec = json.loads((directory / "run.json").read_text())
     given = qemu.Descriptors()
-    pid = testing.sh("pgrep", "-f", f"qemu.*{directory.name}").stdout.split()[0]
-    files = {
-        number: str(Path(f"/proc/{pid}/fd/{number}").readlink())
-        for number in (given.kernel, given.initramfs, given.image)
-    }
+    kit = asyncio.run(guestkit.ensure(PATHS.cache, PATHS.programs))
+    files = {given.kernel: str(kit.kernel), given.initramfs: str(kit.initramfs)}
+    files[given.image] = str(image)
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
         scratch = f"{folder}/scratch"
         source = directory / "scratch.ext4"

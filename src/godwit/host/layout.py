@@ -4,6 +4,7 @@ Owns `<data>` and `<run>`; called by `host.up` before anything is started and by
 after everything has stopped.
 """
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -18,6 +19,7 @@ from godwit.host import bus_config, components, identity
 _FICLONE = 0x40049409
 _STORE_SHARE = 0.8
 _STORE_MINIMUM = 2 * 1024**3
+_LEAVING_S = 10.0
 
 
 def supports_reflink(directory: Path) -> bool:
@@ -92,13 +94,24 @@ async def mount_store(data: Path) -> None:
 
 
 async def unmount_store(data: Path) -> None:
-    """Ensure the store is not mounted.
+    """Ensure the store is not mounted; who is just leaving it gets some seconds.
 
     Raises:
-        ProgramFailed: Something still uses it.
+        Failure: Something still uses it.
     """
-    if (data / "store").is_mount():
-        await processes.run(["umount", str(data / "store")], timeout_s=60)
+    store = data / "store"
+    deadline = asyncio.get_running_loop().time() + _LEAVING_S
+    while store.is_mount():
+        try:
+            await processes.run(["umount", str(store)], timeout_s=60)
+        except processes.ProgramFailed as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise errors.Failure(
+                    "failed_precondition",
+                    f"{store} cannot be unmounted: {error.stderr.strip()}",
+                    hint=f"`fuser -vm {store}` names who uses it; end that, then `godwit down`",
+                ) from error
+            await asyncio.sleep(0.2)
 
 
 def clear_run(run: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
 _LOG_BYTES = 16_777_216
+_LOGS_LOOKED_AT_S = 30.0
 
 
 class Supervisor:
@@ -41,6 +43,7 @@ class Supervisor:
         """
         for runner in self._runners.values():
             self._tasks.spawn(self._keep(runner), name=runner.component.name)
+        self._tasks.spawn(self._bound_logs(), name="logs")
         for runner in self._runners.values():
             async with asyncio.timeout(runner.component.start_s * 2):
                 await runner.ready.wait()
@@ -82,6 +85,12 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_LOGS_LOOKED_AT_S)
+            for runner in self._runners.values():
+                await asyncio.to_thread(bound_log, runner.log)
+
 
 class _Runner:
     """One component: its current process, if any."""
@@ -101,7 +110,6 @@ class _Runner:
 
     async def run_once(self) -> int:
         """Start the program, follow it to its end, return its exit code."""
-        self.rotate()
         self._notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notified:
             notified.bind(str(self._notify))
@@ -177,11 +185,16 @@ class _Runner:
                 process.kill()
             await process.wait()
 
-    def rotate(self) -> None:
-        """Keep the log within bounds: at a start, a long one becomes `<name>.log.1`."""
-        with contextlib.suppress(FileNotFoundError):
-            if self.log.stat().st_size > _LOG_BYTES:
-                self.log.replace(self.log.with_suffix(".log.1"))
+
+def bound_log(log: Path, limit: int = _LOG_BYTES) -> None:
+    """Keep a log within bounds: a long one is copied to `<name>.log.1` and emptied.
+
+    Its writers append, so they go on at the beginning; a line written meanwhile may be lost.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > limit:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
 
 
 def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:

@@ -96,14 +96,25 @@ async def clean_up(settings: Settings) -> None:
     """Leave no VM, tap, mount, nftables table, cgroup or temporary file of this instance.
 
     Machines that ran are remembered as such and come back at the next `up`.
+
+    Raises:
+        Failure: Machines could not be stopped, or the store could not be unmounted.
     """
     run = settings.paths.run
     resolved = run / "settings.json"
     if resolved.exists():
-        await processes.run(
-            [sys.executable, "-m", "godwit.cmd.agent", "--settings", str(resolved), "park"],
-            timeout_s=_PARK_S,
-        )
+        try:
+            await processes.run(
+                [sys.executable, "-m", "godwit.cmd.agent", "--settings", str(resolved), "park"],
+                timeout_s=_PARK_S,
+            )
+        except processes.ProgramFailed as error:
+            # Nothing else is undone: what is left must be found by the next attempt.
+            raise errors.Failure(
+                "failed_precondition",
+                f"machines could not be stopped: {error}",
+                hint="mend that, then `godwit down` again",
+            ) from error
     await layout.unmount_store(settings.paths.data)
     cgroup_root.remove(settings.instance)
     layout.clear_run(run)

@@ -9,7 +9,7 @@ import pytest
 
 from godwit.base.tasks import Tasks
 from godwit.host.components import Component
-from godwit.host.supervisor import Supervisor, end_leftovers
+from godwit.host.supervisor import Supervisor, bound_log, end_leftovers
 
 READY = (
     "import os,socket,signal,sys\n"
@@ -135,3 +135,15 @@ async def test_a_stop_while_programs_are_being_started_leaves_none(tmp_path: Pat
         await parts.stop()
     assert alive(started) == []
     assert list((tmp_path / "pids").iterdir()) == []
+
+
+def test_a_long_log_is_put_aside_and_its_writer_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"old" * 10)
+        bound_log(log, limit=20)
+        writer.write(b"new")
+    assert log.read_bytes() == b"new"
+    assert (tmp_path / "a.log.1").read_bytes() == b"old" * 10
+    bound_log(log, limit=20)
+    assert log.read_bytes() == b"new"

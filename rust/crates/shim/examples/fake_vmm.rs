@@ -37,10 +37,14 @@ impl Guest {
     }
 
     fn hello(&mut self) {
+        self.hello_of(1);
+    }
+
+    fn hello_of(&mut self, v: u32) {
         let word = |text: &str| text.to_owned();
         let (init_version, kernel, boot_id) = (word("fake"), word("none"), word("b"));
         self.tell(&GuestMessage::Hello(Hello {
-            v: 1,
+            v,
             init_version,
             kernel,
             boot_id,
@@ -167,6 +171,14 @@ fn play(part: &str, listener: &UnixListener) {
             guest.hello();
             let (stage, message) = ("spawn".to_owned(), "no such program: x".to_owned());
             guest.tell(&GuestMessage::Failed(Failed { stage, message }));
+            guest.farewell();
+        }
+        "stammer" => {
+            for _ in 0..1000 {
+                guest.hello_of(2);
+            }
+            guest.start();
+            guest.exit(0);
             guest.farewell();
         }
         "silent" => guest.farewell(),

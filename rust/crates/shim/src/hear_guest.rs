@@ -128,14 +128,15 @@ impl Shim {
     }
 
     pub(crate) fn hear_hello(&mut self, hello: Hello) {
-        if hello.v != PROTOCOL_VERSION {
-            let (theirs, ours) = (hello.v, PROTOCOL_VERSION);
-            self.log.system(&format!(
-                "the guest speaks protocol {theirs}, this shim {ours}"
-            ));
-        }
+        let (theirs, ours) = (hello.v, PROTOCOL_VERSION);
         self.deadlines.boot = None;
         if self.machine.greet(hello) {
+            // Said once: a guest that says hello for ever must not fill the log with it.
+            if theirs != ours {
+                self.log.system(&format!(
+                    "the guest speaks protocol {theirs}, this shim {ours}"
+                ));
+            }
             self.publish();
         } else {
             self.fail_sessions("the guest's init lost the control channel");

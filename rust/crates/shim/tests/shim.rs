@@ -278,6 +278,15 @@ fn a_guest_that_never_speaks_is_killed_at_the_deadline() {
 }
 
 #[test]
+fn a_guest_that_says_hello_for_ever_fills_no_log() {
+    let mut machine = Machine::playing("stammer");
+    assert_eq!(machine.ended().cause, Cause::Guest);
+    let said = machine.lines(Source::System);
+    let about = said.iter().filter(|line| line.contains("protocol 2"));
+    assert_eq!(about.count(), 1);
+}
+
+#[test]
 fn a_vmm_that_dies_is_recorded_with_its_signal() {
     let mut machine = Machine::playing("die");
     machine.running().until_phase(Phase::Exited);
