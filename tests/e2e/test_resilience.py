@@ -8,6 +8,7 @@ from typing import Self
 import httpx
 import pytest
 
+from godwit.host import running
 from godwit.testing.platform import Platform, eventually
 
 
@@ -125,6 +126,21 @@ def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, lau
         eventually(exits, 30)
         assert not exits()[0]["request"]["exit_event"]["requested_stop"]
     eventually(lambda: platform.get("hello-marsh").status_code == 200, 60)
+
+
+def test_a_killed_supervisor_costs_no_request_and_the_next_up_takes_over(
+    platform: Platform, launched
+) -> None:
+    former = running.read(platform.run / "host.json")
+    assert former is not None
+    with Client(platform, "hello-reed") as client:
+        former.signal(9)
+        assert former.wait(5)
+        client.more()
+    assert client.failed == []
+    platform.godwit("up", "-d", timeout=420)
+    assert running.read(platform.run / "host.json") not in (None, former)
+    assert platform.get("hello-reed").status_code == 200
 
 
 def test_machines_that_ran_come_back_after_down_and_up(platform: Platform, launched) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import sys
 import time
@@ -19,8 +18,6 @@ from godwit.base import errors, notify, processes, tasks
 from godwit.base.settings import Settings, read_resolved
 from godwit.host import cgroup_root, components, layout, requirements, running, supervisor
 from godwit.host.identity import Keys, write_private
-
-logger = logging.getLogger(__name__)
 
 _PARK_S = 150.0
 _UP_S = 400.0
@@ -41,6 +38,9 @@ async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
     run = settings.paths.run
     run.mkdir(mode=0o711, parents=True, exist_ok=True)
     with _only_one(run):
+        (run / "ready").unlink(missing_ok=True)
+        # From here on `down` asks this process instead of clearing up under it.
+        running.write(run / "host.json", running.this())
         left = supervisor.end_leftovers(run)
         if left:
             told(f"ended what a former run left behind: {', '.join(left)}")
@@ -51,8 +51,6 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
     run = settings.paths.run
     stopping = asyncio.Event()
     supervisor.stop_signal(asyncio.get_running_loop(), stopping.set)
-    # From here on `down` asks this process instead of clearing up under it.
-    running.write(run / "host.json", running.this())
     _, keys = await layout.prepare(settings)
     parts = supervisor.Supervisor(
         components.plan(settings), run, settings.paths.data / "log", supervisor.environment()
@@ -134,6 +132,8 @@ def start_detached(settings: Settings, *, told: Callable[[str], None]) -> None:
             return
         _await_ready(settings, None)
         return
+    # A killed predecessor may have left the word that it was ready.
+    (run / "ready").unlink(missing_ok=True)
     (settings.paths.data / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
     log = settings.paths.data / "log" / "host.log"
     start = settings.paths.data / "settings.json"
