@@ -7,10 +7,10 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
-from godwit.appconfig import durations, groups, guests
+from godwit.appconfig import groups, guests
 from godwit.appconfig.model import Check, Config, Mount, Section, ServiceBase, Vm
 from godwit.appconfig.problems import Path, Problem
-from godwit.base import ids
+from godwit.base import durations, ids
 
 STRATEGIES = ("rolling", "immediate", "canary", "bluegreen")
 _REGION = re.compile(r"[a-z]{3}")

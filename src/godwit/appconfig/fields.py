@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from godwit.appconfig import durations, sizes
+from godwit.appconfig import sizes
+from godwit.base import durations
 
 SIGNALS = (
     "SIGHUP",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from godwit.appconfig import check, durations, groups, guests
+from godwit.appconfig import check, groups, guests
 from godwit.appconfig.model import (
     Check,
     Concurrency,
@@ -24,6 +24,7 @@ from godwit.appconfig.model import (
     ServicePort,
     Vm,
 )
+from godwit.base import durations
 
 PLATFORM_VERSION = "v2"
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ mean "unset", as Go clients send them for many optional fields.
 
 import base64
 import binascii
-import re
+import contextlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -22,22 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from godwit.base import errors
+from godwit.base import durations, errors
 
 STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
 LONGEST_STOP_MS = 300_000
 _MOST_MISTAKES = 20
-_UNITS_NS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "μs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_DURATION = re.compile(r"(\d{1,12}(?:\.\d{0,9})?|\.\d{1,9})(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
 def duration_ms(value: object) -> int:
@@ -49,11 +38,10 @@ def duration_ms(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value // 10**6
     if isinstance(value, str):
-        if value == "0":
-            return 0
-        parts = _DURATION.findall(value)
-        if parts and "".join(amount + unit for amount, unit in parts) == value:
-            return int(sum(float(amount) * _UNITS_NS[unit] for amount, unit in parts) // 10**6)
+        with contextlib.suppress(ValueError):
+            total = durations.parse(value)
+            if total >= 0:
+                return total // durations.MILLISECOND
     raise ValueError("must be a duration such as 10s, 1m30s or 500ms")
 
 

@@ -5,11 +5,11 @@ value that makes no sense is treated the same. The config itself is never change
 """
 
 import math
-import re
 import signal
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from godwit.base import durations
 from godwit.wire.record import Record
 
 RestartPolicy = Literal["no", "always", "on-failure"]
@@ -26,18 +26,6 @@ DEFAULT_STOP_SIGNAL = "SIGINT"
 DEFAULT_STOP_MS = 5_000
 LONGEST_STOP_MS = 300_000
 DEFAULT_SCRATCH_GB = 8
-
-_UNITS_NS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "μs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
 class Restart(Record):
@@ -84,11 +72,11 @@ def duration_ms(value: Any) -> int | None:
         return value // 10**6 if value > 0 else None
     if not isinstance(value, str) or not value:
         return None
-    parts = _DURATION.findall(value)
-    if not parts or "".join(amount + unit for amount, unit in parts) != value:
+    try:
+        total = durations.parse(value)
+    except ValueError:
         return None
-    total = sum(float(amount) * _UNITS_NS[unit] for amount, unit in parts)
-    return int(total // 10**6) or None
+    return max(total, 0) // durations.MILLISECOND or None
 
 
 def signal_name(value: Any) -> str | None:

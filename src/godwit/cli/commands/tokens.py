@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from godwit.appconfig import durations
-from godwit.base import errors
+from godwit.base import durations, errors
 from godwit.cli import connect, session, times, tree
 from godwit.cli.options import JsonOption, OrgOption, YesOption
 

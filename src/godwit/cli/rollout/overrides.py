@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from godwit.appconfig import durations, files
-from godwit.base import errors
+from godwit.appconfig import files
+from godwit.base import durations, errors
 
 Document = dict[str, Any]
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godwit.appconfig import durations
+from godwit.base import durations
 
 
 @pytest.mark.parametrize(
