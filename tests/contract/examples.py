@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from godwit.wire import channel, components, facts, guest, shim
+from godwit.wire import channel, components, facts, guest, guest_api, host_rpc, shim
 
 GOLDEN = Path(__file__).resolve().parents[2] / "contracts" / "golden"
 
@@ -18,8 +18,11 @@ RUN_SPEC = guest.RunSpec(
     hostname="148ed193b95948",
     clock_unix_ns=1_790_000_000_000_000_000,
     entropy_base64="AAECAwQFBgc=",
+    root=guest.Root(lasting=True),
+    swap=guest.Swap(),
     mounts=(guest.Mount(device="volume", path="/data"),),
     network=guest.Network(
+        mac="02:67:00:00:00:05",
         addresses=(
             guest.Address(address="fdaa:0:1:a7b:1:0:5:2", prefix=128),
             guest.Address(address="172.16.0.5", prefix=32),
@@ -41,6 +44,7 @@ RUN_SPEC = guest.RunSpec(
         working_directory="/srv",
         user="app:www-data",
     ),
+    beside=(guest.Process(argv=("worker",), user="app"),),
 )
 
 EXIT = shim.ExitRecord(
@@ -53,6 +57,14 @@ EXIT = shim.ExitRecord(
 )
 
 EXAMPLES: dict[str, BaseModel] = {
+    "guest_request": guest_api.request(
+        "148ed193b95948",
+        "PATCH",
+        "/v1/apps/hello/machines/148ed193b95948/metadata",
+        (("host", "flaps"), ("content-type", "application/json")),
+        b'{"metadata":{"role":"leader"}}',
+    ),
+    "guest_answer": guest_api.answer(204, (("fly-request-id", "01K8-lcl"),), b""),
     "run_spec": RUN_SPEC,
     "shim_config": shim.ShimConfig(
         machine_id="148ed193b95948",
@@ -61,7 +73,7 @@ EXAMPLES: dict[str, BaseModel] = {
         directory="/var/lib/godwit/store/machines/148ed193b95948",
         socket="/run/godwit/m/148ed193b95948.sock",
         channel_socket="/run/godwit/m/148ed193b95948.channel",
-        run_spec="/var/lib/godwit/store/machines/148ed193b95948/run.json",
+        run_spec="/proc/self/fd/63",
         vmm=shim.Vmm(
             argv=("/usr/bin/qemu-system-x86_64", "-M", "microvm"),
             uid=2_000_005,
@@ -69,6 +81,24 @@ EXAMPLES: dict[str, BaseModel] = {
             cgroup_procs=("/sys/fs/cgroup/memory/godwit/cgroup.procs",),
             inherit=(7,),
         ),
+    ),
+    "processes": host_rpc.GuestProcesses(
+        processes=(
+            host_rpc.GuestProcess(
+                pid=312,
+                command="python3 -u app.py",
+                directory="/srv",
+                cpu=12,
+                rss=20_971_520,
+                rtime=3_600,
+                stime=1_790_000_000,
+                listen_sockets=(
+                    host_rpc.ListenSocket(proto="tcp", address="[::]:8080"),
+                    host_rpc.ListenSocket(proto="udp", address="172.16.0.5:53"),
+                ),
+            ),
+        ),
+        cut=True,
     ),
     "shim_status": shim.Status(
         machine_id="148ed193b95948",
@@ -129,6 +159,26 @@ EXAMPLES: dict[str, BaseModel] = {
     "fact_host": facts.HostFact(
         owner="a1b2c3d4", epoch=1, revision=1, host_id="a1b2c3d4", region="lcl", zone="00a1"
     ),
+    "fact_member": facts.MemberFact(
+        epoch=1,
+        revision=9,
+        host_id="a1b2c3d4",
+        host_number=65_537,
+        region="fra",
+        zone="00a1",
+        roles=("bus", "agent", "edge", "dns"),
+        keys={
+            "host": "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4",
+            "edge": "UAYWKZTB5QNH6JF3H5F7OPVYUQZPBWRLGR2V3O4JK2Z3XIYQCS2W3ZXA",
+            "dns": "UBKFFAGVAQFY4SUYYNLF5RZDWVZNPNVXJQ5LP5C4C3XVZJJRBQBFSGQI",
+            "catalog": "UDT4AGX4WLQ24UB67WQP3PQAP3YQCFZ6NY7PJYFEYBQHIDKXDR3EOVZX",
+        },
+        mesh_key="hWWVXGP6zzVXtcHjJrNJRAMhBqTmMMbXSmLJsfXJlEo=",
+        mesh_next_key="cV1o0VfCVHr6cCjdVPwRLWsr1S8l5yJwW2yT0n9Jm3Q=",
+        endpoints=("198.51.100.7:51820",),
+        services={"bus": "[fdaa:0:0:1:1::1]:4222"},
+        state="cordoned",
+    ),
     "edge_config": components.EdgeConfig(
         host_id="a1b2c3d4",
         region="lcl",
@@ -158,7 +208,14 @@ LOCAL_FRAMES = (
     facts.LocalFrame(type="fact", fact=EXAMPLES["fact_machine"]),  # type: ignore[arg-type]
     facts.LocalFrame(type="synced"),
     facts.LocalFrame(type="woken", id=3),
+    facts.LocalFrame(type="count", id=5, machine_id="148ed193b95948"),
     facts.LocalFrame(type="error", id=4, message="no room"),
+)
+
+LOCAL_REQUESTS = (
+    facts.Hello(v=facts.LOCAL_VERSION, component="edge"),
+    facts.Wake(id=7, machine_id="148ed193b95948"),
+    facts.Counted(id=5, requests=3, tunnels=1),
 )
 
 MESSAGES: tuple[dict[str, object], ...] = (
@@ -172,14 +229,20 @@ MESSAGES: tuple[dict[str, object], ...] = (
         "stream": 5,
         "argv": ["sh", "-c", "id"],
         "env": {"A": "b"},
+        "env_base64": {"HIGH": "gP8="},
         "user": "",
         "working_directory": "/",
         "tty": {"rows": 40, "cols": 80},
     },
+    {"type": "sleep"},
+    {"type": "wake", "clock_unix_ns": 1790000000000000000, "entropy_base64": "AAEC"},
     {"type": "exec_signal", "stream": 5, "signal": "SIGTERM"},
     {"type": "resize", "stream": 5, "rows": 50, "cols": 132},
+    {"type": "accept", "stream": 6, "credit": 16384},
     {"type": "hello", "v": 1, "init_version": "0.1.0", "kernel": "6.1.0", "boot_id": "4f1c"},
     {"type": "started", "pid": 321, "at_ms": 1790000000000},
+    {"type": "started", "pid": 321, "at_ms": 1790000000000, "boot_id": "4f1c"},
+    {"type": "asleep"},
     {"type": "exited", "exit_code": 0, "signal": None, "oom_killed": False},
     {"type": "failed", "stage": "spawn", "message": "no such program: foo"},
     {"type": "exec_started", "stream": 5, "pid": 400},
@@ -204,6 +267,7 @@ def documents() -> dict[str, object]:
     }
     found["messages.json"] = list(MESSAGES)
     found["local_frames.json"] = [frame.model_dump(mode="json") for frame in LOCAL_FRAMES]
+    found["local_requests.json"] = [each.model_dump(mode="json") for each in LOCAL_REQUESTS]
     found["channel.json"] = [
         {
             "kind": frame.kind.name,
