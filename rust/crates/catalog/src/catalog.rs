@@ -2,17 +2,18 @@
 //!
 //! Rules, in order: a record that cannot be read or that its subject's owner may not say is
 //! skipped and counted; a record replaces another of its subject only with a greater
-//! (epoch, revision); what the own host's agent says of its machines is believed over what the
+//! (epoch, revision), a tombstone also the very record it is made of, which the mirror buries
+//! when its owner says nothing of it any more; what the own host's agent says of its machines is believed over what the
 //! bus says of them, and once the agent has said everything, over the bus for good.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use godwit_wire::facts::{AppFact, Fact, HostFact, MachineFact};
+use godwit_wire::facts::{AppFact, Fact, HostFact, MachineFact, MemberState, Membership};
 
 use crate::intern::Interners;
 use crate::record::{AppRecord, Host, Machine, MachineKey, Version};
-use crate::subject::{self, Subject};
+use crate::subject::{self, Book, Subject};
 use crate::tombstones::{Key, Tombstones};
 use crate::view::View;
 
@@ -25,6 +26,8 @@ pub enum Outcome {
     Stale,
     /// The bus told of a machine of this host, whose agent has the word.
     Ours,
+    /// A kind of fact that is for others: neither edges nor DNS have a use for it.
+    Beside,
     Skipped(Skip),
 }
 
@@ -55,6 +58,7 @@ enum Source {
 #[derive(Debug)]
 pub struct Catalog {
     host_id: Arc<str>,
+    region: Arc<str>,
     view: View,
     names: Interners,
     tombstones: Tombstones,
@@ -63,20 +67,49 @@ pub struct Catalog {
     /// Machines of this host whose held record the agent told.
     from_agent: HashSet<MachineKey>,
     agent_synced: bool,
+    /// What a whole reading of each stream has told so far; `None` between readings.
+    readings: Readings,
+    /// Hosts that control has removed: nothing they say counts.
+    removed: HashSet<Arc<str>>,
     skips: Skips,
 }
 
+#[derive(Debug, Default)]
+struct Readings {
+    facts: Option<Reading>,
+    mirror: Option<Reading>,
+}
+
+impl Readings {
+    fn of(&mut self, book: Book) -> &mut Option<Reading> {
+        match book {
+            Book::Facts => &mut self.facts,
+            Book::Mirror => &mut self.mirror,
+        }
+    }
+}
+
+/// What one reading of a stream of the bus, from its beginning, has told.
+#[derive(Debug, Default)]
+struct Reading {
+    machines: HashSet<MachineKey>,
+    hosts: HashSet<Arc<str>>,
+}
+
 impl Catalog {
-    /// An empty catalog of a host.
-    pub fn new(host_id: &str) -> Self {
+    /// An empty catalog of a host in a region.
+    pub fn new(host_id: &str, region: &str) -> Self {
         Catalog {
             host_id: host_id.into(),
+            region: region.into(),
             view: View::default(),
             names: Interners::default(),
             tombstones: Tombstones::default(),
             announced: HashSet::new(),
             from_agent: HashSet::new(),
             agent_synced: false,
+            readings: Readings::default(),
+            removed: HashSet::new(),
             skips: Skips::default(),
         }
     }
@@ -103,11 +136,28 @@ impl Catalog {
 
     /// Take a message of the bus.
     pub fn apply_bus(&mut self, subject: &str, payload: &[u8]) -> Outcome {
+        let subject = Subject::parse(subject);
+        if subject.is_some_and(|subject| subject.is_membership(&self.region)) {
+            return self.apply_membership(payload);
+        }
+        if subject.is_some_and(|subject| !subject.is_ours()) {
+            return Outcome::Beside;
+        }
+        if let Some(subject) = subject
+            && let Some(reading) = self.readings.of(subject.book)
+        {
+            // By its subject: what this release cannot read is there all the same.
+            if let Some(key) = subject.machine(&mut self.names) {
+                reading.machines.insert(key);
+            } else if let Some(host) = subject.host(&mut self.names) {
+                reading.hosts.insert(host);
+            }
+        }
         let Ok(fact) = serde_json::from_slice::<Fact>(payload) else {
             return self.skip(Skip::Unreadable);
         };
-        match Subject::parse(subject) {
-            Some(subject) if subject.admits(&fact) => self.apply(&fact, Source::Bus),
+        match subject {
+            Some(subject) if subject.admits(&fact, &self.region) => self.apply(&fact, Source::Bus),
             _ => self.skip(Skip::Owner),
         }
     }
@@ -157,7 +207,64 @@ impl Catalog {
         gone.len()
     }
 
+    /// A reading of a stream begins: the newest record of every subject follows.
+    pub fn bus_begins(&mut self, book: Book) {
+        *self.readings.of(book) = Some(Reading::default());
+    }
+
+    /// The reading has told everything, and long enough ago that owners who had to tell
+    /// everything anew have done so. What it did not tell is gone: its tombstone has left the
+    /// stream while this catalog was away. Only machines of hosts that the reading told of: a
+    /// stream that lost its content takes nothing from the view. Returns how many were gone.
+    pub fn bus_settled(&mut self, book: Book) -> usize {
+        let Some(reading) = self.readings.of(book).take() else {
+            return 0;
+        };
+        let mut gone = 0;
+        for host in reading.hosts.iter().filter(|host| **host != self.host_id) {
+            let mut keys = self.view.keys_of_host(host);
+            keys.retain(|key| !reading.machines.contains(key));
+            for key in &keys {
+                self.view.take_machine(key);
+            }
+            gone += keys.len();
+        }
+        gone
+    }
+
+    /// Take what control says of a host: of one that it removed nothing is left.
+    fn apply_membership(&mut self, payload: &[u8]) -> Outcome {
+        let Ok(said) = serde_json::from_slice::<Membership>(payload) else {
+            return self.skip(Skip::Unreadable);
+        };
+        if said.owner != subject::CONTROL {
+            return self.skip(Skip::Owner);
+        }
+        let host: Arc<str> = said.host_id.as_str().into();
+        if said.state != MemberState::Removed {
+            // Of a database that was restored from before: its word counts.
+            self.removed.remove(&host);
+            return Outcome::Beside;
+        }
+        if !self.removed.insert(host.clone()) {
+            return Outcome::Stale;
+        }
+        for key in self.view.keys_of_host(&host) {
+            self.view.take_machine(&key);
+        }
+        self.view.take_host(&host);
+        Outcome::Applied
+    }
+
     fn apply(&mut self, fact: &Fact, source: Source) -> Outcome {
+        let host = match fact {
+            Fact::App(_) => None,
+            Fact::Machine(fact) => Some(fact.host_id.as_str()),
+            Fact::Host(fact) => Some(fact.host_id.as_str()),
+        };
+        if host.is_some_and(|host| self.removed.contains(host)) {
+            return Outcome::Stale;
+        }
         match fact {
             Fact::App(fact) => self.apply_app(fact),
             Fact::Machine(fact) => self.apply_machine(fact, source),
@@ -179,7 +286,8 @@ impl Catalog {
         let outranks = source == Source::Agent && !self.from_agent.contains(&key);
         let held = self.view.machine_record(&key).map(|held| held.version);
         let buried = Key::Machine(key.clone());
-        if !outranks && !newer(version, held, self.tombstones.version(&buried)) {
+        let ends = fact.deleted && held == Some(version);
+        if !outranks && !ends && !newer(version, held, self.tombstones.version(&buried)) {
             return Outcome::Stale;
         }
         if source == Source::Agent {

@@ -67,7 +67,9 @@ pub fn load(path: &Path, catalog: &mut Catalog) -> io::Result<Option<Loaded>> {
         }
         let outcome = serde_json::from_slice(line).map(|fact| catalog.apply_kept(&fact));
         match outcome {
-            Ok(Outcome::Applied | Outcome::Stale | Outcome::Ours) => loaded.facts += 1,
+            Ok(Outcome::Applied | Outcome::Stale | Outcome::Ours | Outcome::Beside) => {
+                loaded.facts += 1;
+            }
             Ok(Outcome::Skipped(_)) | Err(_) => loaded.skipped += 1,
         }
     }

@@ -9,11 +9,14 @@
 mod catalog;
 pub mod disk;
 mod intern;
+mod presence;
 mod record;
 mod subject;
 mod tombstones;
 mod view;
 
 pub use catalog::{Catalog, Outcome, Skip, Skips};
+pub use presence::Presence;
 pub use record::{AppRecord, Host, Machine, MachineKey, Unreadable, Version};
+pub use subject::Book;
 pub use view::{App, Counts, Network, View};

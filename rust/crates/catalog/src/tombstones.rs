@@ -15,8 +15,10 @@ pub(crate) enum Key {
 
 /// Deleted subjects; the oldest are forgotten above a bound.
 ///
-/// The bus keeps the tombstone itself as its subject's last record, so what is forgotten here
-/// can only come back from an owner that contradicts itself.
+/// The bus keeps a machine's tombstone for days and every other for ever, longer than its owner
+/// may repeat anything older: what is forgotten here can only come back from an owner that
+/// contradicts itself. Who was away for longer than the bus remembers learns of the deletion by
+/// silence: see `Catalog::bus_settled`.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     versions: HashMap<Key, Version>,

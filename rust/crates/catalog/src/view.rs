@@ -5,6 +5,7 @@ use std::sync::Arc;
 use godwit_wire::facts::Fact;
 use imbl::{HashMap, OrdMap};
 
+use crate::presence::{self, Presence};
 use crate::record::{AppRecord, Host, Machine, MachineKey};
 
 /// A picture of the catalog at one moment. Cloning costs a few pointers.
@@ -28,6 +29,8 @@ pub struct App {
     /// All its machines, ordered by key. A plain list: most apps have a handful, for which a
     /// tree's first node would cost more than all they hold.
     pub machines: Vec<Arc<Machine>>,
+    /// Where they are: the first of the two levels, by which a region is chosen.
+    pub presence: Vec<Presence>,
 }
 
 /// The apps of a private network by name, with the number of records that put each there.
@@ -94,6 +97,21 @@ impl View {
         self.networks.get(&number)
     }
 
+    /// Whose a private network is, `(org_id, network_id)`, if anything is in it.
+    pub fn tenant(&self, number: u32) -> Option<(Arc<str>, Arc<str>)> {
+        let (name, _) = self.networks.get(&number)?.apps.first()?;
+        let app = self.apps.get(name)?;
+        let record = app
+            .record
+            .iter()
+            .map(|r| (r.network_number, &r.org_id, &r.network_id));
+        let machines = app.machines.iter();
+        record
+            .chain(machines.map(|m| (m.network_number, &m.org_id, &m.network_id)))
+            .find(|(of, _, _)| *of == number)
+            .map(|(_, org_id, network_id)| (org_id.clone(), network_id.clone()))
+    }
+
     /// How much is known.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -125,6 +143,7 @@ impl View {
         if &*machine.key.host == own_host {
             insert(&mut app.local, machine.clone());
         }
+        presence::enter(&mut app.presence, &machine);
         insert(&mut app.machines, machine);
     }
 
@@ -133,6 +152,7 @@ impl View {
         self.leave_network(machine.network_number, &machine.app);
         if let Some(app) = self.apps.get_mut(&machine.app) {
             let app = Arc::make_mut(app);
+            presence::leave(&mut app.presence, &machine);
             app.machines.retain(|held| held.key != *key);
             app.local.retain(|held| held.key != *key);
         }
@@ -199,6 +219,7 @@ impl View {
                 record: None,
                 local: Vec::new(),
                 machines: Vec::new(),
+                presence: Vec::new(),
             })
         };
         Arc::make_mut(self.apps.entry(name.clone()).or_insert_with(new))

@@ -17,7 +17,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn filled() -> Catalog {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     from_bus(&mut catalog, &Fact::App(app("hello", 1, 1)));
     from_bus(&mut catalog, &Fact::Host(host(OTHER, 1)));
     from_bus(
@@ -29,7 +29,7 @@ fn filled() -> Catalog {
 }
 
 fn reload(path: &std::path::Path) -> (Catalog, disk::Loaded) {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let loaded = disk::load(path, &mut catalog)
         .expect("a good file")
         .expect("a file");
@@ -70,7 +70,7 @@ fn a_file_cut_short_gives_what_is_there() {
     let whole = fs::read(&path).unwrap();
     for cut in 0..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
-        let mut catalog = Catalog::new(OWN);
+        let mut catalog = Catalog::new(OWN, "lcl");
         // Cut within its first line the file is refused; after it, read as far as it goes.
         let _ = disk::load(&path, &mut catalog);
         assert!(catalog.view().counts().machines <= 2);
@@ -82,7 +82,7 @@ fn a_file_cut_short_gives_what_is_there() {
 fn files_of_another_host_or_a_later_format_are_refused() {
     let path = scratch("refused");
     disk::save(&path, OTHER, filled().view()).unwrap();
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     assert!(
         disk::load(&path, &mut catalog)
             .unwrap_err()
@@ -103,6 +103,6 @@ fn files_of_another_host_or_a_later_format_are_refused() {
 
 #[test]
 fn no_file_is_no_error() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     assert_eq!(disk::load(&scratch("absent"), &mut catalog).unwrap(), None);
 }

@@ -87,7 +87,7 @@ proptest! {
     ) {
         let wanted = expected(&facts);
         for order in [facts, shuffled] {
-            let mut catalog = Catalog::new(OWN);
+            let mut catalog = Catalog::new(OWN, "lcl");
             for fact in &order {
                 from_bus(&mut catalog, fact);
             }
@@ -97,7 +97,7 @@ proptest! {
 
     #[test]
     fn indexes_agree_with_the_records(facts in proptest::collection::vec(fact(), 0..40)) {
-        let mut catalog = Catalog::new(OTHER);
+        let mut catalog = Catalog::new(OTHER, "lcl");
         for fact in &facts {
             from_bus(&mut catalog, fact);
         }
@@ -112,6 +112,9 @@ proptest! {
             for machine in &app.machines {
                 let network = view.network(machine.network_number).unwrap();
                 prop_assert!(network.has(name));
+                let tenant = view.tenant(machine.network_number);
+                let expected = (machine.org_id.clone(), machine.network_id.clone());
+                prop_assert_eq!(tenant, Some(expected));
             }
             for hostname in app.record.iter().flat_map(|record| record.hostnames.iter()) {
                 let claimed = view.app_of_hostname(hostname).unwrap();
@@ -123,7 +126,7 @@ proptest! {
 
     #[test]
     fn no_message_stops_the_catalog(subject in "\\PC{0,40}", payload in any::<Vec<u8>>()) {
-        let mut catalog = Catalog::new(OWN);
+        let mut catalog = Catalog::new(OWN, "lcl");
         let outcome = catalog.apply_bus(&subject, &payload);
         prop_assert!(matches!(outcome, Outcome::Skipped(_)));
         prop_assert_eq!(catalog.view().counts().machines, 0);
@@ -132,7 +135,7 @@ proptest! {
 
 #[test]
 fn a_new_epoch_outranks_any_revision() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     from_bus(&mut catalog, &Fact::App(app("hello", 1, 900)));
     let mut restored = app("hello", 1, 1);
     restored.epoch = 2;
@@ -148,7 +151,7 @@ fn a_new_epoch_outranks_any_revision() {
 
 #[test]
 fn a_deleted_record_does_not_come_back_from_an_older_one() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let mut gone = machine(OTHER, "m1", "hello", 1, 5);
     gone.deleted = true;
     assert_eq!(

@@ -12,7 +12,7 @@ fn bytes(fact: &Fact) -> Vec<u8> {
 
 #[test]
 fn a_machine_is_believed_from_its_hosts_subject_only() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let fact = machine_fact(machine(OTHER, "m1", "hello", 1, 1));
     for subject in [
         "facts.lcl.machine.cccccccc.m1",
@@ -31,7 +31,7 @@ fn a_machine_is_believed_from_its_hosts_subject_only() {
 
 #[test]
 fn a_fact_that_names_another_owner_is_not_believed() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let mut claimed = machine(OTHER, "m1", "hello", 1, 1);
     claimed.owner = "cccccccc".into();
     let outcome = catalog.apply_bus(
@@ -47,7 +47,7 @@ fn a_fact_that_names_another_owner_is_not_believed() {
 
 #[test]
 fn a_record_with_a_bad_address_is_counted_and_the_next_is_read() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let mut bad = machine(OTHER, "m1", "hello", 1, 1);
     bad.private_ip = "nowhere".into();
     let outcome = from_bus(&mut catalog, &machine_fact(bad));
@@ -59,7 +59,7 @@ fn a_record_with_a_bad_address_is_counted_and_the_next_is_read() {
 
 #[test]
 fn the_bus_is_believed_about_own_machines_until_the_agent_has_spoken() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let fact = machine_fact(machine(OWN, "m1", "hello", 1, 7));
     assert_eq!(from_bus(&mut catalog, &fact), Outcome::Applied);
     catalog.agent_begins();
@@ -74,7 +74,7 @@ fn the_bus_is_believed_about_own_machines_until_the_agent_has_spoken() {
 
 #[test]
 fn an_older_record_of_the_agent_does_not_replace_its_newer_one() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     catalog.agent_begins();
     assert_eq!(
         from_agent(&mut catalog, machine(OWN, "m1", "hello", 1, 5)),
@@ -88,7 +88,7 @@ fn an_older_record_of_the_agent_does_not_replace_its_newer_one() {
 
 #[test]
 fn what_the_agent_does_not_announce_again_is_dropped_and_stays_away() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let kept_by_other = machine_fact(machine(OTHER, "m9", "hello", 1, 1));
     from_bus(&mut catalog, &kept_by_other);
     let forgotten = machine_fact(machine(OWN, "m1", "hello", 1, 1));
@@ -107,7 +107,7 @@ fn what_the_agent_does_not_announce_again_is_dropped_and_stays_away() {
 
 #[test]
 fn the_agent_speaks_for_its_own_host_only() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let skipped = Outcome::Skipped(Skip::Owner);
     assert_eq!(
         from_agent(&mut catalog, machine(OTHER, "m1", "hello", 1, 1)),
@@ -123,7 +123,7 @@ fn the_agent_speaks_for_its_own_host_only() {
 
 #[test]
 fn machines_of_a_deleted_namesake_are_told_apart() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     from_bus(
         &mut catalog,
         &machine_fact(machine(OTHER, "m1", "hello", 1, 1)),
@@ -133,11 +133,18 @@ fn machines_of_a_deleted_namesake_are_told_apart() {
     from_bus(&mut catalog, &Fact::App(again));
     let app = catalog.view().app("hello").unwrap();
     assert!(!app.is_own(app.machine("m1").unwrap()));
+    // Each network is whose it says, although both know the name.
+    for number in [1, 2] {
+        let (org_id, network_id) = catalog.view().tenant(number).unwrap();
+        assert_eq!(*org_id, format!("org_{number}"));
+        assert_eq!(*network_id, format!("net_{number}"));
+    }
+    assert!(catalog.view().tenant(3).is_none());
 }
 
 #[test]
 fn a_host_name_leads_to_its_app_and_moves_with_the_newer_record() {
-    let mut catalog = Catalog::new(OWN);
+    let mut catalog = Catalog::new(OWN, "lcl");
     let mut first = app("one", 1, 1);
     first.hostnames = vec!["WWW.example.com".into()];
     from_bus(&mut catalog, &Fact::App(first));

@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn view() -> View {
-        let mut catalog = Catalog::new("here");
+        let mut catalog = Catalog::new("here", "lcl");
         let far = json!({"owner": "there", "host_id": "there"});
         let abroad = json!({"owner": "fra1", "host_id": "fra1", "region": "fra"});
         let tagged = json!({"metadata": {"Role": "Primary"}, "process_group": "worker"});

@@ -43,6 +43,7 @@ fn sources(config: &DnsConfig) -> Sources {
         agent_socket: config.agent_socket.clone(),
         bus: config.bus.clone(),
         view_file: config.view_file.clone(),
+        flights: None,
     }
 }
 

@@ -197,7 +197,14 @@ impl Server {
     fn too_many(&self, machine: Ipv6Addr) -> Verdict {
         let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
         if dropped.is_power_of_two() && dropped >= 64 {
-            log::warn!("{dropped} queries dropped so far; {machine} asks too often");
+            let network = asker::network(machine.into());
+            let (org_id, network_id) = network
+                .and_then(|number| self.watch.view().tenant(number))
+                .unwrap_or_default();
+            log::warn!(
+                org_id = &*org_id, network_id = &*network_id;
+                "{dropped} queries dropped so far; {machine} asks too often"
+            );
         }
         Verdict::Drop
     }

@@ -1,5 +1,7 @@
 //! What all parts of the edge share.
 
+use std::sync::Arc;
+
 use godwit_watch::{Waker, Watch};
 use godwit_wire::components::EdgeConfig;
 use hyper::header::HeaderValue;
@@ -13,18 +15,22 @@ pub(crate) struct Edge {
     pub(crate) region: HeaderValue,
     pub(crate) watch: Watch,
     pub(crate) waker: Waker,
-    pub(crate) loads: Loads,
+    pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Metrics,
 }
 
 impl Edge {
     /// # Errors
     /// The configuration has a region that no header can carry.
-    pub(crate) fn new(config: EdgeConfig, watch: Watch) -> Result<Self, String> {
+    pub(crate) fn new(
+        config: EdgeConfig,
+        watch: Watch,
+        loads: Arc<Loads>,
+    ) -> Result<Self, String> {
         let region = HeaderValue::from_str(&config.region)
             .map_err(|_| format!("region {:?} is not a word", config.region))?;
         let waker = watch.waker();
-        let (loads, metrics) = (Loads::default(), Metrics::default());
+        let metrics = Metrics::default();
         Ok(Edge {
             config,
             region,

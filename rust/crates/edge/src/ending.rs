@@ -27,6 +27,7 @@ pub(crate) struct Ending {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) slot: Slot,
+    pub(crate) machine_id: Arc<str>,
     /// `None` when the connection carries something else now.
     pub(crate) upstream: Option<Upstream>,
 }
@@ -40,6 +41,7 @@ pub(crate) struct AccessLine {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) machine: Option<Arc<str>>,
+    pub(crate) org_id: String,
 }
 
 impl Ending {
@@ -54,7 +56,7 @@ impl Ending {
     /// The whole response went to the client.
     pub(crate) fn complete(mut self) {
         self.whole = true;
-        let Some(Held { slot, upstream }) = self.held.take() else {
+        let Some(Held { slot, upstream, .. }) = self.held.take() else {
             return;
         };
         // In this order, so that who waits for the slot finds the connection.
@@ -74,6 +76,7 @@ impl Drop for Ending {
         if let Some(line) = &self.log {
             log::info!(
                 target: "access",
+                org_id = line.org_id.as_str();
                 "{} {} {} {}{} {} {} bytes {:.1} ms machine {}{}",
                 line.id.to_str().unwrap_or_default(),
                 line.client.to_str().unwrap_or_default(),

@@ -17,20 +17,24 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::body::{Download, Upload};
 use crate::connection::Connection;
+use crate::departure::departed;
 use crate::ending::{AccessLine, Ending, Held};
 use crate::metrics::count;
 use crate::reach::{Reached, Wish, reach};
 use crate::refusal::{self, Refusal};
 use crate::request_id;
 use crate::targets::Targets;
-use crate::{headers, route, tunnel};
+use crate::tunnel::{self, Far};
+use crate::{headers, route};
 
 /// A request is sent so many times at most.
 const SENDS: usize = 3;
+/// A response that takes longer is worth looking whether its machine is still there.
+const USUALLY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Answer a request; what goes wrong is an answer too.
 pub(crate) async fn answer(
@@ -67,7 +71,7 @@ struct Exchange<'a> {
 /// A request as it will be sent, and whether it may be sent again.
 struct Outbound {
     request: Request<Upload>,
-    /// Its head, when it has no body and means no harm twice.
+    /// It has no body and means no harm twice.
     repeatable: bool,
     upgrade: Option<OnUpgrade>,
     body_sent: Arc<AtomicU64>,
@@ -75,8 +79,16 @@ struct Outbound {
 
 enum Sent {
     Response(Box<Response<Incoming>>, Held),
-    /// Nothing was answered; here is the request again.
-    Again(Request<Upload>),
+    /// Nothing was answered; here is the request again, and whether it was on its way already.
+    Again(Request<Upload>, bool),
+}
+
+/// How the wait for a response ended.
+enum Outcome<T> {
+    Answered(T),
+    /// The machine was taken away without a word.
+    Gone,
+    Late,
 }
 
 impl<'a> Exchange<'a> {
@@ -92,6 +104,7 @@ impl<'a> Exchange<'a> {
                     .map_or_else(|_| String::new(), std::borrow::Cow::into_owned),
                 path: request.uri().path().to_owned(),
                 machine: None,
+                org_id: String::new(),
             })
         });
         let (version, begun) = (request.version(), Instant::now());
@@ -115,21 +128,27 @@ impl<'a> Exchange<'a> {
         self.targets = Some(targets.clone());
         let mut outbound = self.outbound(request, &targets);
         drop(targets);
+        let mut broke = None;
         for send in 1.. {
             let wish = Wish {
                 repeatable: outbound.repeatable,
                 fresh: send > 1 || outbound.upgrade.is_some(),
+                not_at: broke.take(),
             };
             let port = self.connection.port_text();
             let reached = reach(&self.connection.worker, wish, port, || self.find(&host)).await?;
             self.note(&reached);
-            let port = reached.port;
+            let (port, machine_id) = (reached.port, reached.machine_id.clone());
             match self.send(&mut outbound, reached).await? {
                 Sent::Response(response, held) => {
                     return Ok(self.respond(*response, held, outbound.upgrade));
                 }
-                Sent::Again(_) if send >= SENDS => return Err(refusal::broken(port)),
-                Sent::Again(request) => outbound.request = request,
+                Sent::Again(..) if send >= SENDS => return Err(refusal::broken(port)),
+                Sent::Again(request, on_its_way) => {
+                    // A kept connection that was closed says nothing of its machine.
+                    broke = (on_its_way || send > 1).then_some(machine_id);
+                    outbound.request = request;
+                }
             }
         }
         unreachable!("a range without end")
@@ -152,6 +171,7 @@ impl<'a> Exchange<'a> {
         self.targets = Some(reached.targets.clone());
         if let Some(line) = &mut self.log {
             line.machine = Some(reached.machine_id.clone());
+            reached.targets.org_id().clone_into(&mut line.org_id);
         }
     }
 
@@ -187,7 +207,7 @@ impl<'a> Exchange<'a> {
                 metrics,
             }
         };
-        let repeatable = empty && upgrade.is_none() && parts.method.is_idempotent();
+        let repeatable = empty && parts.method.is_idempotent();
         Outbound {
             request: Request::from_parts(parts, upload),
             repeatable,
@@ -201,50 +221,75 @@ impl<'a> Exchange<'a> {
             slot,
             mut upstream,
             targets,
+            machine_id,
             port,
-            ..
         } = reached;
         let request = std::mem::replace(&mut outbound.request, Request::new(Upload::Empty));
         let copy = outbound.repeatable.then(|| head_of(&request));
         let sending = upstream.sender.try_send_request(request);
-        let Some(result) = self.in_time(sending, &outbound.body_sent).await else {
-            return Err(refusal::no_response(port));
-        };
-        let mut error = match result {
-            Ok(response) => {
-                let upstream = Some(upstream);
-                return Ok(Sent::Response(Box::new(response), Held { slot, upstream }));
+        let outcome = self
+            .outcome(sending, &outbound.body_sent, &machine_id)
+            .await;
+        let (unsent, refusal) = match outcome {
+            Outcome::Answered(Ok(response)) => {
+                let held = Held {
+                    slot,
+                    machine_id,
+                    upstream: Some(upstream),
+                };
+                return Ok(Sent::Response(Box::new(response), held));
             }
-            Err(error) => error,
+            Outcome::Answered(Err(mut error)) => {
+                let unsent = error.take_message();
+                let error = error.into_error();
+                log::debug!(org_id = targets.org_id(); "{}: {error}", targets.app_name());
+                let refusal = if error.is_user() {
+                    refusal::client_broke_off()
+                } else {
+                    refusal::broken(port)
+                };
+                (unsent, refusal)
+            }
+            Outcome::Gone => (None, refusal::broken(port)),
+            Outcome::Late => return Err(refusal::no_response(port)),
         };
-        let again = error
-            .take_message()
-            .or_else(|| Some(Request::from_parts(copy?, Upload::Empty)));
-        if let Some(request) = again {
-            count(&targets.metrics.retries);
-            return Ok(Sent::Again(request));
-        }
-        let error = error.into_error();
-        log::debug!("{}: {error}", targets.app_name());
-        Err(if error.is_user() {
-            refusal::client_broke_off()
-        } else {
-            refusal::broken(port)
-        })
+        let on_its_way = unsent.is_none();
+        let again = unsent.or_else(|| Some(Request::from_parts(copy?, Upload::Empty)));
+        let Some(request) = again else {
+            return Err(refusal);
+        };
+        count(&targets.metrics.retries);
+        Ok(Sent::Again(request, on_its_way))
     }
 
-    /// Wait for the response as long as the body moves, and then the time of the limit.
-    async fn in_time<T>(&self, sending: impl Future<Output = T>, sent: &AtomicU64) -> Option<T> {
-        let within = Duration::from_millis(self.connection.worker.edge.config.limits.response_ms);
+    /// Wait for the response as long as the body moves, and then the time of the limit; no longer
+    /// than the machine lives.
+    async fn outcome<T>(
+        &self,
+        sending: impl Future<Output = T>,
+        sent: &AtomicU64,
+        machine_id: &Arc<str>,
+    ) -> Outcome<T> {
+        let edge = &self.connection.worker.edge;
+        let within = Duration::from_millis(edge.config.limits.response_ms);
         let mut sending = std::pin::pin!(sending);
+        let soon = USUALLY_WITHIN.min(within);
+        if let Ok(result) = timeout(soon, sending.as_mut()).await {
+            return Outcome::Answered(result);
+        }
+        let mut gone = std::pin::pin!(departed(&edge.watch, machine_id));
+        let mut within = within.saturating_sub(soon);
         loop {
             let before = sent.load(Relaxed);
-            if let Ok(result) = timeout(within, sending.as_mut()).await {
-                return Some(result);
+            tokio::select! {
+                result = sending.as_mut() => return Outcome::Answered(result),
+                () = gone.as_mut() => return Outcome::Gone,
+                () = sleep(within) => {}
             }
             if sent.load(Relaxed) == before {
-                return None;
+                return Outcome::Late;
             }
+            within = Duration::from_millis(edge.config.limits.response_ms);
         }
     }
 
@@ -270,9 +315,15 @@ impl<'a> Exchange<'a> {
                 headers::set_upgrade(&mut parts.headers, protocol);
             }
             held.upstream = None;
+            held.slot.set_tunnel();
+            let worker = &self.connection.worker;
+            let far = Far {
+                edge: worker.edge.clone(),
+                machine_id: held.machine_id.clone(),
+            };
+            let guard = worker.alive.clone();
             let ending = self.ending(status, Some(held));
-            let guard = self.connection.worker.alive.clone();
-            tokio::spawn(tunnel::run(client, app, ending, guard));
+            tokio::spawn(tunnel::run(client, app, far, ending, guard));
             return Response::from_parts(parts, Download::page(String::new(), None));
         }
         Response::from_parts(parts, Download::app(body, self.ending(status, Some(held))))

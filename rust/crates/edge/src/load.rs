@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use godwit_watch::{Flights, InFlight};
 use tokio::sync::Notify;
 
 /// A machine that refused a connection is doubted for this long.
@@ -16,6 +17,8 @@ const SUSPECT_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     active: AtomicU32,
+    /// Of the active, those that are tunnels by now.
+    tunnels: AtomicU32,
     suspect_until_ms: AtomicU64,
     /// Somebody is having it started beside the requests.
     pub(crate) waking: AtomicBool,
@@ -33,6 +36,7 @@ pub(crate) struct Queue {
 pub(crate) struct Slot {
     load: Arc<Load>,
     queue: Arc<Queue>,
+    tunnel: bool,
 }
 
 /// A request's place in a queue; dropping it leaves the queue.
@@ -69,12 +73,33 @@ impl Load {
         Some(Slot {
             load: self.clone(),
             queue: queue.clone(),
+            tunnel: false,
         })
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let tunnels = self.tunnels.load(Acquire);
+        InFlight {
+            requests: self.active().saturating_sub(tunnels),
+            tunnels,
+        }
+    }
+}
+
+impl Slot {
+    /// What holds the place has become a tunnel.
+    pub(crate) fn set_tunnel(&mut self) {
+        if !std::mem::replace(&mut self.tunnel, true) {
+            self.load.tunnels.fetch_add(1, AcqRel);
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.tunnel {
+            self.load.tunnels.fetch_sub(1, AcqRel);
+        }
         self.load.active.fetch_sub(1, AcqRel);
         self.queue.pass_on();
     }
@@ -140,12 +165,25 @@ impl Loads {
             .collect()
     }
 
+    /// The number of requests that wait in queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues
             .all()
             .iter()
             .map(|(_, queue)| queue.waiting())
             .sum()
+    }
+}
+
+impl Flights for Loads {
+    fn of(&self, machine_id: &str) -> InFlight {
+        let loads = self.loads.all();
+        let own = loads.iter().filter(|((id, _), _)| &**id == machine_id);
+        own.map(|(_, load)| load.in_flight())
+            .fold(InFlight::default(), |sum, one| InFlight {
+                requests: sum.requests + one.requests,
+                tunnels: sum.tunnels + one.tunnels,
+            })
     }
 }
 
@@ -246,6 +284,24 @@ mod tests {
         assert_eq!(loads.active(), [(machine.clone(), 8080, 1)]);
         drop(slot);
         assert!(loads.active().is_empty());
+    }
+
+    #[test]
+    fn tunnels_are_told_apart_from_requests_over_all_ports_of_a_machine() {
+        let loads = Loads::default();
+        let machine: Arc<str> = "m1".into();
+        let queue = loads.queue(&machine, 80);
+        let (one, other) = (loads.load(&machine, 8080), loads.load(&machine, 9090));
+        let _request = one.take(None, &queue);
+        let mut tunnel = other.take(None, &queue).unwrap();
+        let told = |requests, tunnels| InFlight { requests, tunnels };
+        assert_eq!(loads.of("m1"), told(2, 0));
+        tunnel.set_tunnel();
+        tunnel.set_tunnel();
+        assert_eq!(loads.of("m1"), told(1, 1));
+        drop(tunnel);
+        assert_eq!(loads.of("m1"), told(1, 0));
+        assert_eq!(loads.of("m2"), told(0, 0));
     }
 
     #[test]

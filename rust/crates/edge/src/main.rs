@@ -4,6 +4,7 @@
 mod balance;
 mod body;
 mod connection;
+mod departure;
 mod drain;
 mod edge;
 mod ending;

@@ -5,6 +5,7 @@
 //! all at their hard limit ───────────── queue ──── a slot is free ─────────────────────┤
 //! none ready, one asleep ────────────── wake ───── started ────────────────────────────┤
 //! none ready, one coming ────────────── wait ──────────────────────────────────────────┤
+//! none ready, one fails its checks ──── wait ──────────────────────────────────────────┤
 //! nothing to hope for ───────────────── refuse                         decide again ◄──┘
 //! ```
 //! Every wait has a deadline of its own kind, counted from the first wait of that kind.
@@ -37,12 +38,14 @@ pub(crate) struct Reached {
 }
 
 /// What a request asks of its connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Wish {
     /// It may be sent a second time.
     pub(crate) repeatable: bool,
     /// Only a connection that carried nothing yet will do.
     pub(crate) fresh: bool,
+    /// The machine that broke it off before; another is better, if there is one.
+    pub(crate) not_at: Option<Arc<str>>,
 }
 
 /// What to do next.
@@ -56,6 +59,8 @@ enum Verdict {
     Queue,
     /// Wait for a change.
     Pause,
+    /// Wait for a machine that comes back by itself.
+    Await,
     Refuse(Refusal),
 }
 
@@ -76,6 +81,9 @@ pub(crate) async fn reach(
     let mut search = Search::new(worker, wish);
     loop {
         let targets = find()?;
+        if targets.ready.len() > 1 {
+            search.tried.extend(search.wish.not_at.take());
+        }
         let verdict = search.decide(&targets, port);
         match verdict {
             Verdict::Try(index) => {
@@ -86,6 +94,7 @@ pub(crate) async fn reach(
             Verdict::Wake(index) => search.wake(&targets, index).await?,
             Verdict::Queue => search.queue(&targets).await?,
             Verdict::Pause => search.pause(&targets).await?,
+            Verdict::Await => search.await_back(&targets).await?,
             Verdict::Refuse(refusal) => return Err(refusal),
         }
     }
@@ -157,12 +166,17 @@ impl<'a> Search<'a> {
 
     fn without_machine(&self, targets: &Targets, port: &str) -> Verdict {
         let (app, besides) = (targets.app_name(), targets.besides);
-        if self.woke || besides.coming {
+        if self.woke {
+            return Verdict::Pause;
+        }
+        if besides.coming {
+            return Verdict::Await;
+        }
+        if besides.failing {
             return Verdict::Pause;
         }
         Verdict::Refuse(match &self.last_refusal {
             Some(refusal) => refusal.clone(),
-            None if besides.failing => refusal::unhealthy(app),
             None if besides.stopped => refusal::stopped(app),
             None if besides.elsewhere => refusal::elsewhere(app),
             None => refusal::nothing(app, port),
@@ -232,6 +246,7 @@ impl<'a> Search<'a> {
             }
             Ok(Err(WakeError::Refused(why))) => {
                 log::warn!(
+                    org_id = targets.org_id(), machine_id = &*target.machine_id;
                     "{}: {} cannot start: {why}",
                     targets.app_name(),
                     target.machine_id
@@ -255,11 +270,15 @@ impl<'a> Search<'a> {
         }
         count(&targets.metrics.wakes);
         let (load, id) = (target.load.clone(), target.machine_id.clone());
+        let org_id = targets.org_id().to_owned();
         let edge = self.worker.edge.clone();
         let within = Duration::from_millis(edge.config.limits.wake_ms);
         tokio::spawn(async move {
             if let Ok(Err(error)) = timeout(within, edge.waker.wake(&id)).await {
-                log::warn!("{id} cannot start beside others: {error}");
+                log::warn!(
+                    org_id = org_id.as_str(), machine_id = &*id;
+                    "{id} cannot start beside others: {error}"
+                );
                 sleep(GREATEST_PAUSE).await;
             }
             load.waking.store(false, Relaxed);
@@ -300,9 +319,34 @@ impl<'a> Search<'a> {
         self.ticket = None;
         let by = deadline(&mut self.reach_by, self.worker.edge.config.limits.reach_ms);
         if Instant::now() >= by {
-            let late = || refusal::not_reachable_in_time(targets.app_name());
+            let app = targets.app_name();
+            let late = || {
+                if targets.besides.failing && targets.ready.is_empty() {
+                    refusal::unhealthy(app)
+                } else {
+                    refusal::not_reachable_in_time(app)
+                }
+            };
             return Err(self.last_refusal.take().unwrap_or_else(late));
         }
+        self.until_changed(by).await;
+        Ok(())
+    }
+
+    /// Wait for a machine that comes back by itself.
+    async fn await_back(&mut self, targets: &Targets) -> Result<(), Refusal> {
+        self.ticket = None;
+        let by = deadline(&mut self.wake_by, self.worker.edge.config.limits.wake_ms);
+        if Instant::now() >= by {
+            return Err(refusal::wake_timeout(targets.app_name()));
+        }
+        self.until_changed(by).await;
+        // Once it is back it has the whole time to be reached.
+        self.reach_by = None;
+        Ok(())
+    }
+
+    async fn until_changed(&mut self, by: Instant) {
         let mut changes = self.worker.edge.watch.changes();
         let again = (Instant::now() + self.next_pause).min(by);
         self.next_pause = (self.next_pause * 2).min(GREATEST_PAUSE);
@@ -310,7 +354,6 @@ impl<'a> Search<'a> {
         // Changed or not, it looks again.
         let _ = timeout_at(again, changes.changed()).await;
         self.tried.clear();
-        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::drain::Phase;
 use crate::edge::Edge;
+use crate::load::Loads;
 use crate::{listen, status, worker};
 
 /// Of the time to drain, idle HTTP/1 connections are given this part to hear of it.
@@ -24,8 +25,9 @@ pub(crate) fn run(config: EdgeConfig) -> Result<(), String> {
     limits::raise_open_files();
     let status = listen::bind(config.status_address)
         .map_err(|error| format!("cannot listen on {}: {error}", config.status_address))?;
-    let watch = godwit_watch::start(sources(&config));
-    let edge = Arc::new(Edge::new(config, watch.clone())?);
+    let loads = Arc::new(Loads::default());
+    let watch = godwit_watch::start(sources(&config, loads.clone()));
+    let edge = Arc::new(Edge::new(config, watch.clone(), loads)?);
     let phases = watch::Sender::new(Phase::Serving);
     let workers = start_workers(&edge, &phases)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -37,7 +39,7 @@ pub(crate) fn run(config: EdgeConfig) -> Result<(), String> {
     served.map_err(|error| error.to_string())
 }
 
-fn sources(config: &EdgeConfig) -> Sources {
+fn sources(config: &EdgeConfig, loads: Arc<Loads>) -> Sources {
     Sources {
         component: "edge",
         host_id: config.host_id.clone(),
@@ -45,6 +47,7 @@ fn sources(config: &EdgeConfig) -> Sources {
         agent_socket: config.agent_socket.clone(),
         bus: config.bus.clone(),
         view_file: config.view_file.clone(),
+        flights: Some(loads),
     }
 }
 

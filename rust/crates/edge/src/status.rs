@@ -118,6 +118,11 @@ fn gauges(edge: &Edge) -> String {
             u64::from(report.bus_synced),
         ),
         (
+            "godwit_catalog_mirror_synced",
+            "gauge",
+            u64::from(report.mirror_synced),
+        ),
+        (
             "godwit_catalog_bus_silences_count",
             "counter",
             report.bus_silences,

@@ -43,7 +43,7 @@ pub(crate) struct Targets {
     reason = "each is a sentence of its own"
 )]
 pub(crate) struct Besides {
-    /// A machine is on its way to `started`.
+    /// A machine is on its way to `started`, or out of the way for a moment only.
     pub(crate) coming: bool,
     /// A machine is started, and its checks fail.
     pub(crate) failing: bool,
@@ -58,16 +58,20 @@ impl Targets {
         let mut besides = Besides::default();
         let (mut ready, mut asleep) = (Vec::new(), Vec::new());
         besides.elsewhere = app.machines.len() > app.local.len();
-        for machine in app.local.iter().filter(|m| app.is_own(m) && !m.cordoned) {
+        for machine in app.local.iter().filter(|m| app.is_own(m)) {
             let Some(service) = service_at(machine, port) else {
                 continue;
             };
+            if machine.cordoned || machine.draining {
+                besides.coming |= machine.draining;
+                continue;
+            }
             let target = || target(machine, service, loads);
             match standing(&machine.state) {
                 Standing::Up if service.passing => ready.push(target()),
                 Standing::Up => besides.failing = true,
                 Standing::Down(order) if service.autostart => asleep.push((order, target())),
-                Standing::Down(STARTING) => besides.coming = true,
+                Standing::Down(STARTING) | Standing::Back => besides.coming = true,
                 Standing::Down(_) => besides.stopped = true,
                 Standing::Never => {}
             }
@@ -85,6 +89,11 @@ impl Targets {
 
     pub(crate) fn app_name(&self) -> &Arc<str> {
         &self.app.name
+    }
+
+    /// The app's organization, empty while it is not known.
+    pub(crate) fn org_id(&self) -> &str {
+        org_of(&self.app).map_or("", |org_id| org_id)
     }
 }
 
@@ -125,6 +134,8 @@ enum Standing {
     Up,
     /// May be started; the number orders by how long that takes.
     Down(u8),
+    /// Comes back without being asked.
+    Back,
     Never,
 }
 
@@ -138,6 +149,7 @@ fn standing(state: &str) -> Standing {
         "suspending" => Standing::Down(2),
         "stopped" => Standing::Down(3),
         "stopping" => Standing::Down(4),
+        "restarting" | "replacing" => Standing::Back,
         _ => Standing::Never,
     }
 }
@@ -204,7 +216,7 @@ mod tests {
     }
 
     fn targets(facts: Vec<MachineFact>, port: u16) -> Targets {
-        let mut catalog = Catalog::new("own");
+        let mut catalog = Catalog::new("own", "lcl");
         for fact in facts {
             catalog.apply_kept(&Fact::Machine(Box::new(fact)));
         }
@@ -271,5 +283,20 @@ mod tests {
             ..Besides::default()
         };
         assert_eq!(built.besides, besides);
+    }
+
+    #[test]
+    fn what_is_away_for_a_moment_is_on_its_way() {
+        for (state, change) in [
+            ("started", json!({"cordoned": true, "draining": true})),
+            ("replacing", json!({})),
+            ("restarting", json!({})),
+        ] {
+            let built = targets(vec![fact("m1", "own", state, &change)], 80);
+            assert!(built.ready.is_empty() && built.asleep.is_empty());
+            assert!(built.besides.coming, "{state}");
+        }
+        let away = fact("m1", "own", "replacing", &json!({"cordoned": true}));
+        assert!(!targets(vec![away], 80).besides.coming);
     }
 }

@@ -1,14 +1,32 @@
-//! After an upgrade: bytes both ways until one side ends (WebSocket and its like).
+//! After an upgrade: bytes both ways until one side ends (WebSocket and its like), or until the
+//! machine is gone without a farewell.
+
+use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
+use crate::departure::departed;
 use crate::drain::Alive;
+use crate::edge::Edge;
 use crate::ending::Ending;
 
+/// Where a tunnel leads.
+#[derive(Debug)]
+pub(crate) struct Far {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) machine_id: Arc<str>,
+}
+
 /// Join client and app; `alive` keeps a drain waiting.
-pub(crate) async fn run(client: OnUpgrade, app: OnUpgrade, mut ending: Ending, alive: Alive) {
+pub(crate) async fn run(
+    client: OnUpgrade,
+    app: OnUpgrade,
+    far: Far,
+    mut ending: Ending,
+    alive: Alive,
+) {
     let (client, app) = match tokio::try_join!(client, app) {
         Ok(both) => both,
         Err(error) => {
@@ -17,10 +35,13 @@ pub(crate) async fn run(client: OnUpgrade, app: OnUpgrade, mut ending: Ending, a
         }
     };
     let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
-    // Either side may end without a farewell; that is no failure of the edge.
-    if let Ok((_, to_client)) = copy_bidirectional(&mut client, &mut app).await {
-        ending.sent(to_client);
-        ending.complete();
+    tokio::select! {
+        // Either side may end without a farewell; that is no failure of the edge.
+        joined = copy_bidirectional(&mut client, &mut app) => if let Ok((_, to_client)) = joined {
+            ending.sent(to_client);
+            ending.complete();
+        },
+        () = departed(&far.edge.watch, &far.machine_id) => {}
     }
     drop(alive);
 }

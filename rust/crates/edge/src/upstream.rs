@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -22,6 +23,11 @@ pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// could be closing an older one right now.
 const KEEP_UNREPEATABLE: Duration = Duration::from_secs(1);
 const KEPT_PER_MACHINE: usize = 256;
+
+/// A machine that vanished under an idle tunnel or a stream is found by the kernel.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
 
 type Key = (Arc<str>, u16);
 
@@ -56,6 +62,7 @@ pub(crate) async fn connect(
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
@@ -64,6 +71,13 @@ pub(crate) async fn connect(
     });
     let home = pool.map(|pool| (pool.clone(), key(target)));
     Ok(Upstream { sender, home })
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_PROBES)
 }
 
 fn key(target: &Target) -> Key {

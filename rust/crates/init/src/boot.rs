@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use godwit_wire::messages::{Failed, TerminalSize};
-use godwit_wire::run_spec::RunSpec;
+use godwit_wire::run_spec::{Process, RunSpec};
 
+use crate::api::Api;
 use crate::stages::spawn::{self, Child, Program};
-use crate::stages::{Staged, clock, identity, modules, mounts, network, root};
+use crate::stages::{Staged, clock, disks, identity, modules, mounts, network, root};
 
 /// A main process with a terminal has this size; nobody is attached who could say.
 const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
@@ -15,30 +16,73 @@ const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 #[derive(Debug)]
 pub(crate) struct Booted {
     pub(crate) child: Child,
+    /// The processes beside it.
+    pub(crate) beside: Vec<Child>,
     /// Where volumes are mounted, first mounted first.
     pub(crate) volumes: Vec<PathBuf>,
+    pub(crate) api: Api,
+}
+
+/// What is done before anything is known of the machine, and so once for all copies of a template.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    idle: modules::Idle,
+    disks: disks::Known,
+}
+
+impl Ahead {
+    /// Loads what a machine needs and prepares what is the same for all.
+    pub(crate) fn prepare() -> Staged<Self> {
+        let idle = modules::load_rest()?;
+        modules::discard()?;
+        mounts::devices()?;
+        network::raise_loopback()?;
+        if idle.is_empty() {
+            network::quiet_ipv6();
+        }
+        Ok(Self {
+            idle,
+            disks: disks::Known::look(),
+        })
+    }
 }
 
 /// Turns the booted kernel into the machine. Called once; there is no way back.
-pub(crate) fn enter(spec: &RunSpec) -> Staged<Booted> {
+pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
     clock::entropy(spec.entropy_base64.as_deref())?;
     clock::set(spec.clock_unix_ns)?;
-    modules::load(modules::When::Run)?;
-    root::join(&spec.root)?;
+    if !ahead.idle.is_empty() {
+        ahead.idle.awaken()?;
+        network::quiet_ipv6();
+    }
+    root::join(&spec.root, &ahead.disks, |image, upper| {
+        identity::write_below(spec, image, upper)
+    })?;
     root::switch()?;
-    mounts::late()?;
-    let volumes = root::mount_volumes(&spec.mounts)?;
+    mounts::run()?;
+    if let Some(swap) = &spec.swap {
+        disks::swap_on(swap, &ahead.disks)?;
+    }
+    let volumes = root::mount_volumes(&spec.mounts, &ahead.disks)?;
     identity::assume(spec)?;
     network::configure(&spec.network)?;
-    let child = start(spec)?;
-    Ok(Booted { child, volumes })
+    // Before the process, which may talk to it at once.
+    let api = Api::listen();
+    let child = start(&spec.process)?;
+    let beside = spec.beside.iter().map(start).collect::<Staged<_>>()?;
+    Ok(Booted {
+        child,
+        beside,
+        volumes,
+        api,
+    })
 }
 
-fn start(spec: &RunSpec) -> Staged<Child> {
-    let process = &spec.process;
+fn start(process: &Process) -> Staged<Child> {
     let program = Program {
         argv: &process.argv,
         env: &process.env,
+        env_base64: &process.env_base64,
         user: &process.user,
         working_directory: &process.working_directory,
         open_files: process.open_files,

@@ -10,7 +10,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::system::RebootCommand;
 
 use crate::sessions::Ended;
-use crate::supervise::{MAIN, Supervisor};
+use crate::supervise::Supervisor;
 use crate::{stats, sys};
 
 /// For output that was written before the end.
@@ -37,6 +37,9 @@ pub(crate) fn of_process(mut supervisor: Supervisor, ended: Ended) -> ! {
     drain(&mut supervisor);
     for volume in supervisor.machine.volumes.iter().rev() {
         let_go(volume);
+    }
+    if supervisor.machine.lasting_root {
+        rustix::fs::sync();
     }
     say_farewell(supervisor, exited)
 }
@@ -65,11 +68,7 @@ fn kill_everybody() {
 fn drain(supervisor: &mut Supervisor) {
     let deadline = Instant::now() + FLUSH;
     while Instant::now() < deadline {
-        let main = supervisor
-            .sessions
-            .get(&MAIN)
-            .is_none_or(|main| main.finished().is_some());
-        if main && supervisor.sessions.len() <= 1 && supervisor.link.is_flushed() {
+        if supervisor.is_silent() && supervisor.link.is_flushed() {
             break;
         }
         if !supervisor.link.host_present()

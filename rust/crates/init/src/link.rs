@@ -1,5 +1,8 @@
 //! The control channel: the virtio port `godwit.control`, framed, with messages before output.
 //!
+//! Where the VMM has a vsock device instead, what is said here of the port goes for the one
+//! connection the host has made; see `vsock`.
+//!
 //! The port's events are watched edge-triggered: while the host is away the port would be
 //! readable for ever (`read` returns 0). Host and guest find together again after a break by
 //! the guest's second hello, see `supervise`.
@@ -18,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::stages::{Context, Staged, failed};
+use crate::vsock::{self, Door};
 
 const NAME: &str = "godwit.control";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,9 +46,19 @@ pub(crate) enum Event {
     Garbage(BadFrame),
 }
 
+/// Whether anything may be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Free,
+    /// The last word before a sleep is said.
+    Hushed,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     port: OwnedFd,
+    /// Where the host connects, if it has to: then the port is its newest connection.
+    door: Option<Door>,
     watch: OwnedFd,
     decoder: Decoder,
     sending: Vec<u8>,
@@ -52,6 +66,7 @@ pub(crate) struct Link {
     control: Vec<u8>,
     data: Vec<u8>,
     host_present: bool,
+    voice: Voice,
     look_again: bool,
     blocked: bool,
     buffer: Vec<u8>,
@@ -60,6 +75,10 @@ pub(crate) struct Link {
 impl Link {
     /// Finds and opens the port; its name arrives a moment after the driver.
     pub(crate) fn open() -> Staged<Self> {
+        if vsock::is_here() {
+            let door = Door::open().stage("link", "cannot listen on vsock")?;
+            return Self::behind(door).stage("link", "cannot watch for the host");
+        }
         let deadline = Instant::now() + PATIENCE;
         let node = loop {
             if let Some(node) = find_in(Path::new("/sys/class/virtio-ports")) {
@@ -79,20 +98,35 @@ impl Link {
         Self::over(port).stage("link", "cannot watch the control port")
     }
 
+    /// Speaks over whatever connection the host makes.
+    fn behind(door: Door) -> io::Result<Self> {
+        let mut link = Self::over(vsock::nobody()?)?;
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(
+            &link.watch,
+            door.listener(),
+            epoll::EventData::new_u64(1),
+            events,
+        )?;
+        link.door = Some(door);
+        Ok(link)
+    }
+
     /// Speaks over any descriptor that behaves like the port.
-    fn over(port: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn over(port: OwnedFd) -> io::Result<Self> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&watch, &port, epoll::EventData::new_u64(0), events)?;
+        epoll::add(&watch, &port, epoll::EventData::new_u64(0), port_events())?;
         Ok(Self {
             port,
+            door: None,
             watch,
-            decoder: Decoder::default(),
+            decoder: Decoder::of_the_host(),
             sending: Vec::new(),
             sent: 0,
             control: Vec::new(),
             data: Vec::new(),
             host_present: false,
+            voice: Voice::Free,
             look_again: true,
             blocked: false,
             buffer: vec![0; READ],
@@ -118,9 +152,24 @@ impl Link {
         self.host_present
     }
 
+    /// Says one last word behind all that is queued, then takes no more to send.
+    pub(crate) fn hush(&mut self, last_word: &GuestMessage) {
+        self.tell_last(last_word);
+        self.voice = Voice::Hushed;
+    }
+
+    /// Takes words again.
+    pub(crate) fn unhush(&mut self) {
+        self.voice = Voice::Free;
+    }
+
+    pub(crate) fn is_hushed(&self) -> bool {
+        self.voice == Voice::Hushed
+    }
+
     /// How many bytes of output may be added now.
     pub(crate) fn room(&self) -> usize {
-        if self.host_present {
+        if self.takes_words() {
             DATA_ROOM.saturating_sub(self.data.len())
         } else {
             0
@@ -132,16 +181,20 @@ impl Link {
         self.sending.is_empty() && self.control.is_empty() && self.data.is_empty()
     }
 
+    fn takes_words(&self) -> bool {
+        self.host_present && self.voice == Voice::Free
+    }
+
     /// Queues a message. It overtakes output that was queued before it.
     pub(crate) fn tell(&mut self, message: &GuestMessage) {
-        if self.host_present && self.control.len() < CONTROL_ROOM {
+        if self.takes_words() && self.control.len() < CONTROL_ROOM {
             channel::message_into(&mut self.control, 0, message);
         }
     }
 
     /// Queues a message behind all output queued so far.
     pub(crate) fn tell_last(&mut self, message: &GuestMessage) {
-        if self.host_present {
+        if self.takes_words() {
             channel::message_into(&mut self.data, 0, message);
         }
     }
@@ -176,9 +229,41 @@ impl Link {
         if !self.look_again {
             return events;
         }
+        self.answer_door(&mut events);
         self.note_presence(&mut events);
         self.read(&mut events);
         events
+    }
+
+    /// Lets a host in that has connected; the connection it had before is void.
+    fn answer_door(&mut self, events: &mut Vec<Event>) {
+        if let Some(socket) = self.door.as_ref().and_then(Door::answer) {
+            self.lose_host(events);
+            self.turn_to(socket);
+        }
+    }
+
+    /// Speaks over another connection from now on. Without room to watch it nobody is there.
+    fn turn_to(&mut self, port: OwnedFd) {
+        let data = epoll::EventData::new_u64(0);
+        if epoll::add(&self.watch, &port, data, port_events()).is_ok() {
+            self.port = port;
+            self.blocked = false;
+            self.look_again = true;
+        }
+    }
+
+    fn lose_host(&mut self, events: &mut Vec<Event>) {
+        if self.host_present {
+            self.forget_host();
+            events.push(Event::Lost);
+        }
+        // A connection that has ended stays ended, unlike a port.
+        if self.door.is_some()
+            && let Ok(nobody) = vsock::nobody()
+        {
+            self.port = nobody;
+        }
     }
 
     fn note_presence(&mut self, events: &mut Vec<Event>) {
@@ -187,8 +272,7 @@ impl Link {
             self.host_present = true;
             events.push(Event::Connected);
         } else if !present && self.host_present {
-            self.forget_host();
-            events.push(Event::Lost);
+            self.lose_host(events);
         }
     }
 
@@ -214,17 +298,20 @@ impl Link {
         match rustix::io::read(&self.port, self.buffer.as_mut_slice()) {
             Ok(0) => {
                 self.look_again = false;
-                if self.host_present {
-                    self.forget_host();
-                    events.push(Event::Lost);
-                }
+                self.lose_host(events);
             }
             Ok(length) => {
                 self.decoder.feed(&self.buffer[..length]);
                 self.decode(events);
             }
             Err(Errno::INTR) => {}
-            Err(_) => self.look_again = false,
+            Err(Errno::AGAIN) => self.look_again = false,
+            Err(_) => {
+                self.look_again = false;
+                if self.door.is_some() {
+                    self.lose_host(events);
+                }
+            }
         }
     }
 
@@ -275,6 +362,10 @@ impl Link {
     }
 }
 
+fn port_events() -> epoll::EventFlags {
+    epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET
+}
+
 fn find_in(ports: &Path) -> Option<PathBuf> {
     fs::read_dir(ports).ok()?.flatten().find_map(|entry| {
         let name = fs::read_to_string(entry.path().join("name")).ok()?;
@@ -285,12 +376,14 @@ fn find_in(ports: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
 
     use godwit_wire::channel::{Kind, encode_into};
     use godwit_wire::messages::GuestMessage;
 
     use super::{Event, Link};
+    use crate::vsock::Door;
 
     fn linked() -> (Link, UnixStream) {
         let (host, port) = UnixStream::pair().unwrap();
@@ -310,6 +403,26 @@ mod tests {
         host.write_all(&bytes[5..]).unwrap();
         let events = link.look();
         assert!(matches!(&events[..], [Event::Frame(f)] if f.payload == b"abc"));
+    }
+
+    #[test]
+    fn after_a_hush_nothing_is_said() {
+        let (mut link, mut host) = linked();
+        link.put(Kind::Stdout, 0, b"before");
+        link.hush(&GuestMessage::Asleep {});
+        link.tell(&GuestMessage::Pong { id: 1 });
+        assert_eq!(link.room(), 0);
+        link.flush();
+        assert!(link.is_flushed());
+        let mut bytes = vec![0; 200];
+        let count = host.read(&mut bytes).unwrap();
+        let said = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        assert!(
+            said.contains("before") && said.ends_with("{\"type\":\"asleep\"}"),
+            "{said}"
+        );
+        link.unhush();
+        assert!(link.room() > 0);
     }
 
     #[test]
@@ -354,5 +467,68 @@ mod tests {
         assert!(link.look().contains(&Event::Lost));
         assert!(link.is_flushed());
         assert_eq!(link.room(), 0);
+    }
+
+    /// A door's path; the file goes with the test.
+    struct Street(PathBuf);
+
+    impl Street {
+        fn connect(&self) -> UnixStream {
+            UnixStream::connect(&self.0).unwrap()
+        }
+    }
+
+    impl Drop for Street {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// A link that the host has to connect to, and where.
+    fn behind_a_door(name: &str) -> (Link, Street) {
+        let path = std::env::temp_dir().join(format!("godwit-door-{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let link = Link::behind(Door::over(listener.into())).unwrap();
+        (link, Street(path))
+    }
+
+    #[test]
+    fn a_host_that_connects_is_there_until_it_hangs_up() {
+        let (mut link, street) = behind_a_door("one");
+        assert_eq!(link.look(), []);
+        assert!(!link.host_present());
+        let mut host = street.connect();
+        assert_eq!(link.look(), [Event::Connected]);
+        let mut bytes = Vec::new();
+        encode_into(&mut bytes, Kind::Stdin, 3, b"abc");
+        host.write_all(&bytes).unwrap();
+        assert!(matches!(&link.look()[..], [Event::Frame(f)] if f.payload == b"abc"));
+        link.put(Kind::Stdout, 0, b"heard");
+        link.flush();
+        let mut seen = [0; 14];
+        host.read_exact(&mut seen).unwrap();
+        assert_eq!(&seen[9..], b"heard");
+        drop(host);
+        assert_eq!(link.look(), [Event::Lost]);
+        for _ in 0..3 {
+            assert_eq!(link.look(), []);
+        }
+        let _again = street.connect();
+        assert_eq!(link.look(), [Event::Connected]);
+    }
+
+    #[test]
+    fn the_newest_connection_counts() {
+        let (mut link, street) = behind_a_door("two");
+        let _first = street.connect();
+        assert_eq!(link.look(), [Event::Connected]);
+        let mut second = street.connect();
+        assert_eq!(link.look(), [Event::Lost, Event::Connected]);
+        link.put(Kind::Stdout, 0, b"to you");
+        link.flush();
+        let mut seen = [0; 15];
+        second.read_exact(&mut seen).unwrap();
+        assert_eq!(&seen[9..], b"to you");
     }
 }

@@ -3,21 +3,25 @@
 //! The order of a boot, each step a module that can be called and tested alone:
 //!
 //! 1. `stages::mounts::early`   devtmpfs, proc, sysfs in the initramfs
-//! 2. `stages::modules`         the drivers of the control channel
+//! 2. `stages::modules`         the control channel's driver; the others', without their devices
 //! 3. `link`                    find the port named `godwit.control`, say hello
 //! 4. `supervise`               wait for `run`; from here one poll loop, never more than one thread
-//! 5. `boot`                    the stages from disk drivers to the running process
+//! 5. `boot`                    the stages from disks to the running process
 //! 6. `supervise`               output, exec sessions, signals, reaping, until the main process ends
 //! 7. `ending`                  kill the rest, flush, unmount, report, power off
 //!
-//! Disk and network drivers are loaded in step 5 and not before, so that a template saved while
-//! waiting in step 4 can become any machine.
+//! What depends on the machine is done in step 5 and not before, so that a template saved while
+//! waiting in step 4 can become any; what does not is done ahead, because every copy would have to
+//! do it again.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+mod api;
 mod boot;
 mod ending;
 mod link;
+mod processes;
 mod sessions;
 mod signals;
 mod stages;
@@ -25,6 +29,7 @@ mod stats;
 mod supervise;
 mod sys;
 mod tsc;
+mod vsock;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
@@ -41,24 +46,42 @@ fn main() -> ExitCode {
 fn start() -> Result<std::convert::Infallible, godwit_wire::messages::Failed> {
     stages::mounts::early()?;
     stages::modules::load(stages::modules::When::Boot)?;
+    if vsock::is_here() {
+        stages::modules::load(stages::modules::When::Vsock)?;
+    }
+    let ahead = boot::Ahead::prepare()?;
     let link = link::Link::open()?;
-    supervise::Supervisor::new(link)?.run()
+    supervise::Supervisor::new(link, ahead)?.run()
 }
 
-/// What the same program does when it is not PID 1: measure what a guest must be told.
+/// What the same program does when it is not PID 1: measure what a guest must be told, or, inside
+/// one, tell of its processes.
 fn on_a_host() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tsc-khz") => {
             println!("{}", tsc::measure_khz());
             ExitCode::SUCCESS
         }
+        Some("ps") => print_processes(),
         Some("version") => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("godwit-init runs as PID 1 of a microVM; elsewhere: tsc-khz | version");
+            eprintln!("godwit-init runs as PID 1 of a microVM; elsewhere: ps | tsc-khz | version");
             ExitCode::from(2)
         }
+    }
+}
+
+fn print_processes() -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let printed = serde_json::to_writer(&mut out, &processes::gather())
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.write_all(b"\n"));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody reads any more, or the memory is out: there is nobody to tell.
+        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -60,6 +60,8 @@ struct Output {
     fd: OwnedFd,
     kind: Kind,
     terminal: bool,
+    /// The beginning of a line whose end is yet to come.
+    begun: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(crate) struct Session {
     outputs: Vec<Output>,
     /// Bytes of output the host still takes; `None` is no limit.
     credit: Option<u32>,
+    /// Whether its stream is others', too: only whole lines go there.
+    shares: bool,
 }
 
 impl Session {
@@ -81,7 +85,12 @@ impl Session {
             closing: false,
             terminal,
         };
-        let output = |fd, kind, terminal| Output { fd, kind, terminal };
+        let output = |fd, kind, terminal| Output {
+            fd,
+            kind,
+            terminal,
+            begun: Vec::new(),
+        };
         let (input, outputs) = match child.streams {
             Streams::Terminal(fd) => (
                 Some(input(fd.try_clone()?, true)),
@@ -106,7 +115,13 @@ impl Session {
             input,
             outputs,
             credit,
+            shares: false,
         })
+    }
+
+    /// Has its output go to the host line by line: others write to the same stream.
+    pub(crate) fn share_stream(&mut self) {
+        self.shares = true;
     }
 
     pub(crate) fn note_end(&mut self, ended: Ended) {
@@ -152,24 +167,38 @@ impl Session {
     pub(crate) fn pump_output(&mut self, link: &mut Link, buffer: &mut [u8]) {
         let (stream, ended) = (self.stream, self.ended);
         let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.retain(|output| {
+        let shares = self.shares;
+        outputs.retain_mut(|output| {
             let allowed = self
                 .credit
                 .map_or(CHUNK, |credit| CHUNK.min(credit as usize));
-            let most = allowed.min(link.room()).min(buffer.len());
+            let room = link.room().saturating_sub(output.begun.len());
+            let most = allowed.min(room).min(buffer.len());
             if most == 0 {
                 return true;
             }
             match read_some(output, &mut buffer[..most], ended) {
                 Taken::Bytes(count) => {
-                    link.put(output.kind, stream, &buffer[..count]);
+                    if shares {
+                        output.begun.extend_from_slice(&buffer[..count]);
+                        let lines = whole_lines(&mut output.begun);
+                        link.put(output.kind, stream, &lines);
+                    } else {
+                        link.put(output.kind, stream, &buffer[..count]);
+                    }
                     // At most the credit was read.
                     let spent = u32::try_from(count).unwrap_or(u32::MAX);
                     self.credit = self.credit.map(|credit| credit.saturating_sub(spent));
                     true
                 }
                 Taken::Nothing => true,
-                Taken::End => false,
+                Taken::End => {
+                    if !output.begun.is_empty() {
+                        output.begun.push(b'\n');
+                        link.put(output.kind, stream, &output.begun);
+                    }
+                    false
+                }
             }
         });
         self.outputs = outputs;
@@ -246,6 +275,18 @@ impl Session {
     }
 }
 
+/// Takes the whole lines out of what was written; all of it when a line has no end for too long.
+fn whole_lines(begun: &mut Vec<u8>) -> Vec<u8> {
+    match begun.iter().rposition(|byte| *byte == b'\n') {
+        Some(at) => {
+            let rest = begun.split_off(at + 1);
+            std::mem::replace(begun, rest)
+        }
+        None if begun.len() >= CHUNK => std::mem::take(begun),
+        None => Vec::new(),
+    }
+}
+
 enum Taken {
     Bytes(usize),
     Nothing,
@@ -265,5 +306,28 @@ fn read_some(output: &Output, buffer: &mut [u8], ended: Option<(Ended, Instant)>
         },
         // A terminal without programs reads as EIO.
         Err(_) => Taken::End,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK, whole_lines};
+
+    #[test]
+    fn only_whole_lines_go_to_a_stream_that_others_write_to() {
+        let mut begun = b"one\ntwo\nthr".to_vec();
+        assert_eq!(whole_lines(&mut begun), b"one\ntwo\n");
+        assert_eq!(begun, b"thr");
+        assert_eq!(whole_lines(&mut begun), b"");
+        begun.extend(b"ee\n");
+        assert_eq!(whole_lines(&mut begun), b"three\n");
+        assert!(begun.is_empty());
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_waited_for_for_ever() {
+        let mut begun = vec![b'x'; CHUNK];
+        assert_eq!(whole_lines(&mut begun).len(), CHUNK);
+        assert!(begun.is_empty());
     }
 }

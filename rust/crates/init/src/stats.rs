@@ -14,9 +14,7 @@ const SECTOR: u64 = 512;
 pub(crate) fn gather(id: u64, volumes: &[PathBuf]) -> Stats {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (load, processes) = load(&read("/proc/loadavg"));
-    let serials = disks::list_in(Path::new("/sys/block"))
-        .into_iter()
-        .collect();
+    let serials = disks::list().into_iter().collect();
     let root = [PathBuf::from("/")];
     Stats {
         id,

@@ -1,7 +1,9 @@
 //! The one loop of a running guest: messages, output, input, signals, children.
 //!
 //! States: *waiting* for a run spec (a template is saved here), *running* until the main process
-//! ends, then `ending` takes over. A host that goes away changes nothing but the exec sessions,
+//! ends, then `ending` takes over. In the first two it may be *asleep*, from `sleep` to `wake`: in
+//! between it is saved and goes on, maybe as many copies, and every copy's first deed is to take
+//! the host's entropy and time. A host that goes away changes nothing but the exec sessions,
 //! which end; when it is back it hears hello and started again.
 
 use std::collections::BTreeMap;
@@ -19,14 +21,17 @@ use godwit_wire::run_spec::RunSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
+use crate::api::Api;
 use crate::link::{Event, Link};
 use crate::sessions::{Ended, Session};
 use crate::stages::spawn::{self, Program};
-use crate::stages::{Context, Staged};
+use crate::stages::{Context, Staged, clock};
 use crate::{boot, ending, signals, stats, sys};
 
 /// The stream of the main process.
-pub(crate) const MAIN: u32 = 0;
+const MAIN: u32 = 0;
+/// The sessions of the processes beside it, from here on; their output goes to its stream.
+const BESIDE: u32 = u32::MAX - 63;
 const MAX_SESSIONS: usize = 256;
 const OPEN_FILES: u64 = 10_240;
 /// From the second signal of a stop to the last.
@@ -44,8 +49,12 @@ const CHUNK: usize = 16_384;
 pub(crate) struct Machine {
     pub(crate) started: Option<GuestMessage>,
     pub(crate) volumes: Vec<PathBuf>,
+    /// Whether its root is used again after its end.
+    pub(crate) lasting_root: bool,
     /// OOM kills of the kernel before it started.
     pub(crate) oom_kills_before: u64,
+    /// Whether it was asked to stop: then every process is given its time.
+    stopping: bool,
     /// Whether a stop went as far as SIGKILL: then a kill is no lack of memory.
     pub(crate) killed_by_stop: bool,
     /// Signals still to be sent, the next one last.
@@ -57,8 +66,10 @@ pub(crate) struct Supervisor {
     pub(crate) link: Link,
     pub(crate) machine: Machine,
     pub(crate) sessions: BTreeMap<u32, Session>,
+    api: Api,
     /// What the host is told last, once the machine is ending.
     pub(crate) last_word: Option<GuestMessage>,
+    ahead: boot::Ahead,
     children: OwnedFd,
     away_since: Option<Instant>,
     lost_output: usize,
@@ -66,11 +77,13 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(link: Link) -> Staged<Self> {
+    pub(crate) fn new(link: Link, ahead: boot::Ahead) -> Staged<Self> {
         Ok(Self {
             link,
+            ahead,
             machine: Machine::default(),
             sessions: BTreeMap::new(),
+            api: Api::default(),
             last_word: None,
             children: sys::child_events().stage("supervise", "cannot watch children")?,
             away_since: None,
@@ -88,10 +101,29 @@ impl Supervisor {
                     Err(failure) => ending::of_failure(self, failure),
                 }
             }
-            if let Some(ended) = self.sessions.get(&MAIN).and_then(Session::ended) {
+            if let Some(ended) = self.end_of_machine() {
                 ending::of_process(self, ended);
             }
         }
+    }
+
+    /// How the machine ends, if it does: with the process that ends first, or, when it was asked
+    /// to stop, with the last, and then its main process says how.
+    fn end_of_machine(&self) -> Option<Ended> {
+        let own = self.sessions.iter().filter(|(key, _)| is_own(**key));
+        let mut ends = own.map(|(_, session)| session.ended());
+        if self.machine.stopping {
+            let main = ends.next().flatten()?;
+            return ends.all(|end| end.is_some()).then_some(main);
+        }
+        ends.flatten().next()
+    }
+
+    /// Whether nobody runs any more and all that was written has been taken.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.sessions
+            .iter()
+            .all(|(key, session)| is_own(*key) && session.finished().is_some())
     }
 
     /// Waits for something to happen, at most until `deadline`, and handles all that did.
@@ -112,16 +144,26 @@ impl Supervisor {
     }
 
     fn boot(&mut self, spec: &RunSpec) -> Result<(), Failed> {
-        let booted = boot::enter(spec)?;
+        let booted = boot::enter(spec, &self.ahead)?;
         self.machine.volumes = booted.volumes;
+        self.api = booted.api;
+        self.machine.lasting_root = spec.root.lasting;
         self.machine.oom_kills_before = stats::oom_kills();
         let pid = booted.child.pid;
-        let session =
-            Session::new(MAIN, booted.child, None).stage("spawn", "cannot watch the process")?;
-        self.sessions.insert(MAIN, session);
+        let shares = !booted.beside.is_empty();
+        let beside = (BESIDE..).zip(booted.beside);
+        for (key, child) in std::iter::once((MAIN, booted.child)).chain(beside) {
+            let mut session =
+                Session::new(MAIN, child, None).stage("spawn", "cannot watch the process")?;
+            if shares {
+                session.share_stream();
+            }
+            self.sessions.insert(key, session);
+        }
         let started = GuestMessage::Started {
             pid,
             at_ms: unix_ms(),
+            boot_id: Some(boot_id()),
         };
         self.link.tell(&started);
         self.machine.started = Some(started);
@@ -143,6 +185,8 @@ impl Supervisor {
             let wanted = session.interests(room).into_iter();
             fds.extend(wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         }
+        let wanted = self.api.interests(self.link.room() > 0).into_iter();
+        fds.extend(wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         // Only a signal interrupts; then the next round waits again.
         let _ = poll(&mut fds, timeout.as_ref());
     }
@@ -192,19 +236,23 @@ impl Supervisor {
             .pop_if(|(when, _)| *when <= Instant::now())
         {
             self.machine.killed_by_stop |= signal == SIGKILL;
-            self.signal(MAIN, signal);
+            self.signal_own(signal);
         }
     }
 
     fn handle(&mut self, event: Event) -> Option<Box<RunSpec>> {
         match event {
+            // A host that is back after a sleep says so itself.
+            Event::Connected | Event::Garbage(_) if self.link.is_hushed() => {}
             Event::Connected => self.greet(),
             Event::Garbage(_) => {
                 self.drop_sessions();
                 self.greet();
             }
             Event::Lost => {
-                self.away_since = Some(Instant::now());
+                if !self.link.is_hushed() {
+                    self.away_since = Some(Instant::now());
+                }
                 self.drop_sessions();
             }
             Event::Frame(frame) => return self.handle_frame(&frame),
@@ -215,7 +263,12 @@ impl Supervisor {
     /// Says who this is and how far it has come: to a new host and after every break.
     fn greet(&mut self) {
         self.away_since = None;
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        // The kernel makes it when it is first read, and a template's copies must not share it.
+        let boot_id = self
+            .machine
+            .started
+            .as_ref()
+            .map_or(String::new(), |_| boot_id());
         self.link.tell(&GuestMessage::Hello(Hello {
             v: PROTOCOL_VERSION,
             init_version: env!("CARGO_PKG_VERSION").into(),
@@ -223,7 +276,7 @@ impl Supervisor {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
-            boot_id: boot_id.trim().into(),
+            boot_id,
         }));
         for message in self.machine.started.iter().chain(&self.last_word) {
             self.link.tell(message);
@@ -236,13 +289,14 @@ impl Supervisor {
         }
     }
 
-    /// Ends every exec session: nobody is left who asked for it.
+    /// Ends every session: nobody is left who asked for it.
     fn drop_sessions(&mut self) {
+        self.api.drop_all();
         let streams: Vec<u32> = self
             .sessions
             .keys()
             .copied()
-            .filter(|s| *s != MAIN)
+            .filter(|key| !is_own(*key))
             .collect();
         for stream in streams {
             self.signal(stream, SIGKILL);
@@ -254,7 +308,7 @@ impl Supervisor {
         let session = self
             .sessions
             .get_mut(&frame.stream)
-            .filter(|_| frame.stream != MAIN);
+            .filter(|_| !is_own(frame.stream));
         match (frame.kind, session) {
             (Kind::Message, _) => {
                 // What cannot be read was meant for another release.
@@ -269,6 +323,12 @@ impl Supervisor {
                     self.signal(frame.stream, SIGKILL);
                 }
             }
+            (Kind::Credit, None) => {
+                let bytes = frame.credit().unwrap_or(0);
+                self.api.add_credit(frame.stream, bytes);
+            }
+            (Kind::Eof, None) => self.api.end(frame.stream),
+            (Kind::Stdin, None) => self.api.feed(frame.stream, &frame.payload),
             _ => {}
         }
         None
@@ -280,16 +340,28 @@ impl Supervisor {
             HostMessage::Stop { signal, timeout_ms } => self.stop(&signal, timeout_ms),
             HostMessage::Signal { signal } => {
                 if let Some(number) = signals::number(&signal) {
-                    self.signal(MAIN, number);
+                    self.signal_own(number);
                 }
             }
+            HostMessage::Sleep {} => {
+                self.drop_sessions();
+                self.link.hush(&GuestMessage::Asleep {});
+            }
+            HostMessage::Wake {
+                clock_unix_ns,
+                entropy_base64,
+            } => self.wake(clock_unix_ns, &entropy_base64),
             HostMessage::Ping { id } => self.link.tell(&GuestMessage::Pong { id }),
             HostMessage::Stats { id } => {
                 let stats = stats::gather(id, &self.machine.volumes);
                 self.link.tell(&GuestMessage::Stats(stats));
             }
             HostMessage::Exec(exec) => self.exec(&exec),
-            HostMessage::ExecSignal { stream, signal } if stream != MAIN => {
+            HostMessage::Accept { stream, credit } => self.accept(stream, credit),
+            HostMessage::ExecSignal { stream, .. } if self.api.uses(stream) => {
+                self.api.hang_up(stream, &mut self.link);
+            }
+            HostMessage::ExecSignal { stream, signal } if !is_own(stream) => {
                 if let Some(number) = signals::number(&signal) {
                     self.signal(stream, number);
                 }
@@ -304,8 +376,19 @@ impl Supervisor {
         None
     }
 
+    /// Goes on after a sleep, maybe as one of many copies: what they share goes first.
+    fn wake(&mut self, clock_unix_ns: i64, entropy_base64: &str) {
+        let renewed = clock::entropy(Some(entropy_base64)).and(clock::set(Some(clock_unix_ns)));
+        if let Err(failure) = renewed {
+            eprintln!("godwit-init: waking: {}", failure.message);
+        }
+        self.link.unhush();
+        self.greet();
+    }
+
     /// Plans the way down: this signal now, SIGTERM after the timeout, SIGKILL a second later.
     fn stop(&mut self, signal: &str, timeout_ms: u64) {
+        self.machine.stopping = true;
         let now = Instant::now();
         let term = now + Duration::from_millis(timeout_ms.min(86_400_000));
         let number = signals::number(signal).unwrap_or(SIGTERM);
@@ -319,6 +402,14 @@ impl Supervisor {
         if let Some(session) = self.sessions.get(&stream).filter(|s| s.ended().is_none()) {
             // It can only be gone already, which is what most signals are for.
             let _ = sys::kill(-session.pid, number);
+        }
+    }
+
+    /// Signals the groups of the machine's own processes.
+    fn signal_own(&mut self, number: i32) {
+        let keys = self.sessions.keys().copied();
+        for key in keys.filter(|key| is_own(*key)).collect::<Vec<_>>() {
+            self.signal(key, number);
         }
     }
 
@@ -336,15 +427,14 @@ impl Supervisor {
         if self.machine.started.is_none() || self.last_word.is_some() {
             return Err("the machine is not running".into());
         }
-        if exec.stream == MAIN || self.sessions.contains_key(&exec.stream) {
-            return Err(format!("stream {} is in use", exec.stream));
-        }
+        self.require_free(exec.stream)?;
         if self.sessions.len() > MAX_SESSIONS {
             return Err(format!("there are {MAX_SESSIONS} sessions already"));
         }
         let program = Program {
             argv: &exec.argv,
             env: &exec.env,
+            env_base64: &exec.env_base64,
             user: &exec.user,
             working_directory: &exec.working_directory,
             open_files: OPEN_FILES,
@@ -359,8 +449,27 @@ impl Supervisor {
         Ok(pid)
     }
 
+    fn require_free(&self, stream: u32) -> Result<(), String> {
+        if is_own(stream) || self.sessions.contains_key(&stream) || self.api.uses(stream) {
+            return Err(format!("stream {stream} is in use"));
+        }
+        Ok(())
+    }
+
+    /// The host serves one more connection to the machine's API socket.
+    fn accept(&mut self, stream: u32, credit: u32) {
+        let taken = self
+            .require_free(stream)
+            .and_then(|()| self.api.offer(stream, credit));
+        if let Err(message) = taken {
+            self.link
+                .tell(&GuestMessage::ExecFailed { stream, message });
+        }
+    }
+
     /// Moves output and input of every session, and tells of sessions that are through.
     fn pump(&mut self) {
+        self.api.pump(&mut self.link, &mut self.buffer);
         let away = self.host_is_away_for_long();
         let mut through = Vec::new();
         for (stream, session) in &mut self.sessions {
@@ -373,7 +482,7 @@ impl Supervisor {
             if taken > 0 {
                 self.link.grant(*stream, taken);
             }
-            if let Some(ended) = session.finished().filter(|_| *stream != MAIN) {
+            if let Some(ended) = session.finished().filter(|_| !is_own(*stream)) {
                 through.push((*stream, ended));
             }
         }
@@ -386,6 +495,16 @@ impl Supervisor {
             });
         }
     }
+}
+
+/// Whether a session is the machine's own process, not a command that somebody runs in it.
+fn is_own(key: u32) -> bool {
+    key == MAIN || key >= BESIDE
+}
+
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().into()
 }
 
 fn unix_ms() -> u64 {

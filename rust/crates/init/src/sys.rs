@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -54,6 +55,73 @@ where
     // SAFETY: init has one thread, so the child's memory is consistent; the closure makes only
     // system calls, by the contract above.
     unsafe { command.pre_exec(in_child) };
+}
+
+/// `linux/swap.h`; a disk that cannot discard is used without.
+const SWAP_FLAG_DISCARD: libc::c_int = 0x10000;
+
+/// Has the kernel move memory to a disk that holds a swap area, and give back what it frees of it.
+pub(crate) fn swap_on(device: &CStr) -> io::Result<()> {
+    // SAFETY: `device` is a string that ends with a NUL byte and outlives the call.
+    match unsafe { libc::swapon(device.as_ptr(), SWAP_FLAG_DISCARD) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const BACKLOG: libc::c_int = 4;
+
+/// Listens on a vsock port, for whoever connects from outside.
+pub(crate) fn vsock_listener(port: u32) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `socket` takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_VSOCK, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nothing else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a valid `sockaddr_vm`.
+    let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_vm>() };
+    address.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).unwrap_or_default();
+    address.svm_port = port;
+    address.svm_cid = libc::VMADDR_CID_ANY;
+    let length = socket_length::<libc::sockaddr_vm>();
+    // SAFETY: `address` is a `sockaddr_vm` of that length and outlives the call.
+    let bound = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
+    // SAFETY: `listen` takes no pointers.
+    if bound != 0 || unsafe { libc::listen(fd, BACKLOG) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// Takes a waiting connection; returns it with the vsock number it comes from, if it has one.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<u32>)> {
+    // SAFETY: all zeros is a valid `sockaddr_vm`.
+    let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_vm>() };
+    let mut length = socket_length::<libc::sockaddr_vm>();
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `address` has room for `length` bytes; both outlive the call.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            (&raw mut address).cast(),
+            &raw mut length,
+            flags,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nothing else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let of_vsock = i32::from(address.svm_family) == libc::AF_VSOCK;
+    Ok((socket, of_vsock.then_some(address.svm_cid)))
+}
+
+fn socket_length<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default()
 }
 
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;

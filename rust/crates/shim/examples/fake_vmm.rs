@@ -1,6 +1,6 @@
 //! A VMM without a machine: listens where the guest's control port would be and plays a part.
 //!
-//! `fake_vmm SOCKET PART`; the parts are the arms of `play`. Used by `tests/shim.rs`.
+//! `fake_vmm SOCKET PART`; the parts are the arms of `play`. Used by `tests/shim`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -78,7 +78,20 @@ impl Guest {
     fn start(&mut self) {
         self.hello();
         while !matches!(self.message(), Some(HostMessage::Run { .. }) | None) {}
-        self.tell(&GuestMessage::Started { pid: 77, at_ms: 1 });
+        self.tell(&GuestMessage::Started {
+            pid: 77,
+            at_ms: 1,
+            boot_id: None,
+        });
+    }
+
+    fn start_as_told(&mut self) {
+        self.hello();
+        self.tell(&GuestMessage::Started {
+            pid: 77,
+            at_ms: 1,
+            boot_id: Some("own".into()),
+        });
     }
 
     fn exit(&mut self, exit_code: i32) {
@@ -207,13 +220,37 @@ fn play(part: &str, listener: &UnixListener) {
             }
             guest.obey(false);
         }
+        "babble" => babble(guest),
         "garbage" => garbage(guest, listener),
+        "copy" => copy(guest, listener),
         "deaf" => {
             guest.start();
             thread::sleep(Duration::from_mins(1));
         }
         other => panic!("no such part: {other}"),
     }
+}
+
+/// Says everything about a connection over and over, and sends more on it than it may.
+fn babble(mut guest: Guest) {
+    guest.start();
+    let (stream, credit) = loop {
+        match guest.message() {
+            Some(HostMessage::Accept { stream, credit }) => break (stream, credit),
+            Some(_) => {}
+            None => return,
+        }
+    };
+    for _ in 0..100 {
+        guest.tell(&GuestMessage::ExecStarted { stream, pid: 5 });
+        guest.send(Kind::Credit, stream, &u32::MAX.to_be_bytes());
+        guest.send(Kind::Credit, stream, &0_u32.to_be_bytes());
+        guest.send(Kind::Eof, stream, b"");
+    }
+    for _ in 0..=credit {
+        guest.send(Kind::Stdout, stream, b"x");
+    }
+    guest.obey(false);
 }
 
 /// Breaks the protocol with a session open, comes back as init would, and ends in peace.
@@ -224,7 +261,11 @@ fn garbage(mut guest: Guest, listener: &UnixListener) {
     guest.farewell();
     let mut guest = Guest::accept(listener);
     guest.hello();
-    guest.tell(&GuestMessage::Started { pid: 77, at_ms: 1 });
+    guest.tell(&GuestMessage::Started {
+        pid: 77,
+        at_ms: 1,
+        boot_id: None,
+    });
     guest.tell(&GuestMessage::Pong { id: 4711 });
     guest.send(Kind::Stdout, 99, b"to nobody");
     guest.send(
@@ -234,6 +275,28 @@ fn garbage(mut guest: Guest, listener: &UnixListener) {
     );
     guest.send(Kind::Message, 0, b"nonsense");
     guest.send(Kind::Stdout, 0, b"back again\n");
+    guest.obey(false);
+}
+
+/// Goes on from a saved state: hears of it first, sleeps when asked to, goes on once more.
+fn copy(mut guest: Guest, listener: &UnixListener) {
+    let Some(HostMessage::Wake { clock_unix_ns, .. }) = guest.message() else {
+        panic!("not woken first");
+    };
+    let Some(HostMessage::Run { spec }) = guest.message() else {
+        panic!("not told what to be at once");
+    };
+    assert!(spec.clock_unix_ns >= Some(clock_unix_ns));
+    assert!(spec.entropy_base64.is_some_and(|text| text.len() > 60));
+    guest.start_as_told();
+    while !matches!(guest.message(), Some(HostMessage::Sleep {}) | None) {}
+    guest.send(Kind::Stdout, 0, b"before\n");
+    guest.tell(&GuestMessage::Asleep {});
+    guest.farewell();
+    let mut guest = Guest::accept(listener);
+    assert!(matches!(guest.message(), Some(HostMessage::Wake { .. })));
+    guest.start_as_told();
+    guest.send(Kind::Stdout, 0, b"after\n");
     guest.obey(false);
 }
 

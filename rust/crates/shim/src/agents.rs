@@ -59,7 +59,7 @@ impl Agents {
                 self.last += 1;
                 let connection = Connection {
                     socket,
-                    decoder: Decoder::default(),
+                    decoder: Decoder::of_the_host(),
                     sending: Vec::new(),
                     sent: 0,
                     subscribed: false,

@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use serde::Serialize;
 
 use crate::rate::Bucket;
+use crate::vsock::{self, Call};
 
 /// How often to try until the VMM listens.
 const FIRST_TRY: Duration = Duration::from_millis(5);
@@ -31,8 +32,10 @@ enum State {
     Down {
         retry: Instant,
     },
+    /// The VMM was asked for the guest's port.
+    Calling(Call),
     Up(OwnedFd),
-    /// The guest has said its last word.
+    /// The guest has said its last word, or the last one before it is woken.
     Over,
 }
 
@@ -50,6 +53,8 @@ pub(crate) enum Read {
 #[derive(Debug)]
 pub(crate) struct Channel {
     path: String,
+    /// The guest's port, where the socket leads to several.
+    port: Option<u32>,
     state: State,
     ever_up: bool,
     backoff: Duration,
@@ -64,6 +69,7 @@ impl Channel {
     pub(crate) fn new(path: &str, now: Instant) -> Self {
         Self {
             path: path.into(),
+            port: None,
             state: State::Down { retry: now },
             ever_up: false,
             backoff: BACKOFF_LEAST,
@@ -75,29 +81,61 @@ impl Channel {
         }
     }
 
+    /// Has the socket be one that multiplexes the guest's ports.
+    pub(crate) fn on_port(mut self, port: Option<u32>) -> Self {
+        self.port = port;
+        self
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }
 
-    /// Connects when it is time to try.
-    pub(crate) fn connect(&mut self, now: Instant) {
-        let State::Down { retry } = self.state else {
-            return;
+    /// Connects when it is time to try; returns whether it just did.
+    pub(crate) fn connect(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Down { retry } if *retry <= now => {}
+            State::Calling(call) => match call.is_accepted() {
+                Ok(true) => return self.accepted(),
+                Ok(false) => return false,
+                Err(_) => return self.try_later(now),
+            },
+            _ => return false,
+        }
+        let opened = match self.port {
+            None => open(&self.path).map(State::Up),
+            Some(port) => vsock::call(&self.path, port).map(State::Calling),
         };
-        if now < retry {
-            return;
+        let Ok(state) = opened else {
+            return self.try_later(now);
+        };
+        self.state = state;
+        self.ever_up |= self.is_up();
+        self.is_up()
+    }
+
+    fn accepted(&mut self) -> bool {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Calling(call) => {
+                self.state = State::Up(call.into_socket());
+                self.ever_up = true;
+                true
+            }
+            other => {
+                self.state = other;
+                false
+            }
         }
-        if let Ok(socket) = open(&self.path) {
-            self.state = State::Up(socket);
-            self.ever_up = true;
+    }
+
+    fn try_later(&mut self, now: Instant) -> bool {
+        let pause = if self.ever_up {
+            BACKOFF_LEAST
         } else {
-            let pause = if self.ever_up {
-                BACKOFF_LEAST
-            } else {
-                FIRST_TRY
-            };
-            self.state = State::Down { retry: now + pause };
-        }
+            FIRST_TRY
+        };
+        self.state = State::Down { retry: now + pause };
+        false
     }
 
     /// What to wait for, and for how long at most.
@@ -109,6 +147,7 @@ impl Channel {
         match &self.state {
             State::Over => (None, None),
             State::Down { retry } => (None, Some(retry.saturating_duration_since(now))),
+            State::Calling(call) => (Some((call.answer(), PollFlags::IN)), None),
             State::Up(socket) => {
                 let mut flags = PollFlags::empty();
                 flags.set(PollFlags::IN, refill.is_zero());
@@ -181,6 +220,13 @@ impl Channel {
         Read::Closed
     }
 
+    /// Connects again after having hung up.
+    pub(crate) fn call_again(&mut self, now: Instant) {
+        if matches!(self.state, State::Over) {
+            self.state = State::Down { retry: now };
+        }
+    }
+
     /// Hangs up for good: the guest's sign that its last word was heard.
     pub(crate) fn hang_up(&mut self) {
         self.drop_connection(State::Over);
@@ -195,7 +241,7 @@ impl Channel {
 
     /// Queues a message; false when there is no guest to hear it or it reads nothing.
     pub(crate) fn tell<T: Serialize>(&mut self, message: &T) -> bool {
-        self.has_room() && channel::message_into(&mut self.sending, 0, message)
+        self.has_room() && channel::long_message_into(&mut self.sending, 0, message)
     }
 
     /// Queues a frame; false when there is no guest to take it or it reads nothing.
@@ -338,5 +384,33 @@ mod tests {
             })
             .count();
         assert!((60..200).contains(&accepted), "{accepted} frames");
+    }
+
+    #[test]
+    fn a_multiplexed_socket_is_up_once_the_guest_has_accepted() {
+        let (listener, place) = listener("ports");
+        let link = Place(format!("{}.link", place.0));
+        std::os::unix::fs::symlink(&place.0, &link.0).unwrap();
+        let now = Instant::now();
+        let mut channel = Channel::new(&link.0, now).on_port(Some(1024));
+        assert!(!channel.connect(now));
+        let (first, _) = listener.accept().unwrap();
+        drop(first);
+        assert!(!channel.connect(now));
+        assert_eq!(channel.wants(now).1, Some(Duration::from_millis(5)));
+        let later = now + Duration::from_millis(5);
+        assert!(!channel.connect(later));
+        let (mut guest, _) = listener.accept().unwrap();
+        assert!(channel.wants(later).0.is_some());
+        assert!(!channel.put(Kind::Stdin, 1, b"too soon"));
+        let mut bytes = b"OK 1073741824\n".to_vec();
+        encode_into(&mut bytes, Kind::Stdout, 0, b"hi");
+        guest.write_all(&bytes).unwrap();
+        assert!(channel.connect(later));
+        assert!(channel.is_up());
+        let Read::Frames(frames) = channel.read(&mut [0; 100], later) else {
+            panic!()
+        };
+        assert_eq!(frames[0].payload, b"hi");
     }
 }

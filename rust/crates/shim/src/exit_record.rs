@@ -73,6 +73,7 @@ mod tests {
             machine_id: "m".into(),
             instance_id: "i".into(),
             exited_at_ms: 1,
+            start_kind: godwit_wire::shim::StartKind::Cold,
             cause: Cause::Vmm,
             guest: None,
             failure: None,

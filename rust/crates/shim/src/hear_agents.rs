@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use godwit_wire::channel::{Frame, Kind};
+use godwit_wire::channel::{Frame, INITIAL_CREDIT, Kind};
 use godwit_wire::messages::{Exec, GuestMessage, HostMessage};
 use godwit_wire::run_spec::RunSpec;
 use godwit_wire::shim::{AgentMessage, Cause, Phase, ShimMessage};
@@ -61,6 +61,8 @@ impl Shim {
                 self.tell_status(from);
             }
             AgentMessage::Kill {} => self.kill(Cause::Killed),
+            AgentMessage::Sleep {} => self.lull(from),
+            AgentMessage::Wake {} => self.rouse(now),
             AgentMessage::Run { spec } => self.take_run_spec(from, spec),
             AgentMessage::Stop { signal, timeout_ms } => {
                 self.stop(HostMessage::Stop { signal, timeout_ms });
@@ -88,6 +90,7 @@ impl Shim {
                     self.ask_guest(from, "resize", &HostMessage::Resize { stream, rows, cols });
                 }
             }
+            AgentMessage::Accept { stream, credit } => self.accept(from, stream, credit),
             AgentMessage::Unknown => {
                 self.refuse(
                     from,
@@ -141,7 +144,9 @@ impl Shim {
             return self.refuse(from, "run", None, "this machine has its run spec already");
         }
         self.run_spec = Some(spec);
-        self.send_run_spec();
+        if self.machine.phase == Phase::Ready {
+            self.send_run_spec();
+        }
     }
 
     pub(crate) fn exec(&mut self, from: ConnectionId, exec: Exec) {
@@ -149,7 +154,7 @@ impl Shim {
         if self.machine.phase != Phase::Running {
             return self.refuse(from, "exec", Some(stream), "the machine is not running");
         }
-        match self.relay.open(from, stream) {
+        match self.relay.open(from, stream, INITIAL_CREDIT) {
             Ok(guest) => {
                 if !self.channel.tell(&HostMessage::Exec(Exec {
                     stream: guest,
@@ -163,6 +168,26 @@ impl Shim {
                 self.agents
                     .tell(from, 0, &GuestMessage::ExecFailed { stream, message });
             }
+        }
+    }
+
+    /// An agent serves the next connection to the guest's API socket.
+    pub(crate) fn accept(&mut self, from: ConnectionId, stream: u32, credit: u32) {
+        if self.machine.phase != Phase::Running {
+            return self.refuse(from, "accept", Some(stream), "the machine is not running");
+        }
+        match self.relay.open(from, stream, credit) {
+            Ok(guest) => {
+                let stream_there = HostMessage::Accept {
+                    stream: guest,
+                    credit,
+                };
+                if !self.channel.tell(&stream_there) {
+                    self.relay.close(guest);
+                    self.refuse(from, "accept", Some(stream), "the guest cannot be reached");
+                }
+            }
+            Err(why) => self.refuse(from, "accept", Some(stream), &why),
         }
     }
 

@@ -8,6 +8,7 @@ use godwit_wire::shim::{Phase, Source};
 
 use crate::channel::Read;
 use crate::serve::{Shim, unix_ms};
+use crate::wake;
 
 /// From the guest's last word to the end of its VMM.
 const POWER_OFF: Duration = Duration::from_secs(5);
@@ -40,11 +41,23 @@ impl Shim {
             Kind::Stdout => Source::Stdout,
             Kind::Stderr => Source::Stderr,
             Kind::Credit => {
-                let bytes = frame.credit().unwrap_or(0);
-                self.relay.grant_input(frame.stream, bytes);
-                return self.pass_to_agent(frame);
+                let said = frame.credit().unwrap_or(0);
+                let bytes = self.relay.grant_input(frame.stream, said);
+                if bytes > 0 {
+                    let payload = bytes.to_be_bytes().to_vec();
+                    self.pass_to_agent(&Frame {
+                        payload,
+                        ..frame.clone()
+                    });
+                }
+                return;
             }
-            Kind::Eof => return self.pass_to_agent(frame),
+            Kind::Eof => {
+                if self.relay.end_output(frame.stream) {
+                    self.pass_to_agent(frame);
+                }
+                return;
+            }
             Kind::Stdin => return,
         };
         if frame.stream == 0 {
@@ -71,14 +84,15 @@ impl Shim {
         };
         match message {
             GuestMessage::Hello(hello) => self.hear_hello(hello),
-            GuestMessage::Started { pid, .. } => {
-                if self.machine.started(pid, unix_ms()) {
+            GuestMessage::Started { pid, boot_id, .. } => {
+                if self.machine.started(pid, boot_id, unix_ms()) {
                     self.publish();
                     if let Some(stop) = self.pending_stop.take() {
                         self.channel.tell(&stop);
                     }
                 }
             }
+            GuestMessage::Asleep {} => self.hear_asleep(),
             GuestMessage::Exited(exited) => {
                 self.machine.exited(exited);
                 self.hear_last_word();
@@ -88,7 +102,7 @@ impl Shim {
                 self.hear_last_word();
             }
             GuestMessage::ExecStarted { stream, pid } => {
-                if let Some(to) = self.relay.destination(stream) {
+                if let Some(to) = self.relay.begin(stream) {
                     let message = GuestMessage::ExecStarted {
                         stream: to.stream,
                         pid,
@@ -130,6 +144,7 @@ impl Shim {
     pub(crate) fn hear_hello(&mut self, hello: Hello) {
         let (theirs, ours) = (hello.v, PROTOCOL_VERSION);
         self.deadlines.boot = None;
+        self.wake_due = false;
         if self.machine.greet(hello) {
             // Said once: a guest that says hello for ever must not fill the log with it.
             if theirs != ours {
@@ -140,17 +155,25 @@ impl Shim {
             self.publish();
         } else {
             self.fail_sessions("the guest's init lost the control channel");
+            self.run_sent = false;
         }
-        self.send_run_spec();
+        if self.machine.phase == Phase::Ready {
+            self.send_run_spec();
+        }
     }
 
     /// Init takes the first one and ignores the rest, so one too many does no harm.
+    ///
+    /// Time and entropy are of the moment it is sent, not of the one it was written in.
     pub(crate) fn send_run_spec(&mut self) {
-        if self.machine.phase == Phase::Ready
-            && let Some(spec) = &self.run_spec
-        {
-            self.channel.tell(&HostMessage::Run { spec: spec.clone() });
+        let Some(spec) = &self.run_spec else { return };
+        if std::mem::replace(&mut self.run_sent, true) {
+            return;
         }
+        let mut spec = spec.clone();
+        spec.clock_unix_ns = Some(wake::unix_ns());
+        spec.entropy_base64 = wake::entropy().or(spec.entropy_base64);
+        self.channel.tell(&HostMessage::Run { spec });
     }
 
     /// Hanging up tells init that it was heard.

@@ -3,7 +3,8 @@
 //! The shim starts itself with this word, so that joining cgroups and dropping rights need no
 //! code between fork and exec: `launch PARENT UID GID KEEP CGROUP_PROCS… -- ARGV…`, where KEEP
 //! are the descriptors the VMM inherits, with commas. Whatever fails is said on stderr, which is
-//! the console pipe, and ends in exit code 125.
+//! the console pipe, and ends in exit code 125. A VMM that is to run as root is a jailer, which
+//! becomes another user by itself: it gets a `guard`.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
@@ -15,6 +16,8 @@ use rustix::process::{Gid, Pid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
+
+use crate::guard;
 
 /// What the launcher exits with when the VMM was not started.
 pub(crate) const NOT_STARTED: u8 = 125;
@@ -49,6 +52,9 @@ fn become_vmm(words: &[String]) -> Result<std::convert::Infallible, String> {
     };
     let number = |word: &String| word.parse::<u32>().map_err(|_| usage());
     let (program, arguments) = argv.split_first().ok_or_else(usage)?;
+    if number(uid)? == 0 {
+        guard::start(number(parent)?).map_err(|error| format!("cannot start a guard: {error}"))?;
+    }
     for procs in cgroups {
         join(procs).map_err(|error| format!("cannot join {procs}: {error}"))?;
     }

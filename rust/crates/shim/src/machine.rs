@@ -1,7 +1,7 @@
 //! What the shim knows of its machine, and what it makes of it in the end. Pure.
 
 use godwit_wire::messages::{Exited, Failed, Hello};
-use godwit_wire::shim::{Cause, ExitRecord, Phase, ShimConfig, Status, VmmExit};
+use godwit_wire::shim::{Cause, ExitRecord, Phase, ShimConfig, StartKind, Status, VmmExit};
 
 /// What the guest says of itself is kept this short.
 const MAX_WORD: usize = 128;
@@ -12,7 +12,10 @@ pub(crate) struct Machine {
     id: String,
     instance_id: String,
     vmm_pid: u32,
+    start_kind: StartKind,
     pub(crate) phase: Phase,
+    /// The guest was asked to sleep and has said so.
+    pub(crate) asleep: bool,
     pub(crate) hello: Option<Hello>,
     process_pid: Option<i32>,
     started_at_ms: Option<u64>,
@@ -29,7 +32,9 @@ impl Machine {
             id: config.machine_id.clone(),
             instance_id: config.instance_id.clone(),
             vmm_pid,
+            start_kind: config.start_kind,
             phase: Phase::Booting,
+            asleep: false,
             hello: None,
             process_pid: None,
             started_at_ms: None,
@@ -61,9 +66,13 @@ impl Machine {
     }
 
     /// The main process runs; returns whether that is news.
-    pub(crate) fn started(&mut self, pid: i32, now_ms: u64) -> bool {
+    pub(crate) fn started(&mut self, pid: i32, boot_id: Option<String>, now_ms: u64) -> bool {
         let news = self.phase == Phase::Ready;
         if news {
+            if let (Some(hello), Some(mut boot_id)) = (&mut self.hello, boot_id) {
+                shorten(&mut boot_id, MAX_WORD);
+                hello.boot_id = boot_id;
+            }
             self.phase = Phase::Running;
             self.process_pid = Some(pid);
             self.started_at_ms = Some(now_ms);
@@ -108,6 +117,7 @@ impl Machine {
             machine_id: self.id.clone(),
             instance_id: self.instance_id.clone(),
             exited_at_ms: now_ms,
+            start_kind: self.start_kind,
             cause,
             guest: self.guest.clone(),
             failure: self.failure.clone(),
@@ -124,6 +134,8 @@ impl Machine {
             shim_pid: std::process::id(),
             vmm_pid: (self.phase != Phase::Exited).then_some(self.vmm_pid),
             phase: self.phase,
+            start_kind: self.start_kind,
+            asleep: self.asleep,
             hello: self.hello.clone(),
             process_pid: self.process_pid,
             started_at_ms: self.started_at_ms,
@@ -165,7 +177,7 @@ fn shorten(text: &mut String, most: usize) {
 #[cfg(test)]
 mod tests {
     use godwit_wire::messages::{Exited, Failed, Hello};
-    use godwit_wire::shim::{Cause, LogLimits, Phase, ShimConfig, Vmm, VmmExit};
+    use godwit_wire::shim::{Cause, LogLimits, Phase, ShimConfig, StartKind, Vmm, VmmExit};
 
     use super::{Machine, shorten};
 
@@ -178,8 +190,10 @@ mod tests {
             directory: "/".into(),
             socket: "/s".into(),
             channel_socket: "/c".into(),
+            channel_port: None,
             run_spec: None,
             boot_deadline_ms: 1,
+            start_kind: StartKind::Cold,
             vmm: Vmm {
                 argv: vec![],
                 uid: 0,
@@ -217,11 +231,14 @@ mod tests {
     #[test]
     fn phases_follow_the_guests_words() {
         let mut machine = machine();
-        assert!(!machine.started(7, 100), "nothing starts before hello");
+        assert!(
+            !machine.started(7, Some("b".into()), 100),
+            "nothing starts before hello"
+        );
         assert!(machine.greet(hello()));
         assert_eq!(machine.phase, Phase::Ready);
-        assert!(machine.started(7, 100));
-        assert!(!machine.started(8, 200), "started counts once");
+        assert!(machine.started(7, Some("b".into()), 100));
+        assert!(!machine.started(8, None, 200), "started counts once");
         assert!(!machine.greet(hello()));
         assert_eq!(machine.phase, Phase::Running);
         let status = machine.status(5);
@@ -236,7 +253,7 @@ mod tests {
     fn the_guests_word_outranks_every_other_cause() {
         let mut machine = machine();
         machine.greet(hello());
-        machine.started(7, 1);
+        machine.started(7, None, 1);
         machine.exited(exited(3));
         machine.exited(exited(4));
         machine.killed(Cause::Killed);

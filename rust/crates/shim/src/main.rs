@@ -15,6 +15,8 @@
 //!   0.25 s, then twice as long each time up to 30 s; each break is a `system` line. Its exec
 //!   sessions fail, its process runs on.
 //! - A guest that reported its end and does not power off within 5 s is killed; its report counts.
+//! - A guest that goes on from a saved state is woken before anything else is said to it, with the
+//!   host's time and entropy of that moment; its run spec follows at once.
 //! - The guest may send 32 MiB/s; beyond that it waits. What it logs is written at the configured
 //!   rate and dropped above it, and a `system` line says how much.
 //!
@@ -28,6 +30,7 @@ mod agents;
 mod channel;
 mod console;
 mod exit_record;
+mod guard;
 mod hear_agents;
 mod hear_guest;
 mod launch;
@@ -40,6 +43,8 @@ mod serve;
 mod settle;
 mod startup;
 mod vmm;
+mod vsock;
+mod wake;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
     match words[..] {
         ["--config", path] => run(path),
         ["launch", ..] => launch::run(&arguments[1..]),
+        ["guard", ..] => guard::run(&arguments[1..]),
         ["--version"] => {
             println!("godwit-shim {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

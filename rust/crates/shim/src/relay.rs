@@ -21,6 +21,10 @@ struct Route {
     output: u32,
     /// Bytes the agent may still send.
     input: u32,
+    /// Whether the guest has said that it begins.
+    begun: bool,
+    /// Whether the guest has said that its output is at an end.
+    ended: bool,
 }
 
 /// Where output of the guest goes.
@@ -39,8 +43,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Opens a session; returns its number towards the guest.
-    pub(crate) fn open(&mut self, connection: ConnectionId, stream: u32) -> Result<u32, String> {
+    /// Opens a session on which the guest may send so many bytes at first; returns its number
+    /// towards the guest.
+    pub(crate) fn open(
+        &mut self,
+        connection: ConnectionId,
+        stream: u32,
+        output: u32,
+    ) -> Result<u32, String> {
         if stream == 0 || self.guest_stream(connection, stream).is_some() {
             return Err(format!("stream {stream} is in use"));
         }
@@ -56,8 +66,10 @@ impl Relay {
         let route = Route {
             connection,
             stream,
-            output: INITIAL_CREDIT,
+            output,
             input: INITIAL_CREDIT,
+            begun: false,
+            ended: false,
         };
         self.routes.insert(self.last_stream, route);
         Ok(self.last_stream)
@@ -106,11 +118,30 @@ impl Relay {
         }
     }
 
-    /// The guest lets the agent send more.
-    pub(crate) fn grant_input(&mut self, guest: u32, bytes: u32) {
-        if let Some(route) = self.routes.get_mut(&guest) {
-            route.input = route.input.saturating_add(bytes);
-        }
+    /// The guest lets the agent send more; returns how much more than before that is.
+    ///
+    /// It is never more than was sent: a guest that grants for ever is not passed on.
+    pub(crate) fn grant_input(&mut self, guest: u32, bytes: u32) -> u32 {
+        let Some(route) = self.routes.get_mut(&guest) else {
+            return 0;
+        };
+        let granted = bytes.min(INITIAL_CREDIT.saturating_sub(route.input));
+        route.input += granted;
+        granted
+    }
+
+    /// Notes that a session begins; returns whose it is, once.
+    pub(crate) fn begin(&mut self, guest: u32) -> Option<Destination> {
+        let route = self.routes.get_mut(&guest)?;
+        let first = !std::mem::replace(&mut route.begun, true);
+        first.then(|| self.destination(guest))?
+    }
+
+    /// Notes that a session's output is at an end; returns whether that is news.
+    pub(crate) fn end_output(&mut self, guest: u32) -> bool {
+        self.routes
+            .get_mut(&guest)
+            .is_some_and(|route| !std::mem::replace(&mut route.ended, true))
     }
 
     /// Ends a session; returns whose it was.
@@ -173,7 +204,10 @@ mod tests {
     #[test]
     fn two_connections_may_use_the_same_numbers() {
         let mut relay = Relay::default();
-        let (one, two) = (relay.open(1, 5).unwrap(), relay.open(2, 5).unwrap());
+        let (one, two) = (
+            relay.open(1, 5, INITIAL_CREDIT).unwrap(),
+            relay.open(2, 5, INITIAL_CREDIT).unwrap(),
+        );
         assert_ne!(one, two);
         assert_eq!(relay.guest_stream(2, 5), Some(two));
         assert_eq!(
@@ -183,32 +217,54 @@ mod tests {
                 stream: 5
             })
         );
-        assert!(relay.open(1, 5).unwrap_err().contains("in use"));
-        assert!(relay.open(1, 0).is_err());
+        assert!(
+            relay
+                .open(1, 5, INITIAL_CREDIT)
+                .unwrap_err()
+                .contains("in use")
+        );
+        assert!(relay.open(1, 0, INITIAL_CREDIT).is_err());
     }
 
     #[test]
     fn credit_is_kept_for_both_directions() {
         let mut relay = Relay::default();
-        let guest = relay.open(1, 1).unwrap();
+        let guest = relay.open(1, 1, INITIAL_CREDIT).unwrap();
         let all = INITIAL_CREDIT as usize;
         assert!(relay.output(guest, all).is_some());
         assert!(relay.output(guest, 1).is_none());
+        let small = relay.open(1, 2, 5).unwrap();
+        assert!(relay.output(small, 6).is_none());
+        assert!(relay.output(small, 5).is_some());
         relay.grant_output(guest, 10);
         assert!(relay.output(guest, 11).is_none());
         assert!(relay.output(guest, 10).is_some());
         assert!(relay.input(guest, all));
         assert!(!relay.input(guest, 1));
-        relay.grant_input(guest, u32::MAX);
+        assert_eq!(relay.grant_input(guest, 1), 1);
         assert!(relay.input(guest, 1));
-        assert!(!relay.input(guest + 1, 0));
+        assert_eq!(relay.grant_input(guest, u32::MAX), INITIAL_CREDIT);
+        assert_eq!(relay.grant_input(guest, u32::MAX), 0);
+        assert!(!relay.input(small + 1, 0));
+    }
+
+    #[test]
+    fn a_session_begins_and_its_output_ends_once() {
+        let mut relay = Relay::default();
+        let guest = relay.open(1, 1, INITIAL_CREDIT).unwrap();
+        assert!(relay.begin(guest).is_some());
+        assert!(relay.begin(guest).is_none());
+        assert!(relay.end_output(guest));
+        assert!(!relay.end_output(guest));
+        assert!(relay.begin(guest + 1).is_none());
+        assert!(!relay.end_output(guest + 1));
     }
 
     #[test]
     fn a_gone_connection_leaves_nothing() {
         let mut relay = Relay::default();
-        let mine = relay.open(1, 1).unwrap();
-        let theirs = relay.open(2, 1).unwrap();
+        let mine = relay.open(1, 1, INITIAL_CREDIT).unwrap();
+        let theirs = relay.open(2, 1, INITIAL_CREDIT).unwrap();
         let question = relay.ask(1, 7);
         assert_eq!(relay.forget(1), [mine]);
         assert_eq!(relay.answer(question), None);
@@ -229,10 +285,15 @@ mod tests {
     fn sessions_are_bounded_and_a_break_ends_them_all() {
         let mut relay = Relay::default();
         for stream in 1..=256 {
-            relay.open(1, stream).unwrap();
+            relay.open(1, stream, INITIAL_CREDIT).unwrap();
         }
-        assert!(relay.open(1, 257).unwrap_err().contains("256 sessions"));
+        assert!(
+            relay
+                .open(1, 257, INITIAL_CREDIT)
+                .unwrap_err()
+                .contains("256 sessions")
+        );
         assert_eq!(relay.close_all().len(), 256);
-        assert!(relay.open(1, 257).is_ok());
+        assert!(relay.open(1, 257, INITIAL_CREDIT).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use godwit_wire::messages::HostMessage;
 use godwit_wire::run_spec::RunSpec;
-use godwit_wire::shim::{Cause, ShimMessage, Source};
+use godwit_wire::shim::{Cause, ShimMessage, Source, StartKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::agents::Agents;
@@ -52,6 +52,12 @@ pub(crate) struct Shim {
     pub(crate) deadlines: Deadlines,
     /// A stop that came before there was a process to stop.
     pub(crate) pending_stop: Option<HostMessage>,
+    /// The guest went on from a saved state, or is about to: it is woken before all else.
+    pub(crate) wake_due: bool,
+    /// The guest was asked to sleep and has yet to answer.
+    pub(crate) sleep_due: bool,
+    /// The guest that the channel leads to was sent its run spec.
+    pub(crate) run_sent: bool,
     pub(crate) buffer: Vec<u8>,
     _lock: fs::File,
 }
@@ -78,7 +84,7 @@ impl Shim {
         let boot = now + Duration::from_millis(config.boot_deadline_ms);
         Ok(Self {
             machine: Machine::new(&config, vmm.pid()),
-            channel: Channel::new(&config.channel_socket, now),
+            channel: Channel::new(&config.channel_socket, now).on_port(config.channel_port),
             socket: config.socket,
             channel_socket: config.channel_socket,
             run_spec: prepared.run_spec,
@@ -94,6 +100,9 @@ impl Shim {
                 ..Deadlines::default()
             },
             pending_stop: None,
+            wake_due: config.start_kind != StartKind::Cold,
+            sleep_due: false,
+            run_sent: false,
             buffer: vec![0; BUFFER],
             _lock: prepared.lock,
         })
@@ -114,7 +123,9 @@ impl Shim {
     /// Does everything there is to do without waiting.
     pub(crate) fn round(&mut self) {
         let now = Instant::now();
-        self.channel.connect(now);
+        if self.channel.connect(now) {
+            self.meet_guest();
+        }
         self.hear_signals(now);
         self.hear_console(now);
         self.hear_guest(now);

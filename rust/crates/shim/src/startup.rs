@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use godwit_wire::run_spec::RunSpec;
 use godwit_wire::shim::ShimConfig;
 use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// Why the shim could not do its work, and what it exits with.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl Prepared {
 /// Reads the configuration, takes the machine, opens the socket.
 pub(crate) fn prepare(path: &str) -> Result<Prepared, Problem> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
+    keep_out_of_core_dumps()?;
     let config: ShimConfig = read_json(Path::new(path))?;
     if config.vmm.argv.is_empty() {
         return Err(Problem::new(2, format_args!("{path}: vmm.argv is empty")));
@@ -69,6 +71,17 @@ pub(crate) fn prepare(path: &str) -> Result<Prepared, Problem> {
         listener,
         lock,
     })
+}
+
+/// Run specs hold secrets: no core dump of this process or of the VMM shows its memory.
+fn keep_out_of_core_dumps() -> Result<(), Problem> {
+    let wrong = |error| Problem::new(1, format_args!("cannot forgo core dumps: {error}"));
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).map_err(wrong)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(wrong)
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Problem> {

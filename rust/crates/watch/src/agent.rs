@@ -1,4 +1,5 @@
-//! The agent's local catalog socket: facts in, wakes out, connected again whenever it breaks.
+//! The agent's local catalog socket: facts in, wakes and counts out, connected again whenever
+//! it breaks.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use godwit_wire::facts::{LocalFrame, LocalRequest};
+use godwit_wire::facts::{LOCAL_VERSION, LocalFrame, LocalRequest};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,15 +17,18 @@ use tokio::time::{Instant, sleep};
 use crate::Sources;
 use crate::backoff::Backoff;
 use crate::event::Event;
+use crate::flights::Flights;
 use crate::shared::Shared;
 use crate::waker::{Answer, Wake, WakeError};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const GREATEST_PAUSE: Duration = Duration::from_secs(2);
-/// A line longer than any fact the bus would take is no line of ours.
+/// A line longer than any fact the bus would take is no line of ours; it is passed over.
 const LONGEST_LINE: u64 = 1 << 20;
 /// A wake that was asked for longer ago is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Counts that wait to be written; an agent that reads none of them asks in vain.
+const COUNTS: usize = 1024;
 
 /// Questions that the agent has not answered, by machine.
 #[derive(Debug, Default)]
@@ -50,7 +54,7 @@ pub(crate) async fn follow(sources: &Sources, shared: &Shared, events: &mpsc::Se
                 log::info!("the agent is there");
                 told = false;
                 backoff.reset();
-                let ended = session(stream, shared, events).await;
+                let ended = session(stream, sources, shared, events).await;
                 log::warn!("the agent is gone: {}", reason(ended));
             }
             Err(error) if !told => {
@@ -72,16 +76,27 @@ fn reason(ended: io::Result<()>) -> String {
 
 async fn session(
     stream: UnixStream,
+    sources: &Sources,
     shared: &Shared,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {
-    let (read, write) = stream.into_split();
+    let (read, mut write) = stream.into_split();
+    if sources.flights.is_some() {
+        let component = sources.component.to_owned();
+        let v = LOCAL_VERSION;
+        write_line(&mut write, &LocalRequest::Hello { v, component }).await?;
+    }
     let pending = Mutex::new(Pending::default());
+    let (counted, counts) = mpsc::channel(COUNTS);
+    let teller = Teller {
+        flights: sources.flights.as_deref(),
+        counted,
+    };
     let wakes = shared.waker.connect();
     shared.status.agent_connected.store(true, Relaxed);
     let ended = tokio::select! {
-        ended = read_frames(read, shared, events, &pending) => ended,
-        ended = write_wakes(write, wakes, &pending) => ended,
+        ended = read_frames(read, shared, events, &pending, &teller) => ended,
+        ended = write_requests(write, wakes, counts, &pending) => ended,
     };
     shared.waker.disconnect();
     shared.status.agent_connected.store(false, Relaxed);
@@ -94,25 +109,12 @@ async fn read_frames(
     shared: &Shared,
     events: &mpsc::Sender<Event>,
     pending: &Mutex<Pending>,
+    teller: &Teller<'_>,
 ) -> io::Result<()> {
     let mut lines = BufReader::new(read);
     let mut line = Vec::new();
     send(events, Event::AgentBegins).await?;
-    loop {
-        line.clear();
-        let read = (&mut lines)
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if read == 0 {
-            return Ok(());
-        }
-        if line.last() != Some(&b'\n') {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a line without end",
-            ));
-        }
+    while next_line(&mut lines, &mut line).await? {
         match serde_json::from_slice(&line) {
             Ok(LocalFrame::Fact { fact }) => {
                 send(events, Event::AgentFact(Box::new(fact))).await?;
@@ -125,6 +127,11 @@ async fn read_frames(
                 // The fact that it is started came before: whoever waits shall find it.
                 shown(events).await?;
                 held(pending).answer(id, &Ok(()));
+            }
+            Ok(LocalFrame::Count { id, machine_id }) => {
+                // A request that is sent from now on has seen every fact before this line.
+                shown(events).await?;
+                teller.tell(id, &machine_id);
             }
             Ok(LocalFrame::Error {
                 id: Some(id),
@@ -139,23 +146,77 @@ async fn read_frames(
             Err(_) => send(events, Event::AgentUnreadable).await?,
         }
     }
+    Ok(())
 }
 
-async fn write_wakes(
+/// Read the next line; false when the agent has closed the connection.
+///
+/// One that is too long is read to its end and comes back empty, which is unreadable: a record of
+/// one machine must not keep those of all others from being read.
+async fn next_line(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> io::Result<bool> {
+    let mut too_long = false;
+    loop {
+        line.clear();
+        let mut bounded = (&mut *lines).take(LONGEST_LINE);
+        bounded.read_until(b'\n', line).await?;
+        if line.last() == Some(&b'\n') {
+            if too_long {
+                line.clear();
+            }
+            return Ok(true);
+        }
+        if bounded.limit() > 0 {
+            return Ok(false);
+        }
+        too_long = true;
+    }
+}
+
+async fn write_requests(
     mut write: OwnedWriteHalf,
     mut wakes: mpsc::Receiver<Wake>,
+    mut counts: mpsc::Receiver<LocalRequest>,
     pending: &Mutex<Pending>,
 ) -> io::Result<()> {
     loop {
-        let Some(wake) = wakes.recv().await else {
-            return Ok(());
+        let request = tokio::select! {
+            wake = wakes.recv() => match wake {
+                Some(wake) => held(pending).ask(wake),
+                None => return Ok(()),
+            },
+            count = counts.recv() => count,
         };
-        let asked = held(pending).ask(wake);
-        if let Some(request) = asked {
-            let mut line = serde_json::to_vec(&request)?;
-            line.push(b'\n');
-            write.write_all(&line).await?;
+        if let Some(request) = request {
+            write_line(&mut write, &request).await?;
         }
+    }
+}
+
+async fn write_line(write: &mut OwnedWriteHalf, request: &LocalRequest) -> io::Result<()> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Answers what the agent asks of the requests in flight.
+struct Teller<'a> {
+    flights: Option<&'a dyn Flights>,
+    counted: mpsc::Sender<LocalRequest>,
+}
+
+impl Teller<'_> {
+    fn tell(&self, id: u64, machine_id: &str) {
+        let Some(flights) = self.flights else {
+            return;
+        };
+        let found = flights.of(machine_id);
+        let (requests, tunnels) = (found.requests, found.tunnels);
+        // The agent's question has a deadline of its own.
+        let _ = self.counted.try_send(LocalRequest::Counted {
+            id,
+            requests,
+            tunnels,
+        });
     }
 }
 

@@ -1,4 +1,4 @@
-//! The region's stream of facts on the bus.
+//! The region's two streams on its bus: its own facts, and the mirror of other regions'.
 //!
 //! A connection is used for one watch and thrown away with it: whatever ends the one ends the
 //! other, so no watch outlives a reconnection and stays silent. A watch begins with the last
@@ -14,6 +14,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::Stream;
 use async_nats::{Client, ConnectOptions, jetstream};
 use futures_util::StreamExt;
+use godwit_catalog::Book;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -30,6 +31,11 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between comparisons with the stream.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 const BATCH: usize = 500;
+/// After a watch has everything, owners get so long to tell again what a bus may have lost.
+const SETTLING: Duration = Duration::from_mins(10);
+
+/// Between attempts to watch the mirror, which a region may not have.
+const MIRROR_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a watch ended.
 #[derive(Debug)]
@@ -50,11 +56,12 @@ pub(crate) async fn follow(sources: &Sources, shared: &Shared, events: &mpsc::Se
             Ok(client) => {
                 shared.status.bus_connected.store(true, Relaxed);
                 backoff.reset();
-                watch_once(&client, sources, shared, events, disconnected).await
+                Box::pin(watch_once(&client, sources, shared, events, disconnected)).await
             }
             Err(end) => end,
         };
         let was_synced = shared.status.bus_synced.swap(false, Relaxed);
+        shared.status.mirror_synced.store(false, Relaxed);
         shared.status.bus_connected.store(false, Relaxed);
         let why = match end {
             End::Unreachable(why) => why,
@@ -102,24 +109,63 @@ async fn watch_once(
     events: &mpsc::Sender<Event>,
     mut disconnected: watch::Receiver<bool>,
 ) -> End {
-    let watching = async {
-        let mut watch = Watching::begin(client, &sources.region).await?;
-        Shared::count(&shared.status.bus_watches);
-        watch.run(shared, events).await
-    };
     tokio::select! {
-        result = watching => match result {
-            Ok(never) => match never {},
-            Err(end) => end,
-        },
+        end = watch_book(client, Book::Facts, sources, shared, events) => end,
+        () = watch_mirror(client, sources, shared, events) => {
+            End::Unreachable("the mirror's watch has ended".to_owned())
+        }
         _ = disconnected.wait_for(|gone| *gone) => {
             End::Unreachable("the connection broke".to_owned())
         }
     }
 }
 
-/// One watch of the stream.
+/// Watch one stream until something is wrong.
+async fn watch_book(
+    client: &Client,
+    book: Book,
+    sources: &Sources,
+    shared: &Shared,
+    events: &mpsc::Sender<Event>,
+) -> End {
+    let watching = async {
+        let mut watch = Watching::begin(client, book, &sources.region).await?;
+        Shared::count(&shared.status.bus_watches);
+        tell(events, Event::BusBegins(book)).await?;
+        watch.run(shared, events).await
+    };
+    match watching.await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+/// Watch the mirror for as long as the connection lasts; a region's own facts do not wait for it.
+async fn watch_mirror(
+    client: &Client,
+    sources: &Sources,
+    shared: &Shared,
+    events: &mpsc::Sender<Event>,
+) {
+    loop {
+        let end = watch_book(client, Book::Mirror, sources, shared, events).await;
+        let was_synced = shared.status.mirror_synced.swap(false, Relaxed);
+        match end {
+            End::Unreachable(why) if was_synced => log::warn!("not following the mirror: {why}"),
+            // A region without others has none.
+            End::Unreachable(why) => log::debug!("no mirror to follow: {why}"),
+            End::Silent(why) => {
+                Shared::count(&shared.status.bus_silences);
+                log::warn!("not following the mirror: {why}");
+            }
+        }
+        sleep(MIRROR_PAUSE).await;
+    }
+}
+
+/// One watch of a stream.
 struct Watching {
+    book: Book,
     stream: Stream,
     messages: Messages,
     /// The stream's sequence up to which everything was seen.
@@ -133,17 +179,21 @@ struct Watching {
 enum Never {}
 
 impl Watching {
-    async fn begin(client: &Client, region: &str) -> Result<Self, End> {
+    async fn begin(client: &Client, book: Book, region: &str) -> Result<Self, End> {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(DEADLINE);
-        let name = format!("FACTS_{region}");
+        // All of a stream, so that its last sequence tells whether something was left out.
+        let (name, subjects) = match book {
+            Book::Facts => (format!("FACTS_{region}"), "facts.>"),
+            Book::Mirror => ("MIRROR".to_owned(), "mirror.>"),
+        };
         let mut stream = within(&name, context.get_stream(&name)).await?;
         let consumer = within(
             "consumer",
             stream.create_consumer(Config {
                 deliver_policy: DeliverPolicy::LastPerSubject,
                 ack_policy: AckPolicy::None,
-                filter_subject: "facts.>".to_owned(),
+                filter_subject: subjects.to_owned(),
                 inactive_threshold: Duration::from_mins(1),
                 memory_storage: true,
                 num_replicas: 1,
@@ -162,6 +212,7 @@ impl Watching {
         let messages = within("messages", messages).await?;
         let seen = if nothing_there { last } else { 0 };
         Ok(Watching {
+            book,
             stream,
             messages,
             seen,
@@ -175,13 +226,19 @@ impl Watching {
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         compare.reset();
         let mut seen_at_last_compare = None;
+        let settled = sleep(SETTLING);
+        tokio::pin!(settled);
+        let mut settling = true;
         loop {
             self.note_synced(shared);
             tokio::select! {
                 message = self.messages.next() => {
                     let event = self.take(message)?;
-                    let sent = events.send(event).await;
-                    sent.map_err(|_| End::Unreachable("the owner has ended".to_owned()))?;
+                    tell(events, event).await?;
+                }
+                () = &mut settled, if settling && self.seen >= self.synced_at => {
+                    settling = false;
+                    tell(events, Event::BusSettled(self.book)).await?;
                 }
                 _ = compare.tick() => {
                     self.compare(seen_at_last_compare).await?;
@@ -192,8 +249,12 @@ impl Watching {
     }
 
     fn note_synced(&self, shared: &Shared) {
-        if self.seen >= self.synced_at && !shared.status.bus_synced.swap(true, Relaxed) {
-            log::info!("following the bus: {} facts", self.received);
+        let (synced, what) = match self.book {
+            Book::Facts => (&shared.status.bus_synced, "the bus"),
+            Book::Mirror => (&shared.status.mirror_synced, "the mirror"),
+        };
+        if self.seen >= self.synced_at && !synced.swap(true, Relaxed) {
+            log::info!("following {what}: {} facts", self.received);
         }
     }
 
@@ -245,6 +306,11 @@ impl Watching {
         }
         Ok(())
     }
+}
+
+async fn tell(events: &mpsc::Sender<Event>, event: Event) -> Result<(), End> {
+    let sent = events.send(event).await;
+    sent.map_err(|_| End::Unreachable("the owner has ended".to_owned()))
 }
 
 async fn within<T, E: Display>(

@@ -2,6 +2,7 @@
 
 use async_nats::Subject;
 use bytes::Bytes;
+use godwit_catalog::Book;
 use godwit_wire::facts::Fact;
 use tokio::sync::oneshot;
 
@@ -16,6 +17,10 @@ pub(crate) enum Event {
     AgentSynced,
     /// Tell when readers see everything that came before this.
     Shown(oneshot::Sender<()>),
+    /// A watch of a stream of the bus begins with everything that is in it.
+    BusBegins(Book),
+    /// That watch has told everything, long enough ago for every owner to have spoken.
+    BusSettled(Book),
     BusFact {
         subject: Subject,
         payload: Bytes,

@@ -15,6 +15,7 @@ mod agent;
 mod backoff;
 mod bus;
 mod event;
+mod flights;
 mod owner;
 mod shared;
 mod status;
@@ -29,6 +30,7 @@ use godwit_catalog::{Catalog, View, disk};
 use godwit_wire::components::BusClient;
 use tokio::sync::watch;
 
+pub use flights::{Flights, InFlight};
 pub use status::Report;
 pub use waker::{WakeError, Waker};
 
@@ -44,6 +46,8 @@ pub struct Sources {
     pub agent_socket: PathBuf,
     pub bus: BusClient,
     pub view_file: PathBuf,
+    /// Told to the agent when it asks; `None` for who sends nothing to machines.
+    pub flights: Option<Arc<dyn Flights>>,
 }
 
 /// The catalog as it is now, kept up to date in the background.
@@ -54,7 +58,7 @@ pub struct Watch {
 
 /// Load the last view and begin to follow agent and bus.
 pub fn start(sources: Sources) -> Watch {
-    let mut catalog = Catalog::new(&sources.host_id);
+    let mut catalog = Catalog::new(&sources.host_id, &sources.region);
     match disk::load(&sources.view_file, &mut catalog) {
         Ok(Some(loaded)) => log::info!(
             "start from {} facts of {}, {} skipped",

@@ -91,6 +91,18 @@ fn apply(
                 catalog.agent_begins();
                 continue;
             }
+            Event::BusBegins(book) => {
+                catalog.bus_begins(book);
+                continue;
+            }
+            Event::BusSettled(book) => {
+                let gone = catalog.bus_settled(book);
+                if gone > 0 {
+                    log::info!("the bus tells no more of {gone} machines: they are gone");
+                }
+                changed |= gone > 0;
+                continue;
+            }
             Event::AgentSynced => {
                 let dropped = catalog.agent_synced();
                 log::info!("the agent told everything; {dropped} machines are no more");
@@ -104,7 +116,7 @@ fn apply(
                 changed = true;
             }
             Outcome::Stale | Outcome::Ours => Shared::count(&shared.status.stale),
-            Outcome::Skipped(_) => {}
+            Outcome::Beside | Outcome::Skipped(_) => {}
         }
     }
     shared.status.set_skips(catalog.skips());

@@ -12,6 +12,8 @@ pub(crate) struct Status {
     pub(crate) agent_synced: AtomicBool,
     pub(crate) bus_connected: AtomicBool,
     pub(crate) bus_synced: AtomicBool,
+    /// Everything that the region's mirror tells of other regions is known.
+    pub(crate) mirror_synced: AtomicBool,
     /// Watches made on the bus; each begins with every subject's last record.
     pub(crate) bus_watches: AtomicU64,
     /// Watches ended because the bus was silent or left something out.
@@ -37,6 +39,7 @@ pub struct Report {
     pub agent_synced: bool,
     pub bus_connected: bool,
     pub bus_synced: bool,
+    pub mirror_synced: bool,
     pub bus_watches: u64,
     pub bus_silences: u64,
     pub apps: usize,
@@ -66,6 +69,7 @@ impl Status {
             agent_synced: self.agent_synced.load(Relaxed),
             bus_connected: self.bus_connected.load(Relaxed),
             bus_synced: self.bus_synced.load(Relaxed),
+            mirror_synced: self.mirror_synced.load(Relaxed),
             bus_watches: self.bus_watches.load(Relaxed),
             bus_silences: self.bus_silences.load(Relaxed),
             apps: counts.apps,

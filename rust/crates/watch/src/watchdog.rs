@@ -91,7 +91,7 @@ fn follow(sources: &Arc<Sources>, shared: &Arc<Shared>, catalog: Catalog) -> Joi
 
 /// A catalog of what readers have now.
 fn from_readers(sources: &Sources, shared: &Shared) -> Catalog {
-    let mut catalog = Catalog::new(&sources.host_id);
+    let mut catalog = Catalog::new(&sources.host_id, &sources.region);
     for fact in shared.view.load().facts() {
         catalog.apply_kept(&fact);
     }

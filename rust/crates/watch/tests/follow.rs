@@ -38,6 +38,7 @@ impl Folder {
                 seed_file: self.0.join("none.seed"),
             },
             view_file: self.0.join("view.json"),
+            flights: None,
         })
     }
 }
@@ -154,6 +155,29 @@ async fn who_was_woken_finds_the_fact_of_it() {
         .await
         .expect("the agent is left alone")
         .expect("no panic");
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_keeps_no_other_from_being_read() {
+    let folder = Folder::new("long");
+    let listener = bind(&folder.socket());
+    let watch = folder.start();
+    let long = fact("m2", 1, &"x".repeat(3 << 20));
+    let lines = [
+        fact("m1", 1, "started"),
+        long,
+        fact("m3", 1, "started"),
+        synced(),
+    ];
+    // Its own task: the socket holds less than the long line.
+    let agent = tokio::spawn(async move { accept(&listener, &lines).await });
+    until(&watch, |watch| watch.report().agent_synced).await;
+    assert_eq!(state(&watch, "m1").as_deref(), Some("started"));
+    assert_eq!(state(&watch, "m2"), None);
+    assert_eq!(state(&watch, "m3").as_deref(), Some("started"));
+    assert_eq!(watch.report().skipped_unreadable, 1);
+    watch.stop();
+    drop(agent.await.expect("no panic"));
 }
 
 #[tokio::test]

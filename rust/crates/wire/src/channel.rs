@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// The longest payload one frame carries.
 pub const MAX_PAYLOAD: usize = 65_536;
+/// The longest message towards the guest: run specs and commands carry environment and files.
+pub const MAX_MESSAGE: usize = 1_048_576;
 /// Bytes each side of a session may send before it is granted more.
 pub const INITIAL_CREDIT: u32 = 262_144;
 /// Length, kind and stream.
@@ -76,11 +78,11 @@ impl std::error::Error for BadFrame {}
 /// # Panics
 /// If the payload is over [`MAX_PAYLOAD`]: senders cut their data.
 pub fn encode_into(out: &mut Vec<u8>, kind: Kind, stream: u32, payload: &[u8]) {
-    assert!(
-        payload.len() <= MAX_PAYLOAD,
-        "payload of {} bytes",
-        payload.len()
-    );
+    encode_within(out, kind, stream, payload, MAX_PAYLOAD);
+}
+
+fn encode_within(out: &mut Vec<u8>, kind: Kind, stream: u32, payload: &[u8], most: usize) {
+    assert!(payload.len() <= most, "payload of {} bytes", payload.len());
     out.reserve(HEADER + payload.len());
     // The assertion above keeps this within u32.
     #[allow(clippy::cast_possible_truncation)]
@@ -92,9 +94,23 @@ pub fn encode_into(out: &mut Vec<u8>, kind: Kind, stream: u32, payload: &[u8]) {
 
 /// Appends a MESSAGE frame to `out`; returns false, writing nothing, if it would be too long.
 pub fn message_into<T: Serialize + ?Sized>(out: &mut Vec<u8>, stream: u32, body: &T) -> bool {
+    message_within(out, stream, body, MAX_PAYLOAD)
+}
+
+/// Appends a MESSAGE frame towards the guest, of at most [`MAX_MESSAGE`]; false if it is longer.
+pub fn long_message_into<T: Serialize + ?Sized>(out: &mut Vec<u8>, stream: u32, body: &T) -> bool {
+    message_within(out, stream, body, MAX_MESSAGE)
+}
+
+fn message_within<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    stream: u32,
+    body: &T,
+    most: usize,
+) -> bool {
     match serde_json::to_vec(body) {
-        Ok(json) if json.len() <= MAX_PAYLOAD => {
-            encode_into(out, Kind::Message, stream, &json);
+        Ok(json) if json.len() <= most => {
+            encode_within(out, Kind::Message, stream, &json, most);
             true
         }
         _ => false,
@@ -107,13 +123,32 @@ pub fn credit_into(out: &mut Vec<u8>, stream: u32, bytes: u32) {
 }
 
 /// Takes bytes as they come, gives whole frames. Does no I/O.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
     consumed: usize,
+    longest_message: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            buffer: Vec::new(),
+            consumed: 0,
+            longest_message: MAX_PAYLOAD,
+        }
+    }
 }
 
 impl Decoder {
+    /// Returns one for what comes from the host's side, whose messages may be long.
+    pub fn of_the_host() -> Self {
+        Self {
+            longest_message: MAX_MESSAGE,
+            ..Self::default()
+        }
+    }
+
     /// Adds bytes; take the frames they complete with [`Decoder::next_frame`].
     pub fn feed(&mut self, data: &[u8]) {
         if self.consumed > 0 {
@@ -131,10 +166,15 @@ impl Decoder {
         };
         let [l0, l1, l2, l3, kind, s0, s1, s2, s3] = *header;
         let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-        if length > MAX_PAYLOAD {
+        let parsed = Kind::from_byte(kind);
+        let most = match parsed {
+            Some(Kind::Message) => self.longest_message,
+            _ => MAX_PAYLOAD,
+        };
+        if length > most {
             return Err(BadFrame(format!("payload of {length} bytes")));
         }
-        let kind = Kind::from_byte(kind).ok_or(BadFrame(format!("unknown kind {kind}")))?;
+        let kind = parsed.ok_or(BadFrame(format!("unknown kind {kind}")))?;
         let Some(payload) = body.get(..length) else {
             return Ok(None);
         };
@@ -149,6 +189,7 @@ impl Decoder {
 
     /// Forgets everything fed so far, as after a break of the connection.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        self.buffer = Vec::new();
+        self.consumed = 0;
     }
 }

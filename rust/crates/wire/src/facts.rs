@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The record version this release writes; it reads the same and older ones.
 pub const VERSION: u32 = 1;
 
+/// The version of the local catalog socket that `Hello` tells; 2 is the first with `Count`.
+pub const LOCAL_VERSION: u32 = 2;
+
 /// An app as edges and DNS need it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppFact {
@@ -30,6 +33,10 @@ pub struct AppFact {
 
 /// A machine as edges, DNS and control's view need it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a sentence of its own"
+)]
 pub struct MachineFact {
     #[serde(default = "one")]
     pub v: u32,
@@ -52,6 +59,9 @@ pub struct MachineFact {
     /// Takes no traffic from the edge.
     #[serde(default)]
     pub cordoned: bool,
+    /// It takes none for a moment only: what it has in flight ends, then it is replaced.
+    #[serde(default)]
+    pub draining: bool,
     /// False with `dns.skip_registration`.
     #[serde(default = "yes")]
     pub in_dns: bool,
@@ -80,6 +90,25 @@ pub struct HostFact {
     pub host_id: String,
     pub region: String,
     pub zone: String,
+}
+
+/// What control says of a server of the cluster, as far as readers of machines need it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Membership {
+    pub owner: String,
+    pub host_id: String,
+    pub state: MemberState,
+}
+
+/// What may be done with a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It has no rights any more, and whatever it said is void.
+    Removed,
+    /// It belongs; only those who place machines ask for more.
+    #[serde(other)]
+    Belongs,
 }
 
 /// One service of a machine.
@@ -164,6 +193,9 @@ pub enum LocalFrame {
     Synced {},
     /// The machine of this request is started.
     Woken { id: u64 },
+    /// Tell what this machine has in flight, once every fact before this line is acted upon;
+    /// asked only of who said `Hello`.
+    Count { id: u64, machine_id: String },
     /// The machine of this request cannot be started.
     Error {
         #[serde(default)]
@@ -179,6 +211,14 @@ pub enum LocalFrame {
 pub enum LocalRequest {
     /// Start this machine; answered by `Woken` or `Error` with the same id.
     Wake { id: u64, machine_id: String },
+    /// The first line of who answers `Count`; `v` is `LOCAL_VERSION`.
+    Hello { v: u32, component: String },
+    /// What a machine has in flight here.
+    Counted {
+        id: u64,
+        requests: u32,
+        tunnels: u32,
+    },
 }
 
 fn one() -> u32 {

@@ -5,5 +5,6 @@ pub mod channel;
 pub mod components;
 pub mod facts;
 pub mod messages;
+pub mod processes;
 pub mod run_spec;
 pub mod shim;

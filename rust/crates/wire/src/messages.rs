@@ -26,6 +26,9 @@ pub struct Exec {
     pub argv: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Further variables whose values are not UTF-8, in base64.
+    #[serde(default)]
+    pub env_base64: BTreeMap<String, String>,
     #[serde(default)]
     pub user: String,
     #[serde(default = "slash")]
@@ -50,6 +53,13 @@ pub enum HostMessage {
     Signal {
         signal: String,
     },
+    /// Be saved soon: fall silent, answer `asleep` as the last word.
+    Sleep {},
+    /// Go on, maybe as somebody else's copy: hello is said again.
+    Wake {
+        clock_unix_ns: i64,
+        entropy_base64: String,
+    },
     Ping {
         id: u64,
     },
@@ -66,6 +76,11 @@ pub enum HostMessage {
         rows: u16,
         cols: u16,
     },
+    /// Serve the next connection to `/.fly/api` on that stream, as a session without a process.
+    Accept {
+        stream: u32,
+        credit: u32,
+    },
     #[serde(other)]
     Unknown,
 }
@@ -76,6 +91,8 @@ pub struct Hello {
     pub v: u32,
     pub init_version: String,
     pub kernel: String,
+    /// Empty until there was a run spec: a template must not have one.
+    #[serde(default)]
     pub boot_id: String,
 }
 
@@ -105,7 +122,11 @@ pub enum GuestMessage {
     Started {
         pid: i32,
         at_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot_id: Option<String>,
     },
+    /// The answer to `sleep`; nothing more is said until `wake`.
+    Asleep {},
     Exited(Exited),
     Failed(Failed),
     ExecStarted {

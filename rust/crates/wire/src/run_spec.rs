@@ -16,6 +16,8 @@ pub struct Root {
     /// Virtio serial of the scratch disk.
     pub scratch: String,
     pub scratch_filesystem: String,
+    /// The scratch disk is used again: the machine's end is told once it is synced.
+    pub lasting: bool,
 }
 
 impl Default for Root {
@@ -25,6 +27,23 @@ impl Default for Root {
             image_filesystem: "erofs".into(),
             scratch: "scratch".into(),
             scratch_filesystem: "ext4".into(),
+            lasting: false,
+        }
+    }
+}
+
+/// A disk that the kernel may move memory to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Swap {
+    /// Virtio serial of the disk.
+    pub device: String,
+}
+
+impl Default for Swap {
+    fn default() -> Self {
+        Self {
+            device: "swap".into(),
         }
     }
 }
@@ -54,6 +73,8 @@ pub struct Address {
 #[serde(default)]
 pub struct Network {
     pub mtu: u32,
+    /// Hardware address; without one the interface keeps what its device says.
+    pub mac: Option<String>,
     pub addresses: Vec<Address>,
     pub gateway_v4: Option<String>,
     pub gateway_v6: Option<String>,
@@ -63,6 +84,7 @@ impl Default for Network {
     fn default() -> Self {
         Self {
             mtu: 1420,
+            mac: None,
             addresses: Vec::new(),
             gateway_v4: None,
             gateway_v6: None,
@@ -115,6 +137,9 @@ pub struct Process {
     pub argv: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Further variables whose values are not UTF-8, in base64.
+    #[serde(default)]
+    pub env_base64: BTreeMap<String, String>,
     #[serde(default = "slash")]
     pub working_directory: String,
     #[serde(default)]
@@ -147,6 +172,8 @@ pub struct RunSpec {
     #[serde(default)]
     pub root: Root,
     #[serde(default)]
+    pub swap: Option<Swap>,
+    #[serde(default)]
     pub mounts: Vec<Mount>,
     #[serde(default)]
     pub network: Network,
@@ -157,6 +184,9 @@ pub struct RunSpec {
     #[serde(default)]
     pub files: Vec<File>,
     pub process: Process,
+    /// Processes beside it: the machine ends with whichever ends first.
+    #[serde(default)]
+    pub beside: Vec<Process>,
 }
 
 fn version() -> u32 {

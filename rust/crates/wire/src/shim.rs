@@ -19,6 +19,18 @@ pub enum Phase {
     Exited,
 }
 
+/// How a guest came to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartKind {
+    #[default]
+    Cold,
+    /// As a copy of a template.
+    Warm,
+    /// From its own saved state.
+    Resumed,
+}
+
 /// How the VMM is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vmm {
@@ -65,9 +77,13 @@ pub struct ShimConfig {
     pub directory: String,
     pub socket: String,
     pub channel_socket: String,
+    #[serde(default)]
+    pub channel_port: Option<u32>,
     pub run_spec: Option<String>,
     #[serde(default = "boot_deadline")]
     pub boot_deadline_ms: u64,
+    #[serde(default)]
+    pub start_kind: StartKind,
     pub vmm: Vmm,
     #[serde(default)]
     pub log: LogLimits,
@@ -106,6 +122,8 @@ pub struct ExitRecord {
     pub machine_id: String,
     pub instance_id: String,
     pub exited_at_ms: u64,
+    #[serde(default)]
+    pub start_kind: StartKind,
     pub cause: Cause,
     pub guest: Option<Exited>,
     pub failure: Option<Failed>,
@@ -123,6 +141,10 @@ pub struct Status {
     pub shim_pid: u32,
     pub vmm_pid: Option<u32>,
     pub phase: Phase,
+    #[serde(default)]
+    pub start_kind: StartKind,
+    #[serde(default)]
+    pub asleep: bool,
     pub hello: Option<Hello>,
     pub process_pid: Option<i32>,
     pub started_at_ms: Option<u64>,
@@ -157,6 +179,8 @@ pub enum AgentMessage {
     Status {},
     Subscribe {},
     Kill {},
+    Sleep {},
+    Wake {},
     Run {
         spec: Box<RunSpec>,
     },
@@ -182,6 +206,10 @@ pub enum AgentMessage {
         stream: u32,
         rows: u16,
         cols: u16,
+    },
+    Accept {
+        stream: u32,
+        credit: u32,
     },
     #[serde(other)]
     Unknown,

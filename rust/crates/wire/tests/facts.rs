@@ -1,6 +1,6 @@
 //! The golden facts read here as Python wrote them, and write back the same.
 
-use godwit_wire::facts::{Fact, LocalFrame, LocalRequest};
+use godwit_wire::facts::{Fact, LOCAL_VERSION, LocalFrame, LocalRequest, MemberState, Membership};
 use serde_json::Value;
 
 fn golden(name: &str) -> Value {
@@ -19,6 +19,19 @@ fn facts_write_back_as_they_were_read() {
         let fact: Fact = serde_json::from_value(document.clone()).unwrap();
         assert_eq!(serde_json::to_value(&fact).unwrap(), document, "{name}");
     }
+}
+
+#[test]
+fn a_member_belongs_until_it_is_removed() {
+    let mut document = golden("fact_member");
+    let read: Membership = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(
+        (read.host_id.as_str(), read.owner.as_str(), read.state),
+        ("a1b2c3d4", "control", MemberState::Belongs)
+    );
+    document["state"] = "removed".into();
+    let read: Membership = serde_json::from_value(document).unwrap();
+    assert_eq!(read.state, MemberState::Removed);
 }
 
 #[test]
@@ -54,6 +67,7 @@ fn a_fact_of_an_older_release_takes_the_defaults() {
         "v",
         "deleted",
         "cordoned",
+        "draining",
         "in_dns",
         "process_group",
         "metadata",
@@ -64,7 +78,7 @@ fn a_fact_of_an_older_release_takes_the_defaults() {
     let Fact::Machine(read) = serde_json::from_value(document).unwrap() else {
         panic!()
     };
-    assert!(read.in_dns && !read.cordoned && !read.deleted);
+    assert!(read.in_dns && !read.cordoned && !read.draining && !read.deleted);
     assert_eq!(
         (read.process_group.as_str(), read.services.len()),
         ("app", 0)
@@ -77,9 +91,11 @@ fn local_frames_are_read() {
     assert!(matches!(&frames[0], LocalFrame::Fact { fact: Fact::Machine(m) } if m.app == "hello"));
     assert_eq!(frames[1], LocalFrame::Synced {});
     assert_eq!(frames[2], LocalFrame::Woken { id: 3 });
+    let machine_id = "148ed193b95948".to_owned();
+    assert_eq!(frames[3], LocalFrame::Count { id: 5, machine_id });
     let message = Some("no room".to_owned());
     assert_eq!(
-        frames[3],
+        frames[4],
         LocalFrame::Error {
             id: Some(4),
             message
@@ -88,14 +104,24 @@ fn local_frames_are_read() {
 }
 
 #[test]
-fn a_wake_is_the_line_of_the_contract() {
-    let wake = LocalRequest::Wake {
-        id: 7,
-        machine_id: "148ed193b95948".to_owned(),
-    };
-    let line = serde_json::to_string(&wake).unwrap();
-    assert_eq!(
-        line,
-        r#"{"type":"wake","id":7,"machine_id":"148ed193b95948"}"#
-    );
+fn lines_to_the_agent_are_those_of_the_contract() {
+    let documents = golden("local_requests");
+    let requests: Vec<LocalRequest> = serde_json::from_value(documents.clone()).unwrap();
+    let wanted = [
+        LocalRequest::Hello {
+            v: LOCAL_VERSION,
+            component: "edge".to_owned(),
+        },
+        LocalRequest::Wake {
+            id: 7,
+            machine_id: "148ed193b95948".to_owned(),
+        },
+        LocalRequest::Counted {
+            id: 5,
+            requests: 3,
+            tunnels: 1,
+        },
+    ];
+    assert_eq!(requests, wanted);
+    assert_eq!(serde_json::to_value(&requests).unwrap(), documents);
 }

@@ -52,6 +52,7 @@ pub(crate) fn machine(
         region: "lcl".into(),
         state: "started".into(),
         cordoned: false,
+        draining: false,
         in_dns: true,
         private_ip: format!("fdaa:0:{network:x}:a7b:1:0:5:2"),
         local_ipv4: "172.16.0.5".into(),
@@ -76,6 +77,12 @@ pub(crate) fn host(id: &str, revision: u64) -> HostFact {
 
 pub(crate) fn from_bus(catalog: &mut Catalog, fact: &Fact) -> Outcome {
     catalog.apply_bus(&fact.subject("lcl"), &serde_json::to_vec(fact).unwrap())
+}
+
+/// Take a fact of another region as this region's mirror has it.
+pub(crate) fn from_mirror(catalog: &mut Catalog, region: &str, fact: &Fact) -> Outcome {
+    let subject = fact.subject(region).replacen("facts", "mirror", 1);
+    catalog.apply_bus(&subject, &serde_json::to_vec(fact).unwrap())
 }
 
 pub(crate) fn from_agent(catalog: &mut Catalog, fact: MachineFact) -> Outcome {

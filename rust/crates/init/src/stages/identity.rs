@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use base64::Engine;
@@ -15,24 +15,52 @@ use super::{Context, Staged, ensure_directory, failed};
 
 const STAGE: &str = "files";
 
-/// Names the machine and writes what its programs read about it.
+/// Names the machine and writes the files it was given.
 pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
     rustix::system::sethostname(spec.hostname.as_bytes())
         .stage(STAGE, format_args!("host name {:?}", spec.hostname))?;
-    ensure_directory(STAGE, "/etc")?;
-    replace(
-        "/etc/hostname",
-        format!("{}\n", spec.hostname).as_bytes(),
-        0o644,
-    )?;
-    replace("/etc/hosts", hosts(&spec.hosts).as_bytes(), 0o644)?;
-    replace(
-        "/etc/resolv.conf",
-        resolv_conf(&spec.resolver).as_bytes(),
-        0o644,
-    )?;
-    replace("/etc/machine-id", fresh_machine_id()?.as_bytes(), 0o444)?;
+    if Path::new("/etc").is_symlink() {
+        write_about(spec, Path::new("/etc"))?;
+    }
     spec.files.iter().try_for_each(put)
+}
+
+/// Writes what programs read about the machine into the upper layer of its root.
+///
+/// Written through the overlay, each would first have it copy `/etc` up.
+pub(crate) fn write_below(spec: &RunSpec, image: &Path, upper: &Path) -> Staged<()> {
+    let etc = upper.join("etc");
+    match image.join("etc").symlink_metadata() {
+        Ok(found) if found.is_dir() => {
+            like(&etc, &found).stage(STAGE, format_args!("cannot make {}", etc.display()))?;
+        }
+        // A link is followed once the root is joined.
+        Ok(_) => return Ok(()),
+        Err(_) => ensure_directory(STAGE, &etc)?,
+    }
+    write_about(spec, &etc)
+}
+
+fn write_about(spec: &RunSpec, etc: &Path) -> Staged<()> {
+    for (name, content, mode) in [
+        ("hostname", format!("{}\n", spec.hostname), 0o644),
+        ("hosts", hosts(&spec.hosts), 0o644),
+        ("resolv.conf", resolv_conf(&spec.resolver), 0o644),
+        ("machine-id", fresh_machine_id()?, 0o444),
+    ] {
+        replace(&etc.join(name), content.as_bytes(), mode)?;
+    }
+    Ok(())
+}
+
+/// Ensures a directory with the owner and mode of another.
+fn like(path: &Path, other: &fs::Metadata) -> std::io::Result<()> {
+    if !path.is_dir() {
+        fs::create_dir(path)?;
+        chown(path, Some(other.uid()), Some(other.gid()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(other.mode() & 0o7777))?;
+    }
+    Ok(())
 }
 
 /// Returns the text of /etc/hosts.
@@ -68,8 +96,7 @@ fn fresh_machine_id() -> Staged<String> {
 }
 
 /// Writes a file in place of whatever was there; of a link the link itself is replaced.
-fn replace(path: &str, content: &[u8], mode: u32) -> Staged<()> {
-    let path = Path::new(path);
+fn replace(path: &Path, content: &[u8], mode: u32) -> Staged<()> {
     if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
         fs::remove_file(path).stage(STAGE, format_args!("cannot replace {}", path.display()))?;
     }
@@ -149,7 +176,7 @@ mod tests {
         let (link, target) = (dir.join("resolv.conf"), dir.join("stub"));
         std::fs::write(&target, "old").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        replace(link.to_str().unwrap(), b"new", 0o644).unwrap();
+        replace(&link, b"new", 0o644).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "old");
         assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
         std::fs::remove_dir_all(dir).unwrap();

@@ -1,7 +1,10 @@
 //! Kernel modules, from `/modules` of the initramfs.
 //!
-//! `/modules/order` is written with the initramfs: a line `boot NAME.ko` or `run NAME.ko` each,
-//! in the order they are loaded.
+//! `/modules/order` is written with the initramfs: a line `boot NAME.ko`, `vsock NAME.ko` or
+//! `run NAME.ko` each, in the order they are loaded. All are loaded before a template is saved.
+//! Where the VMM tells copies that their disks are others than the template's (`godwit.devices=early`
+//! on the kernel's command line), devices meet their drivers by then, too: finding out about a
+//! device takes a guest longer than anything else it does. Elsewhere devices wait without a driver.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,10 +19,71 @@ const DIRECTORY: &str = "/modules";
 /// The moment a module is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Before hello: what the control channel needs.
+    /// What the control channel needs.
     Boot,
-    /// After the run spec arrived: disks, file systems, network.
+    /// What it needs beside that in a VM with a vsock device.
+    Vsock,
+    /// What a machine needs beside it: disks, file systems, network.
     Run,
+}
+
+const BUS: &str = "/sys/bus/virtio";
+const EARLY: &str = "godwit.devices=early";
+
+/// Virtio devices whose drivers are loaded but do not know of them yet.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    devices: Vec<String>,
+}
+
+/// Loads what a machine needs, and lets it drive nothing unless the VMM can cope.
+pub(crate) fn load_rest() -> Staged<Idle> {
+    let arguments = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if arguments.split_whitespace().any(|word| word == EARLY) {
+        load(When::Run)?;
+        return Ok(Idle {
+            devices: Vec::new(),
+        });
+    }
+    tell_bus("drivers_autoprobe", "0")?;
+    load(When::Run)?;
+    let mut devices: Vec<String> = fs::read_dir(format!("{BUS}/devices"))
+        .stage(STAGE, "cannot list the virtio devices")?
+        .flatten()
+        .filter(|entry| !entry.path().join("driver").exists())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    devices.sort_unstable();
+    Ok(Idle { devices })
+}
+
+/// Frees what the initramfs holds; everything is loaded.
+pub(crate) fn discard() -> Staged<()> {
+    fs::remove_dir_all(DIRECTORY).stage(STAGE, "cannot free the modules")?;
+    fs::remove_file("/init").stage(STAGE, "cannot free the program")
+}
+
+impl Idle {
+    /// Whether every device has met its driver.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// Has every device driven.
+    pub(crate) fn awaken(&self) -> Staged<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        tell_bus("drivers_autoprobe", "1")?;
+        self.devices
+            .iter()
+            .try_for_each(|device| tell_bus("drivers_probe", device))
+    }
+}
+
+fn tell_bus(file: &str, word: &str) -> Staged<()> {
+    fs::write(format!("{BUS}/{file}"), word)
+        .stage(STAGE, format_args!("cannot write {word} to {BUS}/{file}"))
 }
 
 /// Loads the modules of one moment. One that is loaded already is fine.
@@ -41,7 +105,9 @@ fn wanted(order: &str, when: When) -> impl Iterator<Item = &str> {
     order
         .lines()
         .filter_map(move |line| match (line.split_once(' ')?, when) {
-            (("boot", name), When::Boot) | (("run", name), When::Run) => Some(name.trim()),
+            (("boot", name), When::Boot)
+            | (("vsock", name), When::Vsock)
+            | (("run", name), When::Run) => Some(name.trim()),
             _ => None,
         })
 }

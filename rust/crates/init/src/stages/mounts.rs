@@ -22,10 +22,11 @@ pub(crate) fn early() -> Staged<()> {
     attach("sysfs", "/sys", safe | MountFlags::NODEV, "")
 }
 
-/// Mounts the rest in the machine's root: pseudo-terminals, shared memory, queues, /run, cgroups.
+/// Mounts what goes along into every machine's root: pseudo-terminals, shared memory, queues,
+/// cgroups.
 ///
-/// What the kernel lacks is left out: only devpts and /run are needed for certain.
-pub(crate) fn late() -> Staged<()> {
+/// What the kernel lacks is left out: only devpts is needed for certain.
+pub(crate) fn devices() -> Staged<()> {
     let safe = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let files = MountFlags::NOSUID | MountFlags::NODEV;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -35,9 +36,6 @@ pub(crate) fn late() -> Staged<()> {
         terminals,
         "gid=5,mode=620,ptmxmode=666",
     )?;
-    let kept = directories_below(Path::new("/run"));
-    attach("tmpfs", "/run", files, "mode=0755")?;
-    restore(&kept).stage(STAGE, "cannot prepare /run")?;
     for (kind, path, flags, options) in [
         ("tmpfs", "/dev/shm", files, "mode=1777"),
         ("mqueue", "/dev/mqueue", safe, ""),
@@ -61,6 +59,14 @@ pub(crate) fn late() -> Staged<()> {
         }
     }
     Ok(())
+}
+
+/// Mounts /run in the machine's root.
+pub(crate) fn run() -> Staged<()> {
+    let kept = directories_below(Path::new("/run"));
+    let files = MountFlags::NOSUID | MountFlags::NODEV;
+    attach("tmpfs", "/run", files, "mode=0755")?;
+    restore(&kept).stage(STAGE, "cannot prepare /run")
 }
 
 /// Ensures one pseudo file system is mounted, its directory made if need be.

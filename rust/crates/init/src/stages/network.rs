@@ -22,23 +22,38 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Configures the guest's network. Without addresses there need not be an `eth0`.
 pub(crate) fn configure(network: &Network) -> Staged<()> {
-    let mut requests = vec![link_up(LOOPBACK, None)];
-    if !network.addresses.is_empty() {
-        let index = wait_for_interface()?;
-        quiet_ipv6();
-        requests.push(link_up(index, Some(network.mtu)));
-        for address in &network.addresses {
-            let ip = parse(&address.address)?;
-            requests.push(address_add(index, ip, address.prefix));
-        }
-        for gateway in [&network.gateway_v6, &network.gateway_v4]
-            .into_iter()
-            .flatten()
-        {
-            requests.push(default_route(index, parse(gateway)?));
-        }
+    if network.addresses.is_empty() {
+        return Ok(());
+    }
+    let index = wait_for_interface()?;
+    let mac = network.mac.as_deref().map(hardware_address).transpose()?;
+    let mut requests = vec![link_up(index, Some(network.mtu), mac)];
+    for address in &network.addresses {
+        let ip = parse(&address.address)?;
+        requests.push(address_add(index, ip, address.prefix));
+    }
+    for gateway in [&network.gateway_v6, &network.gateway_v4]
+        .into_iter()
+        .flatten()
+    {
+        requests.push(default_route(index, parse(gateway)?));
     }
     exchange(&requests)
+}
+
+/// Brings `lo` up, which no machine does without.
+pub(crate) fn raise_loopback() -> Staged<()> {
+    exchange(&[link_up(LOOPBACK, None, None)])
+}
+
+fn hardware_address(text: &str) -> Staged<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| failed(STAGE, format_args!("{text:?} is not a hardware address")))
 }
 
 fn parse(text: &str) -> Staged<IpAddr> {
@@ -67,7 +82,7 @@ fn wait_for_interface() -> Staged<u32> {
 }
 
 /// The host answers for the address already: no duplicate detection, no router advertisements.
-fn quiet_ipv6() {
+pub(crate) fn quiet_ipv6() {
     for key in ["accept_dad", "accept_ra"] {
         // A kernel without IPv6 has no such file; the addresses then say so in words.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/{key}"), "0");
@@ -89,13 +104,16 @@ const ROUTE_PROTOCOL_BOOT: u8 = 3;
 const ROUTE_UNICAST: u8 = 1;
 const ROUTE_ONLINK: u32 = 4;
 
-fn link_up(index: u32, mtu: Option<u32>) -> Vec<u8> {
+fn link_up(index: u32, mtu: Option<u32>, mac: Option<[u8; 6]>) -> Vec<u8> {
     let mut body = vec![0; 4];
     for word in [index, IFF_UP, IFF_UP] {
         body.extend_from_slice(&word.to_ne_bytes());
     }
     if let Some(mtu) = mtu {
         attribute(&mut body, 4, &mtu.to_ne_bytes());
+    }
+    if let Some(mac) = mac {
+        attribute(&mut body, 1, &mac);
     }
     request(NEW_LINK, 0x1 | 0x4, &body)
 }
@@ -127,12 +145,13 @@ fn raw(ip: IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-/// Appends a type-length-value; every value here is a multiple of four bytes long.
+/// Appends a type-length-value, and what fills it to four bytes.
 fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(4);
     body.extend_from_slice(&length.to_ne_bytes());
     body.extend_from_slice(&kind.to_ne_bytes());
     body.extend_from_slice(value);
+    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
@@ -205,7 +224,7 @@ fn answers(mut datagram: &[u8]) -> Vec<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{address_add, answers, default_route, link_up};
+    use super::{address_add, answers, default_route, hardware_address, link_up};
 
     fn length_is_honest(message: &[u8]) -> bool {
         u32::from_ne_bytes(message[..4].try_into().unwrap()) as usize == message.len()
@@ -213,9 +232,14 @@ mod tests {
 
     #[test]
     fn requests_carry_what_the_kernel_reads() {
-        let up = link_up(2, Some(1420));
+        let up = link_up(2, Some(1420), None);
         assert!(length_is_honest(&up));
         assert_eq!(up[up.len() - 4..], 1420_u32.to_ne_bytes());
+        let mac = hardware_address("02:67:00:00:00:05").unwrap();
+        let named = link_up(2, None, Some(mac));
+        assert!(length_is_honest(&named));
+        assert_eq!(named[named.len() - 8..], [2, 0x67, 0, 0, 0, 5, 0, 0]);
+        assert!(hardware_address("02:67").is_err());
         let v6 = address_add(2, "fdaa::2".parse().unwrap(), 128);
         assert!(length_is_honest(&v6));
         assert_eq!((v6[16], v6[17], v6[18]), (10, 128, 2));

@@ -16,8 +16,15 @@ const SCRATCH: &str = "/scratch";
 const JOINED: &str = "/joined";
 
 /// Joins the root at [`JOINED`].
-pub(crate) fn join(root: &Root) -> Staged<()> {
-    let image = disks::find(&root.image)?;
+///
+/// `write_below` puts files into the upper layer before there is an overlay in the way; it is
+/// given the image's root and the upper layer's.
+pub(crate) fn join(
+    root: &Root,
+    disks: &disks::Known,
+    write_below: impl FnOnce(&Path, &Path) -> Staged<()>,
+) -> Staged<()> {
+    let image = disks.find(&root.image)?;
     attach(
         &image,
         IMAGE,
@@ -25,7 +32,7 @@ pub(crate) fn join(root: &Root) -> Staged<()> {
         MountFlags::RDONLY,
         STAGE,
     )?;
-    let scratch = disks::find(&root.scratch)?;
+    let scratch = disks.find(&root.scratch)?;
     attach(
         &scratch,
         SCRATCH,
@@ -36,6 +43,7 @@ pub(crate) fn join(root: &Root) -> Staged<()> {
     let (upper, work) = (format!("{SCRATCH}/upper"), format!("{SCRATCH}/work"));
     ensure_directory(STAGE, &work)?;
     upper_like_image(Path::new(&upper)).stage(STAGE, "cannot prepare the scratch disk")?;
+    write_below(Path::new(IMAGE), Path::new(&upper))?;
     ensure_directory(STAGE, JOINED)?;
     let options = CString::new(format!("lowerdir={IMAGE},upperdir={upper},workdir={work}"))
         .stage(STAGE, "overlay options")?;
@@ -57,7 +65,7 @@ fn upper_like_image(upper: &Path) -> std::io::Result<()> {
     fs::set_permissions(upper, fs::Permissions::from_mode(image.mode() & 0o7777))
 }
 
-/// Makes the joined root `/` and frees what the initramfs held.
+/// Makes the joined root `/`.
 pub(crate) fn switch() -> Staged<()> {
     for name in ["dev", "proc", "sys"] {
         let target = format!("{JOINED}/{name}");
@@ -66,29 +74,20 @@ pub(crate) fn switch() -> Staged<()> {
             .stage(STAGE, format_args!("cannot move {name}"))?;
     }
     std::env::set_current_dir(JOINED).stage(STAGE, "cannot enter the root")?;
-    for leftover in ["/modules", "/init"] {
-        let path = Path::new(leftover);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(path)
-        } else {
-            fs::remove_file(path)
-        };
-        removed.stage(STAGE, format_args!("cannot free {leftover}"))?;
-    }
     mount_move(".", "/").stage(STAGE, "cannot move the root into place")?;
     rustix::process::chroot(".").stage(STAGE, "cannot change into the root")?;
     std::env::set_current_dir("/").stage(STAGE, "cannot enter the root")
 }
 
 /// Mounts the further disks and returns where, in the order they were mounted.
-pub(crate) fn mount_volumes(mounts: &[Mount]) -> Staged<Vec<PathBuf>> {
+pub(crate) fn mount_volumes(mounts: &[Mount], disks: &disks::Known) -> Staged<Vec<PathBuf>> {
     let mut mounted = Vec::new();
     for wanted in mounts {
         if !wanted.path.starts_with('/') || wanted.path.split('/').any(|part| part == "..") {
             let message = format_args!("{:?} is no place to mount a volume", wanted.path);
             return Err(failed("volumes", message));
         }
-        let device = disks::find(&wanted.device)?;
+        let device = disks.find(&wanted.device)?;
         let flags = MountFlags::NODEV;
         attach(&device, &wanted.path, &wanted.filesystem, flags, "volumes")?;
         mounted.push(PathBuf::from(&wanted.path));

@@ -20,7 +20,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::environment;
+use super::environment::{self, Environment};
 use super::users::{self, User};
 use crate::sys;
 
@@ -29,6 +29,7 @@ use crate::sys;
 pub(crate) struct Program<'a> {
     pub(crate) argv: &'a [String],
     pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) env_base64: &'a BTreeMap<String, String>,
     pub(crate) user: &'a str,
     pub(crate) working_directory: &'a str,
     pub(crate) open_files: u64,
@@ -82,16 +83,17 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Child, Refusal> {
     let passwd = read("/etc/passwd").unwrap_or_default();
     let group = read("/etc/group").unwrap_or_default();
     let user = users::resolve(program.user, &passwd, &group).map_err(Refusal::User)?;
-    let env = environment::complete(program.env, &user.home, program.tty.is_some());
+    let given = environment::join(program.env, program.env_base64).map_err(|name| {
+        Refusal::Spawn(format!(
+            "environment variable {name:?} is not given in base64"
+        ))
+    })?;
+    let env = environment::complete(given, &user.home, program.tty.is_some());
     let path = checked(program, &env, &user).map_err(Refusal::Spawn)?;
     start(program, &path, &env, &user).map_err(|error| Refusal::Spawn(explain(&path, &error)))
 }
 
-fn checked(
-    program: &Program<'_>,
-    env: &BTreeMap<String, String>,
-    user: &User,
-) -> Result<PathBuf, String> {
+fn checked(program: &Program<'_>, env: &Environment, user: &User) -> Result<PathBuf, String> {
     let name = program
         .argv
         .first()
@@ -119,7 +121,11 @@ fn checked(
             ));
         }
     }
-    let path = find(name, directory, env.get("PATH").map_or("", String::as_str))?;
+    let path = find(
+        name,
+        directory,
+        env.get("PATH").and_then(|path| path.to_str()).unwrap_or(""),
+    )?;
     fit_to_run(&path, user)?;
     Ok(path)
 }
@@ -201,12 +207,7 @@ fn wrong_format(head: &[u8]) -> Option<String> {
     (machine != [62, 0]).then(|| "is built for another processor, not x86-64".into())
 }
 
-fn start(
-    program: &Program<'_>,
-    path: &Path,
-    env: &BTreeMap<String, String>,
-    user: &User,
-) -> io::Result<Child> {
+fn start(program: &Program<'_>, path: &Path, env: &Environment, user: &User) -> io::Result<Child> {
     let mut command = Command::new(path);
     command
         .arg0(&program.argv[0])
@@ -334,7 +335,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
-    use super::{Program, checked, find, may_execute, wrong_format};
+    use super::{Program, checked, environment, find, may_execute, wrong_format};
     use crate::stages::users::User;
 
     fn user(uid: u32, gid: u32, groups: &[u32]) -> User {
@@ -411,18 +412,21 @@ mod tests {
     #[test]
     fn mistakes_are_told_before_anything_is_started() {
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
+        let none = BTreeMap::new();
         let try_with = |argv: &[&str], directory: &str, env: &BTreeMap<String, String>| {
             let argv: Vec<String> = argv.iter().map(|a| (*a).to_owned()).collect();
             let program = Program {
                 argv: &argv,
                 env,
+                env_base64: &none,
                 user: "",
                 working_directory: directory,
                 open_files: 1024,
                 tty: None,
                 stdin: false,
             };
-            checked(&program, env, &user(0, 0, &[]))
+            let given = environment::join(env, &none).unwrap();
+            checked(&program, &given, &user(0, 0, &[]))
         };
         assert!(try_with(&["env"], "/", &env).is_ok());
         assert!(try_with(&[], "/", &env).unwrap_err().contains("empty"));
