@@ -7,25 +7,26 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
-from godwit.appconfig import groups, guests
+from godwit.appconfig import contents, groups, guests
 from godwit.appconfig.model import Check, Config, Mount, Section, ServiceBase, Vm
 from godwit.appconfig.problems import Path, Problem
 from godwit.base import durations, ids
 
 STRATEGIES = ("rolling", "immediate", "canary", "bluegreen")
 _REGION = re.compile(r"[a-z]{3}")
-_MOST_STATICS = 10
 _LONGEST_KILL = 300 * durations.SECOND
 _RETENTION = range(1, 61)
 _THRESHOLD = range(50, 100)
 _INCREMENT = range(1, 101)
 _LIMIT = range(1, 501)
+_SIZE = range(1, 501)
 
 
 def problems(config: Config) -> list[Problem]:
-    """Return everything that is wrong or doubtful with a config, in the order of the file."""
+    """Return everything that is wrong or doubtful with a config, by section."""
     rules = (_top, _build, _deploy, _commands, _services, _checks, _mounts, _vm, _rest)
-    return [problem for rule in rules for problem in rule(config)]
+    found = [problem for rule in rules for problem in rule(config)]
+    return [*found, *contents.problems(config)]
 
 
 def unknown_keys(config: Section, path: Path = ()) -> list[Problem]:
@@ -59,13 +60,6 @@ def _top(config: Config) -> Iterator[Problem]:
         yield Problem(("primary_region",), f'expected three letters such as fra, got "{region}"')
     if config.kill_timeout is not None and config.kill_timeout > _LONGEST_KILL:
         yield Problem(("kill_timeout",), "expected at most 300 seconds")
-    for name in config.env:
-        if not name or "=" in name or "\0" in name:
-            yield Problem(("env", name), "expected a name without = in it")
-        elif name.startswith("FLY_"):
-            yield Problem(
-                ("env", name), "names that begin with FLY_ are the platform's", "warning"
-            )
 
 
 def _build(config: Config) -> Iterator[Problem]:
@@ -109,6 +103,10 @@ def _deploy(config: Config) -> Iterator[Problem]:
     most = deploy.max_unavailable
     if most is not None and not most > 0:
         yield Problem(("deploy", "max_unavailable"), f"expected more than 0, got {most:g}")
+    if most is not None and deploy.strategy in ("immediate", "bluegreen"):
+        yield Problem(
+            ("deploy", "max_unavailable"), f"means nothing for {deploy.strategy}", "warning"
+        )
 
 
 def _commands(config: Config) -> Iterator[Problem]:
@@ -218,9 +216,9 @@ def clamp(value: int) -> int:
 def _checks(config: Config) -> Iterator[Problem]:
     for name, check in config.checks.items():
         path: Path = ("checks", name)
-        if check.type not in ("tcp", "http"):
+        if check.type not in ("tcp", "http", "exec"):
             got = "nothing" if check.type is None else f'"{check.type}"'
-            yield Problem((*path, "type"), f'expected "tcp" or "http", got {got}')
+            yield Problem((*path, "type"), f'expected "tcp", "http" or "exec", got {got}')
         if check.interval is not None and check.interval < 2 * durations.SECOND:
             yield Problem((*path, "interval"), "expected at least 2s")
         if check.timeout is not None and check.timeout > durations.MINUTE:
@@ -230,6 +228,12 @@ def _checks(config: Config) -> Iterator[Problem]:
 
 
 def _check_port(config: Config, path: Path, check: Check) -> Iterator[Problem]:
+    if check.type == "exec":
+        if not check.command:
+            yield Problem((*path, "command"), 'is required with type = "exec"')
+        return
+    if check.command:
+        yield Problem((*path, "command"), 'works only together with type = "exec"')
     if check.port is None and config.http_service is None:
         yield Problem((*path, "port"), "is required, because there is no [http_service]")
 
@@ -255,6 +259,7 @@ def _mounts(config: Config) -> Iterator[Problem]:
 
 def _mount_numbers(path: Path, mount: Mount) -> Iterator[Problem]:
     ranges = (
+        ("initial_size", _SIZE, "GB"),
         ("snapshot_retention", _RETENTION, "days"),
         ("auto_extend_size_threshold", _THRESHOLD, "percent"),
         ("auto_extend_size_increment", _INCREMENT, "GB"),
@@ -266,7 +271,7 @@ def _mount_numbers(path: Path, mount: Mount) -> Iterator[Problem]:
             yield Problem(
                 (*path, name), f"expected {allowed[0]} to {allowed[-1]} {unit}, got {value}"
             )
-    extending = [getattr(mount, name) for name, _, _ in ranges[1:]]
+    extending = [getattr(mount, name) for name, _, _ in ranges[2:]]
     if any(extending) and not all(extending):
         yield Problem(
             path,
@@ -289,6 +294,7 @@ def _vm(config: Config) -> Iterator[Problem]:
                 cpu_kind=vm.cpu_kind,
                 cpus=vm.cpus,
                 memory_mb=vm.memory_mb or vm.memory,
+                max_memory_mb=vm.max_memory_mb,
             )
         except ValueError as error:
             yield Problem(path, str(error))
@@ -300,11 +306,4 @@ def _rest(config: Config) -> Iterator[Problem]:
     for index, metrics in enumerate(config.metrics):
         yield from _unknown_groups(config, ("metrics", index), metrics.processes)
     for index, file in enumerate(config.files):
-        if not file.guest_path.startswith("/"):
-            yield Problem(
-                ("files", index, "guest_path"),
-                f'expected an absolute path, got "{file.guest_path}"',
-            )
         yield from _unknown_groups(config, ("files", index), file.processes)
-    if len(config.statics) > _MOST_STATICS:
-        yield Problem(("statics", _MOST_STATICS), f"expected at most {_MOST_STATICS}")

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from godwit.appconfig import sizes
-from godwit.base import durations
+from godwit.base import durations, kernel_arguments
 
 SIGNALS = (
     "SIGHUP",
@@ -21,8 +21,8 @@ SIGNALS = (
     "SIGUSR1",
     "SIGUSR2",
     "SIGTERM",
-    "SIGSTOP",
 )
+"""Those that stop a machine. SIGSTOP, which some documents name, only freezes: it is refused."""
 _LONGEST_BARE = 10**9
 
 
@@ -62,6 +62,30 @@ def _whole(least: int, most: int, what: str) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise expected(f"expected a number, {sizes.got(value)}")
+    if not math.isfinite(value) or abs(value) > _LONGEST_BARE:
+        raise expected(f"expected a number that is not this large, {sizes.got(value)}")
+    return float(value)
+
+
+def _kernel_args(value: Any) -> list[str]:
+    found = value.split() if isinstance(value, str) else _strings(value)
+    mistake = kernel_arguments.mistake(found)
+    if mistake is not None:
+        raise expected(f"kernel arguments: {mistake}")
+    return found
+
+
+def _header_value(value: Any) -> Any:
+    if value is False or isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return value
+    raise expected(f"expected false, a string or a list of strings, {sizes.got(value)}")
 
 
 def _size(parse: Callable[[Any], int]) -> Callable[[Any], int]:
@@ -126,10 +150,18 @@ Port = Annotated[int, BeforeValidator(_whole(1, 65_535, "a port from 1 to 65535"
 OpenPort = Annotated[int, BeforeValidator(_whole(0, 65_535, "a port from 0 to 65535"))]
 Count = Annotated[int, BeforeValidator(_whole(0, 2**31 - 1, "a whole number, 0 or more"))]
 Positive = Annotated[int, BeforeValidator(_whole(1, 2**31 - 1, "a whole number, 1 or more"))]
+TtlSeconds = Annotated[
+    int, BeforeValidator(_whole(10, 2**31 - 1, "a whole number of seconds, 10 or more"))
+]
+Number = Annotated[float, BeforeValidator(_number)]
 MemoryMb = Annotated[int, BeforeValidator(_size(sizes.memory_mb))]
 VolumeGb = Annotated[int, BeforeValidator(_size(sizes.volume_gb))]
 Signal = Annotated[str, BeforeValidator(_signal)]
 Autostop = Annotated[Literal["off", "stop", "suspend"], BeforeValidator(_autostop)]
 RestartPolicy = Annotated[Literal["always", "no", "on-failure"], BeforeValidator(_restart_policy)]
+KernelArgs = Annotated[list[str], BeforeValidator(_kernel_args)]
+"""A list of strings, or one string with spaces between them."""
+HeaderValue = Annotated[bool | str | list[str], BeforeValidator(_header_value)]
+"""What a response header becomes: `False` for removed."""
 Strings = Annotated[list[str], BeforeValidator(_strings)]
 """A list of strings; a single string is a list of one."""

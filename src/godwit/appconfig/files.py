@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from godwit.appconfig import check, lines, normalise, problems
+from godwit.appconfig import characters, check, lines, normalise, problems
 from godwit.appconfig.model import Config
 from godwit.appconfig.problems import Problem
 from godwit.base import errors
@@ -95,6 +95,8 @@ def load(path: FilePath) -> Loaded:
 
 def understand(path: FilePath, raw: Any, text: str = "") -> Loaded:
     """Return what a parsed document says, and every mistake in it."""
+    if raw is None:  # an empty file of YAML
+        raw = {}
     if not isinstance(raw, dict):
         return Loaded(path, {}, None, (Problem((), "expected a table at the top"),))
     try:
@@ -102,6 +104,8 @@ def understand(path: FilePath, raw: Any, text: str = "") -> Loaded:
         config, found = _understood(document)
     except RecursionError:
         return Loaded(path, {}, None, (Problem((), "is nested too deeply"),))
+    except ValueError as error:
+        return Loaded(path, {}, None, (Problem((), str(error)),))
     places = lines.of_toml(text) if path.suffix == ".toml" else lines.of_yaml(text)
     placed = tuple(
         Problem(one.path, one.message, one.severity, one.line or lines.find(places, one.path))
@@ -116,6 +120,9 @@ def _understood(document: dict[str, Any]) -> tuple[Config | None, list[Problem]]
 
     The rules still run over the rest of such a file, so that one run tells everything.
     """
+    unspeakable = characters.problems(document)
+    if unspeakable:
+        return None, unspeakable
     try:
         config = Config.model_validate(document)
     except ValidationError as error:

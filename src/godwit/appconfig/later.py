@@ -3,8 +3,14 @@
 `deploy` says so plainly. A feature that arrives removes its line here.
 """
 
-from godwit.appconfig.model import Config, HttpService, ServiceBase
+from collections.abc import Iterator
+
+from godwit.appconfig import raw
+from godwit.appconfig.model import Config, HttpOptions, Section, ServiceBase
 from godwit.appconfig.problems import Path, Problem
+
+Told = tuple[Path, str]
+_INSIDE = "machines of the app's network reach the port"
 
 
 def without_effect(config: Config, *, tls: bool) -> list[Problem]:
@@ -14,76 +20,104 @@ def without_effect(config: Config, *, tls: bool) -> list[Problem]:
         config: A config without mistakes.
         tls: Whether the platform's edge answers HTTPS.
     """
-    found = [*_machine(config), *_deploy(config), *_build(config), *_services(config, tls=tls)]
+    found = [
+        *_machine(config),
+        *_vm(config),
+        *_experimental(config),
+        *_build(config),
+        *_services(config, tls=tls),
+    ]
     return [Problem(path, message, "warning") for path, message in found]
 
 
-def _machine(config: Config) -> list[tuple[Path, str]]:
+def _machine(config: Config) -> list[Told]:
     table: tuple[tuple[bool, Path, str], ...] = (
         (
             bool(config.mounts),
             ("mounts",),
-            "volumes are not attached yet: what the app writes there is lost when it stops",
+            "there are no volumes yet: a deploy of this file is refused",
         ),
         (bool(config.statics), ("statics",), "files are not served by the edge yet"),
         (bool(config.metrics), ("metrics",), "nothing collects metrics yet"),
-        (bool(config.swap_size_mb), ("swap_size_mb",), "machines get no swap yet"),
-        (bool(config.machine_checks), ("machine_checks",), "test machines are not run yet"),
-        (bool(config.machine_config), ("machine_config",), "containers are not run yet"),
+        (_has_containers(config), ("machine_config",), "containers are not run yet"),
         (bool(config.container), ("container",), "containers are not run yet"),
         (
             bool(config.host_dedication_id),
             ("host_dedication_id",),
             "hosts cannot be reserved yet",
         ),
-        (
-            any(one.secret_name for one in config.files),
-            ("files",),
-            "there are no secrets yet, so files with secret_name are left out",
-        ),
     )
     return [(path, message) for given, path, message in table if given]
 
 
-def _deploy(config: Config) -> list[tuple[Path, str]]:
-    deploy = config.deploy
-    if deploy is None:
-        return []
-    return [
-        (("deploy", name), "is not run yet: run it with `godwit machine run`")
-        for name in ("release_command", "seed_command")
-        if getattr(deploy, name)
-    ]
+def _has_containers(config: Config) -> bool:
+    text = raw.named(config)
+    return bool(text and raw.parse(text).get("containers"))
 
 
-def _build(config: Config) -> list[tuple[Path, str]]:
+def _vm(config: Config) -> Iterator[Told]:
+    for index, one in enumerate(config.vm):
+        path: Path = ("vm", index)
+        if one.host_dedication_id:
+            yield (*path, "host_dedication_id"), "hosts cannot be reserved yet"
+
+
+def _experimental(config: Config) -> Iterator[Told]:
+    if config.experimental is None:
+        return
+    table = (
+        ("enable_consul", "means nothing here: there is no Consul"),
+        ("enable_etcd", "means nothing here: there is no etcd"),
+        ("lazy_load_images", "means nothing here: images are always read as they are needed"),
+        ("attached", "apps are not attached to others yet"),
+    )
+    for name, message in table:
+        if getattr(config.experimental, name):
+            yield ("experimental", name), message
+
+
+def _build(config: Config) -> Iterator[Told]:
     build = config.build
     if build is None or build.image:
-        return []
-    ways = ("builder", "buildpacks", "builtin", "compose")
-    return [
-        (("build", name), "only Dockerfiles are built yet")
-        for name in ways
-        if getattr(build, name)
-    ]
+        return
+    for name in ("builder", "buildpacks", "builtin", "compose"):
+        if getattr(build, name):
+            yield ("build", name), "only Dockerfiles are built yet"
+    for name in ("compression", "compression_level"):
+        if getattr(build, name) is not None:
+            yield ("build", name), "means nothing here: images stay on this platform's hosts"
 
 
-def _services(config: Config, *, tls: bool) -> list[tuple[Path, str]]:
-    listed: list[tuple[Path, ServiceBase]] = [
-        (("services", index), one) for index, one in enumerate(config.services)
-    ]
-    if config.http_service is not None:
-        listed.append((("http_service",), config.http_service))
-    found: list[tuple[Path, str]] = []
-    for path, service in listed:
-        if service.auto_stop_machines in ("stop", "suspend"):
-            found.append(((*path, "auto_stop_machines"), "idle machines are not stopped yet"))
-        if service.machine_checks:
-            found.append(((*path, "machine_checks"), "test machines are not run yet"))
-    if (
-        not tls
-        and isinstance(config.http_service, HttpService)
-        and config.http_service.force_https
-    ):
-        found.append((("http_service", "force_https"), "the edge does not answer HTTPS yet"))
-    return found
+def _services(config: Config, *, tls: bool) -> Iterator[Told]:
+    http = config.http_service
+    if http is not None:
+        yield from _service(("http_service",), http)
+        yield from _options(("http_service",), http, tls=tls)
+        if http.force_https and not tls:
+            yield ("http_service", "force_https"), "the edge does not answer HTTPS yet"
+    for index, one in enumerate(config.services):
+        yield from _service(("services", index), one)
+        if one.protocol == "udp":
+            yield ("services", index, "protocol"), f"the edge does not forward UDP yet; {_INSIDE}"
+            continue
+        for number, port in enumerate(one.ports):
+            path: Path = ("services", index, "ports", number)
+            yield from _options(path, port, tls=tls)
+            if "http" not in port.handlers:
+                yield (*path, "handlers"), f"the edge answers HTTP only yet; {_INSIDE}"
+
+
+def _service(path: Path, service: ServiceBase) -> Iterator[Told]:
+    if service.auto_stop_machines in ("stop", "suspend"):
+        yield (*path, "auto_stop_machines"), "idle machines are not stopped yet"
+
+
+def _options(path: Path, section: Section, *, tls: bool) -> Iterator[Told]:
+    """Yield the options of a port that the edge does not heed yet."""
+    if getattr(section, "tls_options", None) is not None and not tls:
+        yield (*path, "tls_options"), "the edge does not answer HTTPS yet"
+    options = getattr(section, "http_options", None)
+    if isinstance(options, HttpOptions) and options.model_fields_set:
+        yield (*path, "http_options"), "the edge does not heed these yet"
+    if getattr(section, "proxy_proto_options", None) is not None:
+        yield (*path, "proxy_proto_options"), "the edge does not do proxy_proto yet"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from godwit.appconfig import check, groups, guests
+from godwit.appconfig import check, groups, guests, raw
 from godwit.appconfig.model import (
     Check,
     Concurrency,
@@ -18,10 +18,12 @@ from godwit.appconfig.model import (
     File,
     HttpCheck,
     HttpService,
+    Section,
     Service,
     ServiceBase,
     ServiceCheck,
     ServicePort,
+    Static,
     Vm,
 )
 from godwit.base import durations
@@ -29,6 +31,10 @@ from godwit.base import durations
 PLATFORM_VERSION = "v2"
 Json = dict[str, Any]
 
+_FIRST_PORT = 1
+_LAST_PORT = 65_535
+_AUTOSTOPS: tuple[bool | str, ...] = (False, True, "suspend")
+"""What the API calls off, stop and suspend: from the least to the most."""
 _KEPT = ("schedule", "standbys", "auto_destroy", "dns", "rootfs", "cache_drive", "mounts")
 """What belongs to a machine and no deploy touches. Mounts, until deploys know volumes."""
 
@@ -62,22 +68,34 @@ def to_machine_config(
         release: What the machine's metadata says it runs.
         read_file: Reads a `local_path` of `[[files]]`.
     """
-    made: Json = {"image": image, "env": environment(config, group)}
-    for name, value in (
+    base = raw.base(config)
+    parts: tuple[tuple[str, Any], ...] = (
         ("init", _init(config, group)),
         ("guest", guest(config, group)),
         ("services", _services(config, group)),
         ("checks", _checks(config, group)),
         ("metrics", _metrics(config, group)),
-        ("statics", [_given(one, "guest_path", "url_prefix") for one in config.statics]),
+        ("statics", [_static(one) for one in config.statics]),
         ("files", _files(config, group, read_file)),
         ("restart", _restart(config, group)),
         ("stop_config", _stop(config)),
         ("metadata", metadata(group, release)),
-    ):
+    )
+    made: Json = {
+        **base,
+        "image": image,
+        "env": {**_table(base, "env"), **environment(config, group)},
+    }
+    for name, value in parts:
         if value:
-            made[name] = value
+            laid_over = isinstance(value, dict) and name != "checks"
+            made[name] = _table(base, name) | value if laid_over else value
     return made
+
+
+def _table(base: Json, name: str) -> Json:
+    value = base.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def updated(current: Json, made: Json) -> Json:
@@ -164,6 +182,11 @@ def _services(config: Config, group: str) -> list[Json]:
     if config.http_service is not None and groups.applies(config, config.http_service, group):
         made.append(_http_service(config.http_service))
     made += [_service(one) for one in groups.of(config, config.services, group)]
+    stops = [one["autostop"] for one in made if "autostop" in one]
+    if stops:  # they share the machine: the one that wants it least often stopped decides
+        least = min(stops if len(stops) == len(made) else [False], key=_AUTOSTOPS.index)
+        for one in made:
+            one["autostop"] = least
     return made
 
 
@@ -173,9 +196,9 @@ def _http_service(service: HttpService) -> Json:
         plain["force_https"] = service.force_https
     secure: Json = {"port": 443, "handlers": ["http", "tls"]}
     if service.http_options:
-        plain["http_options"] = secure["http_options"] = service.http_options
+        plain["http_options"] = secure["http_options"] = _told(service.http_options)
     if service.tls_options:
-        secure["tls_options"] = service.tls_options
+        secure["tls_options"] = _told(service.tls_options)
     made = {
         "protocol": "tcp",
         **_service_base(service),
@@ -201,8 +224,8 @@ def _service(service: Service) -> Json:
 def _service_base(service: ServiceBase) -> Json:
     made: Json = {"internal_port": service.internal_port}
     if service.auto_stop_machines is not None:
-        spoken = {"off": False, "stop": True, "suspend": "suspend"}
-        made["autostop"] = spoken[service.auto_stop_machines]
+        named = ("off", "stop", "suspend").index(service.auto_stop_machines)
+        made["autostop"] = _AUTOSTOPS[named]
     if service.auto_start_machines is not None:
         made["autostart"] = service.auto_start_machines
     if service.min_machines_running is not None:
@@ -222,17 +245,31 @@ def _limits(limits: Concurrency) -> Json:
 
 
 def _port(port: ServicePort) -> Json:
-    return _given(
-        port,
-        "port",
-        "start_port",
-        "end_port",
-        "handlers",
-        "force_https",
-        "tls_options",
-        "http_options",
-        "proxy_proto_options",
-    )
+    made = _given(port, "port", "handlers", "force_https")
+    if port.port is None:  # an open end goes as far as ports go
+        made["start_port"] = port.start_port or _FIRST_PORT
+        made["end_port"] = port.end_port or _LAST_PORT
+    for name in ("tls_options", "http_options", "proxy_proto_options"):
+        options = getattr(port, name)
+        if options is not None:
+            made[name] = _told(options)
+    return made
+
+
+def _told(section: Section) -> Json:
+    """Return what a table of options says, without keys nobody knows."""
+    made: Json = {}
+    for name in type(section).model_fields:
+        if name not in section.model_fields_set:
+            continue
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            made[name] = _told(value)
+        elif isinstance(value, list):
+            made[name] = [_told(one) if isinstance(one, Section) else one for one in value]
+        else:
+            made[name] = value
+    return made
 
 
 def _given(section: Any, *names: str) -> Json:
@@ -272,10 +309,13 @@ def _checks(config: Config, group: str) -> dict[str, Json]:
 
 
 def _check(config: Config, one: Check) -> Json:
-    port = one.port
-    if port is None and config.http_service is not None:
-        port = config.http_service.internal_port
-    made: Json = {"type": one.type, "port": port}
+    made: Json = {"type": one.type, **_given(one, "kind")}
+    if one.type == "exec":
+        made["command"] = one.command
+    elif one.port is not None:
+        made["port"] = one.port
+    elif config.http_service is not None:
+        made["port"] = config.http_service.internal_port
     for name in ("interval", "timeout", "grace_period"):
         value = getattr(one, name)
         if value:
@@ -284,6 +324,10 @@ def _check(config: Config, one: Check) -> Json:
     if "method" in parts:
         parts["method"] = parts["method"].upper()
     return {**made, **parts}
+
+
+def _static(one: Static) -> Json:
+    return _given(one, "guest_path", "url_prefix", "tigris_bucket", "index_document")
 
 
 def _metrics(config: Config, group: str) -> Json | None:

@@ -12,8 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from godwit.appconfig.fields import (
     Autostop,
     Count,
+    HeaderValue,
+    KernelArgs,
     MemoryMb,
     MillisecondsDuration,
+    Number,
     OpenPort,
     Port,
     Positive,
@@ -21,6 +24,7 @@ from godwit.appconfig.fields import (
     SecondsDuration,
     Signal,
     Strings,
+    TtlSeconds,
     VolumeGb,
 )
 
@@ -65,22 +69,27 @@ class Vm(Section):
     cpu_kind: Literal["shared", "performance"] | None = None
     gpus: Count | None = None
     gpu_kind: StrictStr | None = None
-    kernel_args: Strings = []
+    kernel_args: KernelArgs = []
     host_dedication_id: StrictStr | None = None
     persist_rootfs: Literal["never", "restart", "always"] | None = None
     processes: Strings = []
 
 
 class Deploy(Section):
-    """`[deploy]`: how a release replaces the one before."""
+    """`[deploy]`: how a release replaces the one before.
+
+    `auto_rollback` and `drain_timeout` are Godwit's own keys.
+    """
 
     strategy: StrictStr | None = None
-    max_unavailable: float | None = None
+    max_unavailable: Number | None = None
     wait_timeout: SecondsDuration = None
     release_command: StrictStr | None = None
     release_command_timeout: SecondsDuration = None
     release_command_vm: Vm | None = None
     seed_command: StrictStr | None = None
+    auto_rollback: StrictBool | None = None
+    drain_timeout: SecondsDuration = None
 
 
 class Concurrency(Section):
@@ -115,10 +124,16 @@ class HttpCheck(ServiceCheck):
 
 
 class Check(HttpCheck):
-    """`[checks.NAME]`: told in `status`, gates deploys."""
+    """`[checks.NAME]`: told in `status`, gates deploys.
+
+    `type = "exec"`, `command` and `kind` are Godwit's own: a command in the machine, and whether
+    the check takes the machine out of routing too (`readiness`).
+    """
 
     type: StrictStr | None = None
     port: Port | None = None
+    command: Strings = []
+    kind: Literal["informational", "readiness"] | None = None
     processes: Strings = []
 
 
@@ -132,6 +147,48 @@ class MachineCheck(Section):
     kill_timeout: SecondsDuration = None
 
 
+class TlsOptions(Section):
+    """`tls_options`: how the edge speaks TLS for a port."""
+
+    alpn: Strings = []
+    versions: list[Literal["TLSv1.2", "TLSv1.3"]] = []
+    default_self_signed: StrictBool | None = None
+
+
+class ReplayCache(Section):
+    """`[[…http_options.replay_cache]]`: which replays the edge remembers."""
+
+    path_prefix: StrictStr
+    ttl_seconds: TtlSeconds
+    type: Literal["cookie", "header"]
+    name: StrictStr
+    allow_bypass: StrictBool | None = None
+
+
+class HttpResponse(Section):
+    """`http_options.response`: what the edge does to answers."""
+
+    pristine: StrictBool | None = None
+    headers: dict[str, HeaderValue] = {}
+
+
+class HttpOptions(Section):
+    """`http_options`: how the edge speaks HTTP for a port."""
+
+    compress: StrictBool | None = None
+    h2_backend: StrictBool | None = None
+    idle_timeout: Count | None = None
+    headers_read_timeout: Count | None = None
+    response: HttpResponse | None = None
+    replay_cache: list[ReplayCache] = []
+
+
+class ProxyProtoOptions(Section):
+    """`proxy_proto_options`."""
+
+    version: Literal["v1", "v2"] | None = None
+
+
 class ServicePort(Section):
     """`[[services.ports]]`: an external port or a range of them."""
 
@@ -140,9 +197,9 @@ class ServicePort(Section):
     end_port: OpenPort | None = None
     handlers: list[Literal["http", "tls", "pg_tls", "proxy_proto"]] = []
     force_https: StrictBool | None = None
-    tls_options: dict[str, Any] | None = None
-    http_options: dict[str, Any] | None = None
-    proxy_proto_options: dict[str, Any] | None = None
+    tls_options: TlsOptions | None = None
+    http_options: HttpOptions | None = None
+    proxy_proto_options: ProxyProtoOptions | None = None
 
 
 class ServiceBase(Section):
@@ -161,8 +218,8 @@ class HttpService(ServiceBase):
     """`[http_service]`: ports 80 and 443 in one."""
 
     force_https: StrictBool | None = None
-    tls_options: dict[str, Any] | None = None
-    http_options: dict[str, Any] | None = None
+    tls_options: TlsOptions | None = None
+    http_options: HttpOptions | None = None
     checks: list[HttpCheck] = []
 
 
@@ -225,6 +282,18 @@ class Restart(Section):
     processes: Strings = []
 
 
+class AttachedSecrets(Section):
+    """`[experimental.attached.secrets]`."""
+
+    export: dict[str, StrictStr] = {}
+
+
+class Attached(Section):
+    """`[experimental.attached]`: what `launch --attach` gives to the other app."""
+
+    secrets: AttachedSecrets | None = None
+
+
 class Experimental(Section):
     """`[experimental]`."""
 
@@ -232,6 +301,11 @@ class Experimental(Section):
     entrypoint: Strings = []
     exec: Strings = []
     machine_config: StrictStr | None = None
+    attached: Attached | None = None
+    auto_rollback: StrictBool | None = None
+    enable_consul: StrictBool | None = None
+    enable_etcd: StrictBool | None = None
+    lazy_load_images: StrictBool | None = None
 
 
 class Config(Section):

@@ -4,19 +4,31 @@ Works on the plain dictionary a parser returned. What it does not understand it 
 alone: the model then says what is wrong with it.
 """
 
-from collections.abc import Mapping
+import base64
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
 from typing import Any
 
 Table = dict[str, Any]
 
+MOST_VALUES = 100_000
+"""Of one document. Aliases of YAML can make few lines into more than any machine holds."""
+
+_LONGEST_NUMBER = 20
 _LISTS = ("services", "mounts", "vm", "statics", "files", "metrics", "restart", "machine_checks")
-_OTHER_NAMES = {"mount": "mounts", "metric": "metrics", "compute": "vm", "computes": "vm"}
+OTHER_NAMES = {"mount": "mounts", "metric": "metrics", "compute": "vm", "computes": "vm"}
+"""What sections are called in legacy spelling."""
 
 
 def normalise(document: Mapping[str, Any]) -> Table:
-    """Return a copy of the document in canonical spelling."""
-    table: Table = _plain(document)
+    """Return a copy of the document in canonical spelling.
+
+    Raises:
+        ValueError: It holds more than `MOST_VALUES` values.
+    """
+    table: Table = _plain(document, itertools.count())
     _rename(table)
     for name in _LISTS:
         if isinstance(table.get(name), dict):
@@ -33,19 +45,27 @@ def normalise(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def _plain(value: Any) -> Any:
-    """Return the value with parser-specific classes replaced by builtin ones."""
+def _plain(value: Any, seen: Iterator[int]) -> Any:
+    """Return the value in what JSON knows; a key without a value is as good as not there."""
+    if next(seen) > MOST_VALUES:
+        raise ValueError(f"has more than {MOST_VALUES} values")
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return {
+            str(_text(key)): _plain(one, seen) for key, one in value.items() if one is not None
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one, seen) for one in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value
 
 
 def _rename(table: Table) -> None:
-    for old, new in _OTHER_NAMES.items():
+    for old, new in OTHER_NAMES.items():
         if old not in table:
             continue
         added = table.pop(old)
@@ -112,9 +132,13 @@ def _service(service: Table) -> None:
         soft, _, hard = limits.partition(",")
         service["concurrency"] = {
             "type": "requests",
-            "soft_limit": soft.strip(),
-            "hard_limit": hard.strip(),
+            "soft_limit": _whole(soft.strip()),
+            "hard_limit": _whole(hard.strip()),
         }
+    for table in (service, *_tables(service.get("ports"))):
+        for key in ("internal_port", "port", "start_port", "end_port"):
+            if key in table:
+                table[key] = _whole(table[key])
     for name in ("checks", "http_checks"):
         for check in _tables(service.get(name)):
             _headers(check)
@@ -136,6 +160,12 @@ def _tables(value: Any) -> list[Table]:
     if isinstance(value, dict):
         value = list(value.values())
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _whole(value: Any) -> Any:
+    """Return a number that was written as a string; anything else as it is."""
+    digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+    return int(value) if digits and len(value) < _LONGEST_NUMBER else value
 
 
 def _text(value: Any) -> Any:

@@ -10,6 +10,7 @@ _STEPS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _MB = 1024 * 1024
 _GB = 1000**3
 _LONGEST = 24
+_SHOWN = 80
 
 
 def memory_mb(value: str | float) -> int:
@@ -39,7 +40,8 @@ def volume_gb(value: str | float) -> int:
 def got(value: object) -> str:
     """Return how a wrong value is named in a message: `got "x"`, `got 3`, `got a table`."""
     if isinstance(value, str):
-        return f'got "{value}"'
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        return f'got "{shown}"'
     if isinstance(value, bool):
         return f"got {str(value).lower()}"
     if isinstance(value, dict):

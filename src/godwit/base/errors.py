@@ -4,6 +4,7 @@ A room raises `Failure` when its caller may have to tell a person; the API turns
 code into a status, the CLI into an exit code. Anything else that escapes is a bug.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 Code = Literal[
@@ -21,6 +22,24 @@ Code = Literal[
     "rate_limited",
     "internal",
 ]
+
+
+STATUS: Mapping[Code, int] = {
+    "invalid_argument": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "already_exists": 422,
+    "conflict": 409,
+    "failed_precondition": 412,
+    "insufficient_capacity": 503,
+    "manifest_unknown": 400,
+    "deadline_exceeded": 408,
+    "unavailable": 503,
+    "rate_limited": 429,
+    "internal": 500,
+}
+"""What each is over HTTP (spec/machines.md §1.4)."""
 
 
 class Failure(Exception):

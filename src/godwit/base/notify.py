@@ -9,11 +9,24 @@ import socket
 
 def notify(state: str) -> bool:
     """Send a state such as `READY=1`; return whether somebody asked to be told."""
+    line = open_line()
+    if line is None:
+        return False
+    with line:
+        line.sendall(state.encode())
+    return True
+
+
+def open_line() -> socket.socket | None:
+    """Return a line to who asked to be told, good also after becoming another user."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return False
+        return None
     target = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.connect(target)
-        sender.sendall(state.encode())
-    return True
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        line.connect(target)
+    except OSError:
+        line.close()
+        raise
+    return line

@@ -18,6 +18,10 @@ Scope = Literal[
     "machines:read",
     "machines:write",
     "machines:exec",
+    "secrets:read",
+    "secrets:write",
+    "secrets:read_values",
+    "keyring:rotate",
     "logs:read",
     "builds:write",
     "images:pull",
@@ -25,6 +29,7 @@ Scope = Literal[
     "tokens:read",
     "tokens:write",
     "hosts:read",
+    "hosts:write",
 ]
 
 ALL_SCOPES: frozenset[Scope] = frozenset(Scope.__args__)  # type: ignore[attr-defined]
@@ -37,6 +42,7 @@ class Principal(BaseModel):
         subject: `user:<email>`, `token:<id>` or `component:<name>`; what the audit row says.
         org_ids: Organizations it may act in; `None` means every one (the operator).
         scopes: What it may do there.
+        machine_id: Not `None`: it is a machine that asks for itself, and may do nothing else.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,17 +50,31 @@ class Principal(BaseModel):
     subject: str
     org_ids: frozenset[str] | None
     scopes: frozenset[Scope]
+    machine_id: str | None = None
 
     def may_see(self, org_id: str) -> bool:
         """Tell whether the organization's things exist for this principal."""
         return self.org_ids is None or org_id in self.org_ids
 
-    def require(self, scope: Scope, org_id: str | None = None) -> None:
+    def require(
+        self, scope: Scope, org_id: str | None = None, *, machine_id: str | None = None
+    ) -> None:
         """Return if the principal has the scope (in that organization).
+
+        Args:
+            scope: What is needed.
+            org_id: Where.
+            machine_id: The one machine it is about; `None` when it is about anything else.
 
         Raises:
             Failure: `permission_denied` when it does not.
         """
+        if self.machine_id is not None and self.machine_id != machine_id:
+            raise errors.Failure(
+                "permission_denied",
+                "a machine may only act on itself without a token",
+                hint="send a token as `Authorization: Bearer …`",
+            )
         if scope not in self.scopes:
             raise errors.Failure(
                 "permission_denied",
@@ -63,6 +83,16 @@ class Principal(BaseModel):
             )
         if org_id is not None and not self.may_see(org_id):
             raise errors.Failure("permission_denied", "this token is not for that organization")
+
+
+def machine(machine_id: str, org_id: str) -> Principal:
+    """Return the principal of a machine whose own process asks, without a token."""
+    return Principal(
+        subject=f"machine:{machine_id}",
+        org_ids=frozenset({org_id}),
+        scopes=frozenset({"machines:read", "machines:write"}),
+        machine_id=machine_id,
+    )
 
 
 def component(name: str) -> Principal:

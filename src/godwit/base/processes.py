@@ -55,32 +55,59 @@ async def run(
         ProgramFailed: It is not installed, ran past `timeout_s`, or exited non-zero
             while `check` is set.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=cwd,
-            env=env,
-        )
-    except FileNotFoundError as error:
-        raise ProgramFailed(argv, "not installed") from error
+    process, transport = await _start(
+        argv, cwd, env, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
     except TimeoutError as error:
         raise ProgramFailed(argv, f"no answer within {timeout_s:g} s") from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        # Kills it too. First, since `wait` waits for the pipes, which others may hold.
+        transport.close()
+        await process.wait()
     code = process.returncode if process.returncode is not None else -1
     if check and code != 0:
         raise ProgramFailed(argv, f"exit {code}", stderr.decode(errors="replace"))
     return Finished(tuple(argv), code, stdout, stderr)
 
 
+async def _start(
+    argv: Sequence[str],
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int,
+    stderr: int,
+    start_new_session: bool = False,
+) -> tuple[asyncio.subprocess.Process, asyncio.SubprocessTransport]:
+    """Start a program whose output is read here.
+
+    As `asyncio.create_subprocess_exec`, which keeps the transport to itself: without closing it,
+    the pipe stays open for as long as anything that left the program's group holds its other end.
+
+    Raises:
+        ProgramFailed: It is not installed.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        transport, protocol = await loop.subprocess_exec(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(_BUFFERED, loop),
+            *argv,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            start_new_session=start_new_session,
+        )
+    except FileNotFoundError as error:
+        raise ProgramFailed(argv, "not installed") from error
+    return asyncio.subprocess.Process(transport, protocol, loop), transport
+
+
+_BUFFERED = 65_536
 _CLEAR_OF_TARGETS = 64
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -165,18 +192,14 @@ async def stream(
     Raises:
         ProgramFailed: It is not installed, ran past `timeout_s`, or exited non-zero.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise ProgramFailed(argv, "not installed") from error
+    process, transport = await _start(
+        argv,
+        cwd,
+        env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     try:
@@ -193,7 +216,10 @@ async def stream(
     except TimeoutError as error:
         raise ProgramFailed(argv, f"no answer within {timeout_s:g} s") from error
     finally:
-        await _end_group(process, grace_s)
+        try:
+            await _end_group(process, grace_s)
+        finally:
+            transport.close()
     if code != 0:
         raise ProgramFailed(argv, f"exit {code}")
 

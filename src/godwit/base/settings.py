@@ -8,13 +8,17 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from godwit.base import errors
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
+
+Role = Literal["bus", "control", "keyring", "registry", "agent", "edge", "dns"]
+ROLES: tuple[Role, ...] = ("bus", "control", "keyring", "registry", "agent", "edge", "dns")
+"""What a server may be in its cluster; the first one is everything."""
 
 
 def _programs() -> Path:
@@ -56,6 +60,11 @@ class Listen(BaseModel):
     """The edge's readiness and metrics."""
     bus: str = "127.0.0.1:4222"
     registry: str = "127.0.0.1:5050"
+    mesh: int = Field(51_820, ge=1, le=65_535)
+    """UDP port of WireGuard, on all addresses; used once there are other hosts."""
+    join: str | None = None
+    """Where servers that join are answered, by TLS with a certificate that their token names;
+    `None` for nowhere. 4281 is customary."""
 
 
 class Host(BaseModel):
@@ -66,18 +75,129 @@ class Host(BaseModel):
     region: str = Field("lcl", pattern=r"^[a-z]{3}$")
     """Three letters; `lcl` for a host that is nowhere in particular."""
     zone: str = Field("0000", pattern=r"^[0-9a-f]{4}$")
+    endpoints: tuple[str, ...] = ()
+    """Where other hosts reach this one's WireGuard from outside, `address:port`, the best first;
+    needed on the first host once others are to join."""
+    join_address: str | None = None
+    """`host:port` under which servers that join reach `listen.join`; `None` means that address
+    itself, or, where that is every address, the one of the first of `endpoints`."""
+    address: str | None = None
+    """The IP address under which other hosts reach what runs here; `None` means that in the
+    mesh."""
     memory_mb: int | None = Field(None, gt=0)
-    """Memory for machines, MB; `None` means all but 1 GB of what the host has."""
+    """Memory for machines, MB; `None` means what the host has, less `reserved_memory_mb`."""
+    reserved_memory_mb: int = Field(1_024, ge=0)
+    """Memory kept for the host itself, MB."""
+    memory_overcommit: float = Field(1.0, ge=1)
+    """Memory promised to machines per memory there is; above 1 the host may run out of it."""
     cpus: int | None = Field(None, gt=0)
     cpu_overcommit: float = Field(16.0, gt=0)
     """Virtual CPUs per real one: a shared vCPU has a baseline of 1/16 (spec/machines.md §6)."""
     first_vm_uid: int = Field(2_000_000, ge=100_000)
     """Machines run under uids from here on, one each."""
+    keyring_uid: int = Field(1_990_000, ge=1, lt=2**31)
+    """The user and group of the keyring, who owns nothing but apps' keys; no machine's."""
     uplink: str | None = None
     """Interface for NAT egress; `None` means whichever the route to the world uses."""
+    mtu: int = Field(1_420, ge=1_280, le=8_920)
+    """Of machines' networks and of the mesh: the smallest between any two hosts, less 80. The
+    same on all hosts."""
     dns_upstreams: tuple[str, ...] = ()
     """Resolvers for names outside; empty means those of /etc/resolv.conf."""
     accelerator: str = Field("auto", pattern="^(auto|kvm|tcg)$")
+    vmm: str = Field("auto", pattern="^(auto|qemu|firecracker)$")
+    """What runs machines. `auto` means Firecracker where KVM runs guests and `firecracker` and
+    `jailer` are on the PATH, QEMU otherwise."""
+    warm_starts: bool = True
+    """Whether machines start as copies of a guest that was booted once; each boots otherwise."""
+    share_templates: bool = False
+    """Whether organizations share those guests, and with them memory pages and the kernel's
+    address layout: only for a host with a single tenant."""
+
+
+class Limits(BaseModel):
+    """What machines and organizations are held to beside memory; 0 lifts a limit."""
+
+    model_config = _STRICT
+
+    cpu: str = Field("auto", pattern="^(auto|on|off)$")
+    """Whether machines are held to their CPU baseline once their balance is spent. `auto` means
+    yes under KVM and no under emulation, where a VMM needs many times the CPU of its guest."""
+    root_iops: int = Field(2_000, ge=0)
+    """Reads and writes of a machine's root disk, a second."""
+    root_mib_s: int = Field(8, ge=0)
+    """Bytes read and written of a machine's root disk, MiB a second."""
+    root_burst_mib: int = Field(256, ge=0)
+    """What a rested machine may read and write beyond that at once, MiB: a start."""
+    network_mbit: int = Field(1_000, ge=0)
+    """A machine's traffic each way, Mbit a second."""
+    org_machines: int = Field(1_000, ge=0)
+    """Living machines of one organization, those at rest included."""
+
+
+class Keep(BaseModel):
+    """What is kept, and how long; what grows for ever otherwise has its bound here."""
+
+    model_config = _STRICT
+
+    images_days: int = Field(14, ge=1)
+    """An image on a host that no machine has and no release needs goes after so many days."""
+    images_high: float = Field(0.85, gt=0, le=1)
+    """Share of the images' disk from which such images go at once, the longest unused first."""
+    images_low: float = Field(0.75, ge=0, le=1)
+    """Share at which that ends."""
+    releases: int = Field(10, ge=1)
+    """Releases of an app whose images stay: it may be rolled back to them."""
+    pushed_hours: int = Field(24, ge=1)
+    """A pushed image stays in the registry so long, whether a release names it or not."""
+    org_disk_mb: int = Field(51_200, ge=1)
+    """What an organization may keep in the registry, MB; pushes beyond it are refused."""
+    audit_days: int = Field(365, ge=1)
+    machines_days: int = Field(90, ge=2)
+    """A destroyed machine can be looked up so long."""
+    usage_days: int = Field(400, ge=31)
+    """Hosts keep usage intervals so long; export them before."""
+    mesh_key_days: int = Field(90, ge=0)
+    """A host changes its key in the mesh after so long; 0 for never."""
+    build_cache_mb: int = Field(20_480, ge=1)
+    """Layers kept between builds, MB."""
+    build_cache_days: int = Field(30, ge=1)
+
+
+class Api(BaseModel):
+    """What the REST API holds its users to."""
+
+    model_config = _STRICT
+
+    rate_limits: bool = True
+    """Whether the same request about the same machine or app is refused when it comes too often:
+    1 a second and 3 at once, reads of a machine 5 a second and 10 at once."""
+
+
+class Control(BaseModel):
+    """Where control keeps its rows."""
+
+    model_config = _STRICT
+
+    database: str | None = Field(
+        None, pattern=r"^(sqlite|postgres(ql)?(\+psycopg)?://.*)?$", repr=False
+    )
+    """A postgresql:// URL as libpq takes it; none, or `sqlite`, means SQLite in the data
+    directory. What `godwit control move-database` wrote down goes before it."""
+
+
+class Build(BaseModel):
+    """What builds on this host use of its own; nothing of it stays in an image."""
+
+    model_config = _STRICT
+
+    proxies: dict[str, str] = {}
+    """`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` for RUN steps."""
+    mounts: dict[str, Path] = {}
+    """Path in the image to a file of the host that RUN steps see read-only: `/etc/pip.conf`, a
+    bundle of certificates."""
+    compression: str = Field("gzip", pattern="^(gzip|zstd)$")
+    """Of the layers that builds push; zstd is smaller and quicker, and not read everywhere."""
 
 
 class Settings(BaseModel):
@@ -95,6 +215,11 @@ class Settings(BaseModel):
     paths: Paths = Paths()
     listen: Listen = Listen()
     host: Host = Host()
+    api: Api = Api()
+    limits: Limits = Limits()
+    keep: Keep = Keep()
+    control: Control = Control()
+    build: Build = Build()
 
 
 def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -137,15 +262,37 @@ def from_process(flags: Mapping[str, Any] | None = None) -> Settings:
     return load(path, os.environ, flags or {})
 
 
+_SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("paths", Paths),
+    ("listen", Listen),
+    ("host", Host),
+    ("api", Api),
+    ("limits", Limits),
+    ("keep", Keep),
+    ("control", Control),
+    ("build", Build),
+)
+
+
 def _put_variable(into: dict[str, Any], name: str, value: str) -> None:
-    for section, model in (("paths", Paths), ("listen", Listen), ("host", Host)):
+    for section, model in _SECTIONS:
         key = name.removeprefix(f"{section}_")
         if key != name and key in model.model_fields:
-            listed = key == "dns_upstreams"
-            _put(into, [section, key], tuple(value.split(",")) if listed else value)
+            _put(into, [section, key], _read_variable(key, value))
             return
     if name in ("instance", "apps_domain"):
         into[name] = value
+
+
+def _read_variable(key: str, value: str) -> Any:
+    """Return a variable's value: a list by commas, a map as `NAME=VALUE,NAME=VALUE`."""
+    if key in ("dns_upstreams", "endpoints"):
+        return tuple(value.split(","))
+    if key in ("proxies", "mounts"):
+        pairs = [part.strip().partition("=") for part in value.split(",")]
+        # What is no map is left for the model to refuse.
+        return {name: rest for name, _, rest in pairs} if all(p[1] for p in pairs) else value
+    return value
 
 
 def _put(into: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -19,6 +20,12 @@ class Tasks:
 
     Unlike `asyncio.TaskGroup`, one failing task does not end its siblings: it is logged
     and told to `on_failure`. Leaving the context cancels what still runs and waits for it.
+
+    Args:
+        owner: The first part of their names.
+        on_failure: Told of every task that failed.
+        on_lost: Told of a task that was to run for ever (`keep`) and failed or ended.
+        grace_s: How long a cancelled task may take to end.
     """
 
     def __init__(
@@ -26,10 +33,12 @@ class Tasks:
         owner: str,
         *,
         on_failure: Callable[[str, BaseException], None] | None = None,
+        on_lost: Callable[[str, BaseException | None], None] | None = None,
         grace_s: float = 10.0,
     ) -> None:
         self._owner = owner
         self._on_failure = on_failure
+        self._on_lost = on_lost
         self._grace_s = grace_s
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -46,10 +55,22 @@ class Tasks:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start a task that this group owns."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._owner}.{name}")
+        # A context of its own, so that the line about its failure says what it was about.
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(coroutine, name=f"{self._owner}.{name}", context=context)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=context)
         return task
+
+    def keep(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Start a task that is to run as long as this group: its end is told to `on_lost`."""
+        task = self.spawn(coroutine, name=name)
+        task.add_done_callback(self._lost)
+
+    def _lost(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and self._on_lost is not None:
+            self._on_lost(task.get_name(), task.exception())
 
     async def cancel(self) -> None:
         """Cancel every running task and wait, at most the grace time, for all to end."""

@@ -7,8 +7,9 @@ Made in the composition root of control.
 
 import asyncio
 import contextlib
+import errno
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +17,10 @@ from typing import Final
 from godwit.base import clock, errors, processes
 from godwit.base.errors import Failure
 from godwit.base.tasks import Tasks
-from godwit.builder import context, dockerfile, ignore, storage, supply
+from godwit.builder import context, dockerfile, ignore, jail, packed, storage, supply
 from godwit.builder.ports import BuildEvent, BuildImage, BuildLog, BuildNotice, BuildRequest
-from godwit.images import bases, flatten, layers, ocilayout, publish, reference
+from godwit.images import bases, flatten, layers, publish, reference
+from godwit.images.auth import Credentials
 
 _LIMITS: Final = layers.Limits(max_bytes=10 << 30, max_entries=1_000_000, max_ratio=300)
 _NOISE: Final = ("(UNHANDLED LOGLEVEL)", "subprocess exited with status")
@@ -27,9 +29,6 @@ _FASTEST: Final = 1
 """Compression level unless told: the registry is near, so time counts more than size."""
 _HIDDEN: Final = "***"
 _MIN_SECRET: Final = 4
-_RESERVED: Final = frozenset(
-    {"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LC_ALL", "LANG", "SSL_CERT_FILE"}
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class BuildahBuilder:
         run: `<run>/builder`.
         local: Local base images.
         settings: For RUN steps.
-        time: For deadlines.
+        resolvers: Name servers for RUN steps; those of this host when empty.
+        cache: Bounds of what is kept between builds.
+        time: For deadlines and ages.
     """
 
     def __init__(
@@ -64,17 +65,31 @@ class BuildahBuilder:
         local: bases.Bases,
         *,
         settings: RunSettings | None = None,
+        resolvers: tuple[str, ...] = (),
+        cache: storage.CacheBounds | None = None,
         time: clock.Clock | None = None,
     ) -> None:
-        self._storage = storage.Storage(directory, run)
+        self._packed = packed.PackedLayers(directory / "packed")
+        self._storage = storage.Storage(
+            directory, run, cache=cache, time=time, also_tidy=self._packed.tidy
+        )
         self._supply = supply.Supply(self._storage, local)
         self._settings = settings or RunSettings({}, {})
+        self._jails = jail.Jails(run, resolvers, self._settings.proxies)
         self._clock = time or clock.SystemClock()
 
     async def build(self, request: BuildRequest) -> AsyncGenerator[BuildEvent]:
         """Yield what happens; the last event is the `BuildImage`. See `ports.Builder`."""
         deadline = self._clock.monotonic() + request.timeout_s
         target = reference.parse(request.reference)
+        with _disk_errors():
+            async with contextlib.aclosing(self._build(request, target, deadline)) as events:
+                async for event in events:
+                    yield event
+
+    async def _build(
+        self, request: BuildRequest, target: reference.Reference, deadline: float
+    ) -> AsyncGenerator[BuildEvent]:
         async with self._storage.build_place() as work:
             place = await self._unpack(request, work)
             needed = place.parsed.images(request.target)
@@ -86,7 +101,7 @@ class BuildahBuilder:
                     await self._supply.provide(
                         needed,
                         own=target.registry,
-                        credentials=request.credentials,
+                        credentials=_shown_to(request, target.registry),
                         offline=request.offline,
                         work=work,
                         report=report,
@@ -96,10 +111,13 @@ class BuildahBuilder:
             async with contextlib.aclosing(_live(provide)) as notices:
                 async for notice in notices:
                     yield BuildNotice(notice)
-            steps = self._steps(request, place, ids, deadline)
-            async with contextlib.aclosing(steps) as lines:
-                async for line in lines:
-                    yield BuildLog(line)
+            async with self._jails.enter() as here:
+                if here.notice:
+                    yield BuildNotice(here.notice)
+                steps = self._steps(request, place, ids, deadline, here)
+                async with contextlib.aclosing(steps) as lines:
+                    async for line in lines:
+                        yield BuildLog(line)
             image = await asyncio.to_thread(place.image_file.read_text)
             digest = await self._push(request, image.strip(), work, deadline)
         yield BuildImage(request.reference, digest)
@@ -124,15 +142,21 @@ class BuildahBuilder:
         return await asyncio.to_thread(_read, tree, docker_name, rules_name, request, work)
 
     async def _steps(
-        self, request: BuildRequest, place: "_Place", ids: Mapping[str, str], deadline: float
+        self,
+        request: BuildRequest,
+        place: "_Place",
+        ids: Mapping[str, str],
+        deadline: float,
+        here: jail.Jail,
     ) -> AsyncGenerator[str]:
-        arguments, environment = self._arguments(request, place, ids)
+        arguments, environment = self._arguments(request, place, ids, here)
         said: list[str] = []
         lines = self._storage.stream(
             *arguments,
             timeout_s=self._left(deadline),
             env=environment,
             work=place.work,
+            prefix=here.prefix,
         )
         try:
             async with contextlib.aclosing(lines):
@@ -145,22 +169,19 @@ class BuildahBuilder:
             raise storage.failure(error, said) from error
 
     def _arguments(
-        self, request: BuildRequest, place: "_Place", ids: Mapping[str, str]
+        self, request: BuildRequest, place: "_Place", ids: Mapping[str, str], here: jail.Jail
     ) -> tuple[list[str], dict[str, str]]:
-        environment = dict(self._settings.proxies)
+        environment = here.proxies(self._settings.proxies)
         found = ["build", *self._storage.build_flags(), "--pull=never", "--identity-label=false"]
         found += ["--no-cache"] if request.no_cache else ["--layers"]
         found += [f"--file={place.dockerfile}", f"--ignorefile={place.ignorefile}"]
         found += [f"--iidfile={place.image_file}"]
+        found += [f"--dns={address}" for address in here.resolvers or ("none",)]
         if request.target:
             found.append(f"--target={request.target}")
-        for name, value in request.args.items():
-            # Arguments are not for other users' eyes, which can read command lines.
-            if name in _RESERVED or name in environment or name.startswith("CONTAINERS_"):
-                found.append(f"--build-arg={name}={value}")
-            else:
-                environment[name] = value
-                found.append(f"--build-arg={name}")
+        # Never by the environment, which this Buildah reads them from as well: a program of the
+        # host would take LD_PRELOAD, GODEBUG and the like from whoever may build.
+        found += [f"--build-arg={name}={value}" for name, value in request.args.items()]
         found += [f"--label={name}={value}" for name, value in request.labels.items()]
         found += [f"--build-context={name}=docker-image://{ids[name]}" for name in ids]
         found += [f"--secret=id={name},src={path}" for name, path in place.secrets.items()]
@@ -168,21 +189,24 @@ class BuildahBuilder:
         return [*found, str(place.tree)], environment
 
     async def _push(self, request: BuildRequest, image: str, work: Path, deadline: float) -> str:
-        layout = work / "image"
         level = _FASTEST if request.compression_level is None else request.compression_level
-        await self._storage.save(
-            image,
-            layout,
-            compression=request.compression,
-            level=level,
-            timeout_s=self._left(deadline),
+        plain = await self._storage.save(image, work / "plain", timeout_s=self._left(deadline))
+        layout = await asyncio.to_thread(
+            lambda: self._packed.image(
+                plain,
+                work / "image",
+                packed.Packing(request.compression, level),
+            )
         )
         try:
             async with asyncio.timeout(self._left(deadline)):
                 return await publish.push(
-                    await asyncio.to_thread(ocilayout.read, layout),
+                    layout,
                     request.reference,
                     credentials=request.credentials,
+                    # The platform's own, wherever it listens: as `supply` asks it for bases.
+                    insecure=True,
+                    limit_bytes=request.push_limit_bytes,
                 )
         except TimeoutError as error:
             raise Failure(
@@ -236,6 +260,24 @@ def _read(
         path.write_text(request.secrets[name])
     place.parsed.target(request.target)
     return place
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Failure(
+                "insufficient_capacity", "the disk is full: the build does not fit"
+            ) from error
+        raise
+
+
+def _shown_to(request: BuildRequest, own: str) -> Mapping[str, Credentials]:
+    """Return what each registry is shown: the platform's its token, others what is for them."""
+    mine = {own: request.credentials} if request.credentials else {}
+    return {**request.registries, **mine}
 
 
 def _text(tree: Path, name: str) -> str | None:

@@ -22,6 +22,7 @@ class BuildRequest:
         context: A directory, or a tar of one (plain, gzip or zstd); never changed.
         reference: Where the image is pushed: `127.0.0.1:5050/app:tag`.
         credentials: For that registry: to push, and to pull bases from it.
+        registries: For other registries, by `host[:port]`: to pull bases.
         dockerfile: Path within the context.
         ignorefile: Path within the context; empty for the usual places.
         target: Stage to build; empty for the last.
@@ -31,6 +32,8 @@ class BuildRequest:
         no_cache: Run every step again.
         offline: Do not ask any registry but the platform's for bases.
         compression_level: `None` for the format's usual one.
+        push_limit_bytes: More is not pushed; content that is there does not count. `None`: no
+            limit.
         timeout_s: For the whole build.
     """
 
@@ -39,6 +42,7 @@ class BuildRequest:
     org_id: str = ""
     app: str = ""
     credentials: Credentials | None = None
+    registries: Mapping[str, Credentials] = field(default_factory=dict, repr=False)
     dockerfile: str = "Dockerfile"
     ignorefile: str = ""
     target: str = ""
@@ -49,6 +53,7 @@ class BuildRequest:
     offline: bool = False
     compression: Compression = "gzip"
     compression_level: int | None = None
+    push_limit_bytes: int | None = None
     timeout_s: float = 3600.0
 
 

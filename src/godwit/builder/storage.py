@@ -5,7 +5,9 @@ settings, credentials or images plays a part:
 
     <directory>/storage/    images and the layer cache
     <directory>/conf/       registries, policy and engine settings
+    <directory>/packed/     compressed layers (`packed.py`)
     <directory>/work/       one directory per running build
+    <directory>/cache-looked-at   when the cache was last held against its bounds
     <directory>/in-use      held shared by builds, alone by whoever tidies
 
 Buildah never talks to a registry here: bases are loaded from directories, results are saved to
@@ -14,17 +16,22 @@ one. Called by `buildah.py` and `bases.py`.
 
 import asyncio
 import contextlib
+import json
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from godwit.base import processes
+from godwit.base import clock, processes
 from godwit.base.errors import Failure
-from godwit.images import locks, reference
+from godwit.images import locks, ocilayout, reference
+
+logger = logging.getLogger(__name__)
 
 _REGISTRIES: Final = (
     'unqualified-search-registries = ["docker.io"]\nshort-name-mode = "disabled"\n'
@@ -34,6 +41,8 @@ _STEP: Final = re.compile(r'building at STEP "(?P<step>.*?)": (?P<why>.*)', re.D
 _PROGRAM: Final = "buildah"
 _QUICK_S: Final = 120.0
 _LOAD_S: Final = 900.0
+_MOST_HALVINGS: Final = 16
+_LOOK_EVERY_MS: Final = 3_600_000
 
 
 class Storage:
@@ -43,9 +52,24 @@ class Storage:
         directory: Kept between builds; not on an overlay file system if that can be helped.
         run: Emptied at boot, such as below `/run`.
         min_free_bytes: When less is free, the layer cache is dropped before a build.
+        cache: Bounds of the layer cache; looked at once an hour, when no build runs.
+        time: For ages.
+        also_tidy: Called when no build runs; blocks for the disk.
     """
 
-    def __init__(self, directory: Path, run: Path, *, min_free_bytes: int = 5 << 30) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        run: Path,
+        *,
+        min_free_bytes: int = 5 << 30,
+        cache: "CacheBounds | None" = None,
+        time: clock.Clock | None = None,
+        also_tidy: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._also_tidy = also_tidy
+        self._cache = cache or CacheBounds()
+        self._clock = time or clock.SystemClock()
         self._directory = directory
         self._run = run
         self._min_free_bytes = min_free_bytes
@@ -96,21 +120,21 @@ class Storage:
                     await self.run("rmi", given)
         return image
 
-    async def save(
-        self, image: str, into: Path, *, compression: str, level: int | None, timeout_s: float
-    ) -> None:
-        """Write an image as an OCI layout into a directory that does not exist."""
+    async def save(self, image: str, into: Path, *, timeout_s: float) -> ocilayout.Layout:
+        """Write an image into a directory that does not exist, its layers plain."""
+        loose = into.with_name(f"{into.name}-loose")
+        # Of Buildah's formats this one alone leaves layers as they lie in the storage.
         await self.run(
             "push",
             "--quiet",
             *self._policy(),
             "--format=oci",
-            f"--compression-format={compression}",
-            *([] if level is None else [f"--compression-level={level}"]),
+            "--disable-compression",
             image,
-            f"oci:{into}:image",
+            f"dir:{loose}",
             timeout_s=timeout_s,
         )
+        return await asyncio.to_thread(ocilayout.from_loose, loose, into)
 
     async def run(self, *arguments: str, timeout_s: float = _QUICK_S) -> str:
         """Run Buildah to its end and return what it printed.
@@ -127,11 +151,16 @@ class Storage:
         return done.stdout.decode(errors="replace")
 
     def stream(
-        self, *arguments: str, timeout_s: float, env: Mapping[str, str], work: Path
+        self,
+        *arguments: str,
+        timeout_s: float,
+        env: Mapping[str, str],
+        work: Path,
+        prefix: Sequence[str] = (),
     ) -> AsyncGenerator[str]:
         """Run Buildah and yield the lines it prints; see `processes.stream`."""
         return processes.stream(
-            [*self._command(), *arguments],
+            [*prefix, *self._command(), *arguments],
             timeout_s=timeout_s,
             cwd=str(work),
             env={**env, **self._environment({"TMPDIR": str(work)})},
@@ -190,15 +219,80 @@ class Storage:
         )
 
     async def _tidy(self) -> None:
-        """Remove what builds that were killed left behind; drop the cache when space is short."""
+        """Remove what builds that were killed left behind; keep the layer cache within bounds."""
         for leftover in (self._directory / "work").iterdir():
             await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
+        await asyncio.to_thread(self._also_tidy)
         await self.run("rm", "--all")
         free = os.statvfs(self._directory)
         if free.f_bavail * free.f_frsize < self._min_free_bytes:
             await self.run("rmi", "--all", "--force", timeout_s=_LOAD_S)
+            return
+        looked = self._directory / "cache-looked-at"
+        now_ms = self._clock.now_ms()
+        if not looked.exists() or now_ms - looked.stat().st_mtime * 1_000 > _LOOK_EVERY_MS:
+            await self._shrink(now_ms // 1_000)
+            looked.touch()
+
+    async def _shrink(self, now_s: int) -> None:
+        """Remove steps that are too old, then the older half again and again while too large."""
+        steps = await self._cached()
+        old = [
+            one for one in steps if not one.named and now_s - one.made_s > self._cache.most_age_s
+        ]
+        await self._drop(old)
+        for _ in range(_MOST_HALVINGS):
+            size = await asyncio.to_thread(taken, self._directory / "storage")
+            left = await self._cached()
+            if size <= self._cache.most_bytes or not left:
+                return
+            await self._drop(left[: (len(left) + 1) // 2])
+
+    async def _cached(self) -> list["CachedStep"]:
+        """Return everything in the storage, the oldest first."""
+        found = json.loads(await self.run("images", "--all", "--json") or "[]")
+        steps = [CachedStep(one["id"], int(one["created"]), bool(one["names"])) for one in found]
+        return sorted(steps, key=lambda one: (one.made_s, one.image))
+
+    async def _drop(self, steps: Sequence["CachedStep"]) -> None:
+        if steps:
+            images = [one.image for one in steps]
+            try:
+                await self.run("rmi", "--force", *images, timeout_s=_LOAD_S)
+            except Failure as failure:
+                # A build goes on with a cache that is too large; the next hour tries again.
+                logger.warning("the layer cache stays as it is: %s", failure.message)
 
 
+@dataclass(frozen=True)
+class CachedStep:
+    """An image in the storage: a base when it has a name, else what a step left."""
+
+    image: str
+    made_s: int
+    named: bool
+
+
+@dataclass(frozen=True)
+class CacheBounds:
+    """How much is kept between builds, and how long."""
+
+    most_bytes: int = 20 << 30
+    most_age_s: int = 30 * 86_400
+
+
+def taken(directory: Path) -> int:
+    """Return how much of the disk is written below a directory."""
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(parent) / name).lstat().st_blocks * 512
+    return total
+
+
+_FULL: Final = ("no space left on device", "to file: io: read/write on closed pipe")
+"""What Buildah says when its disk is full; the second when a layer's temporary file is cut."""
 _NAMES: Final = "{{.ID}} {{.Name}}:{{.Tag}}"
 
 
@@ -210,7 +304,7 @@ def failure(error: processes.ProgramFailed, said: Sequence[str]) -> Failure:
         return Failure("failed_precondition", "Buildah is not installed on this host")
     last = next((line for line in reversed(said) if line.startswith("Error: ")), "")
     text = last.removeprefix("Error: ") or (said[-1] if said else error.reason)
-    if "no space left on device" in text:
+    if any(sign in line for line in (*said, text) for sign in _FULL):
         return Failure("insufficient_capacity", "the disk is full: the build does not fit")
     if match := _STEP.search(text):
         step, why = match["step"].strip(), match["why"].partition("&imagebuilder")[0].strip()

@@ -7,7 +7,7 @@ says so. An upstream that answers "no such image" is believed. Called by `builda
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,11 +41,18 @@ class Supply:
         storage: Where they go.
         local: The stand-ins.
         patience: For the first question to a registry.
+        plain: Registries beside the platform's that speak plain HTTP, and may be on this host.
     """
 
     def __init__(
-        self, storage: Storage, local: bases.Bases, *, patience: registry.Patience = _QUICKLY
+        self,
+        storage: Storage,
+        local: bases.Bases,
+        *,
+        patience: registry.Patience = _QUICKLY,
+        plain: Collection[str] = (),
     ) -> None:
+        self._plain = frozenset(plain)
         self._storage = storage
         self._local = local
         self._patience = patience
@@ -55,7 +62,7 @@ class Supply:
         names: Sequence[str],
         *,
         own: str,
-        credentials: auth.Credentials | None,
+        credentials: Mapping[str, auth.Credentials],
         offline: bool,
         work: Path,
         report: Report,
@@ -64,9 +71,8 @@ class Supply:
 
         Args:
             names: As the Dockerfile has them.
-            own: The platform's registry, the only one shown the credentials and the only one
-                asked when offline.
-            credentials: For it.
+            own: The platform's registry, the only one asked when offline.
+            credentials: By registry; each is shown its own and nothing else.
             offline: Ask no other.
             work: For downloads.
             report: Told which base is used and why.
@@ -77,10 +83,16 @@ class Supply:
         wanted = {name: reference.parse(name) for name in names}
 
         async def decide(name: str) -> _Upstream | _Local:
-            ours = wanted[name].registry == own
-            if offline and not ours:
+            plain = wanted[name].registry in (own, *self._plain)
+            if offline and wanted[name].registry != own:
                 return _Local("offline")
-            return await self._ask(name, credentials if ours else None)
+            if not plain and reference.is_of_the_host(wanted[name].registry):
+                raise errors.invalid(
+                    f"base image {name}: {wanted[name].registry} is an address of the host that"
+                    " builds",
+                    hint=f"the platform's registry is {own}; others need a public name",
+                )
+            return await self._ask(name, _of(wanted[name], credentials), insecure=plain)
 
         chosen = await asyncio.gather(*(decide(name) for name in names))
         ids = {}
@@ -88,14 +100,18 @@ class Supply:
             if isinstance(choice, _Local):
                 ids[name] = await self._stand_in(name, wanted[name], choice.reason, report)
             else:
-                shown = credentials if wanted[name].registry == own else None
+                shown = _of(wanted[name], credentials)
                 ids[name] = await self._fetch(wanted[name], choice.found, shown, work, report)
         return ids
 
-    async def _ask(self, name: str, credentials: auth.Credentials | None) -> _Upstream | _Local:
+    async def _ask(
+        self, name: str, credentials: auth.Credentials | None, *, insecure: bool
+    ) -> _Upstream | _Local:
         try:
             async with asyncio.timeout(_UPSTREAM_S):
-                found = await pull.find(name, credentials=credentials, patience=self._patience)
+                found = await pull.find(
+                    name, insecure=insecure, credentials=credentials, patience=self._patience
+                )
         except TimeoutError:
             return _Local("upstream cannot be reached (no answer)")
         except Failure as failure:
@@ -135,6 +151,12 @@ class Supply:
         with tempfile.TemporaryDirectory(dir=work) as directory:
             await pull.fetch(found, Path(directory), credentials=credentials)
             return await self._storage.load(f"dir:{directory}", found.config_digest, wanted)
+
+
+def _of(
+    image: reference.Reference, credentials: Mapping[str, auth.Credentials]
+) -> auth.Credentials | None:
+    return credentials.get(image.registry.lower())
 
 
 def check(names: Sequence[str]) -> None:

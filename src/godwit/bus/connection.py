@@ -7,7 +7,7 @@ callers get `Failure("unavailable")` at once and are told when it is back.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,7 @@ class Connection:
         self._name = name
         self._tasks = tasks.Tasks(f"bus.{name}")
         self._listeners: list[Listener] = []
+        self._breaks: list[Callable[[], None]] = []
         self._is_up = asyncio.Event()
         self.client = Client()
 
@@ -74,6 +75,15 @@ class Connection:
         self._listeners.append(listener)
         if self.up:
             self._tasks.spawn(listener(), name="on_up")
+
+    @contextlib.contextmanager
+    def broken(self, told: Callable[[], None]) -> Iterator[None]:
+        """Call somebody each time the connection breaks, as long as the context lasts."""
+        self._breaks.append(told)
+        try:
+            yield
+        finally:
+            self._breaks.remove(told)
 
     async def wait_up(self, timeout_s: float) -> bool:
         """Wait at most that long for the bus; return whether it is up."""
@@ -160,6 +170,8 @@ class Connection:
         if self._is_up.is_set():
             logger.warning("bus is away")
         self._is_up.clear()
+        for told in list(self._breaks):
+            told()
 
     async def _complained(self, error: Exception) -> None:
         logger.debug("bus: %s", error)

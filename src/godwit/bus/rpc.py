@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import nats.errors
@@ -13,18 +12,22 @@ from pydantic import ValidationError
 
 from godwit.base import errors, tasks
 from godwit.base.principal import Principal
+from godwit.bus import answering
+from godwit.bus.answering import MAX_BODY_BYTES
 from godwit.bus.connection import Connection
 from godwit.wire import host_rpc
 from godwit.wire.record import Record
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[Principal, dict[str, Any]], Awaitable[Record | dict[str, Any]]]
-BidHandler = Callable[[host_rpc.BidRequest], Awaitable[host_rpc.Bid]]
+Handler = answering.Handler
+BidHandler = Callable[[host_rpc.BidRequest], Awaitable[host_rpc.Bid | None]]
+"""`None` makes no bid."""
 
-MAX_BODY_BYTES = 524_288
 MAX_BIDDERS = 8
-_MAX_RUNNING = 512
+_STRAGGLERS_S = 0.025
+MOST_WAITS = 8_192
+WAIT = "machine.wait"
 
 
 class Client:
@@ -47,7 +50,7 @@ class Client:
             Failure: What the host said, or `unavailable` / `deadline_exceeded`.
         """
         plain = body.model_dump(mode="json") if isinstance(body, Record) else body
-        request = host_rpc.Request(principal=principal, body=plain)
+        request = host_rpc.Request(principal=principal, body=plain, timeout_s=timeout_s)
         payload = request.model_dump_json().encode()
         if len(payload) > MAX_BODY_BYTES:
             raise errors.invalid(f"the request is over {MAX_BODY_BYTES} bytes")
@@ -63,12 +66,25 @@ class Client:
         return reply.body or {}
 
     async def bids(
-        self, region: str, request: host_rpc.BidRequest, wait_s: float = 1.0
+        self,
+        region: str,
+        request: host_rpc.BidRequest,
+        wait_s: float = 1.0,
+        *,
+        hosts: int = MAX_BIDDERS,
+        asked: Sequence[str] = (),
     ) -> list[host_rpc.Bid]:
-        """Ask every host of a region for a bid; return those that came in time.
+        """Ask hosts of a region for a bid; return those that came in time.
 
-        Returns as soon as `MAX_BIDDERS` answered or, after the first answer, a quarter of the
-        wait has passed without another.
+        Returns as soon as `MAX_BIDDERS` or all hosts answered, or nobody else has for a moment: a
+        host slower than the others by more than that is no good place now.
+
+        Args:
+            region: Where.
+            request: For what.
+            wait_s: For the first answer.
+            hosts: How many the region has, if that is known.
+            asked: Only these hosts; every one unless some are named.
 
         Raises:
             Failure: `unavailable` while the bus is away.
@@ -77,16 +93,23 @@ class Client:
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, max_msgs=MAX_BIDDERS + 1)
         found: list[host_rpc.Bid] = []
+        subjects = [f"godwit.bids.{region}.{host}" for host in asked[:MAX_BIDDERS]]
+        left = len(subjects) or min(hosts, MAX_BIDDERS)
         try:
             payload = request.model_dump_json().encode()
-            await client.publish(f"godwit.bids.{region}", payload, reply=inbox)
+            for subject in subjects or [f"godwit.bids.{region}"]:
+                await client.publish(subject, payload, reply=inbox)
             async with asyncio.timeout(wait_s):
-                while len(found) < MAX_BIDDERS:
-                    patience = wait_s / 4 if found else wait_s
+                while left > 0:
+                    # Of those that were asked by name, each is waited for until one has room.
+                    enough = any(bid.fits for bid in found) if subjects else bool(found)
+                    patience = min(_STRAGGLERS_S, wait_s) if enough else wait_s
                     message = await subscription.next_msg(timeout=patience)
+                    left -= 1
                     if message.headers and message.headers.get("Status") == "503":
-                        break
-                    if (bid := _bid(message.data)) is not None:
+                        # Nobody is there: of those that were asked one, or of the region.
+                        left = left if subjects else 0
+                    elif (bid := _bid(message.data)) is not None:
                         found.append(bid)
         except (nats.errors.TimeoutError, TimeoutError):
             pass
@@ -103,68 +126,50 @@ async def serve(
 ) -> None:
     """Answer this host's RPC from now on, across reconnections.
 
-    Each request runs in a task of `owned`. A `Failure` becomes a `Problem`; any other error is
-    logged and answered as `internal`.
+    Requests run in tasks of `owned`, so many at once (`answering`). Waits are many and cheap, and
+    have places of their own: nothing else ever stands in line behind them. A `Failure` becomes a
+    `Problem`; any other error is logged and answered as `internal`.
     """
     prefix = f"godwit.host.{host_id}.rpc."
-    running = asyncio.Semaphore(_MAX_RUNNING)
+    waits = answering.Answerer(owned, running=MOST_WAITS, waiting=0)
+    others = answering.Answerer(owned)
 
     async def answer(message: Msg) -> None:
-        async with running:
-            verb = message.subject.removeprefix(prefix)
-            reply = await _handle(handlers.get(verb), verb, message.data)
-        try:
-            await message.respond(reply.model_dump_json().encode())
-        except (nats.errors.Error, OSError) as error:
-            logger.warning("answer to %s was lost: %s", verb, error)
+        verb = message.subject.removeprefix(prefix)
+        answerer = waits if verb == WAIT else others
+        reply = await answerer.answer(handlers.get(verb), verb, message.data)
+        await answering.respond(message, reply)
 
     async def receive(message: Msg) -> None:
         owned.spawn(answer(message), name=message.subject)
 
-    await _subscribe(connection, f"{prefix}>", receive)
+    await answering.subscribe(connection, f"{prefix}>", receive)
 
 
 async def serve_bids(
-    connection: Connection, owned: tasks.Tasks, region: str, handler: BidHandler
+    connection: Connection,
+    owned: tasks.Tasks,
+    region: str,
+    handler: BidHandler,
+    host_id: str = "",
 ) -> None:
-    """Answer requests for bids in a region from now on."""
+    """Answer requests for bids in a region from now on, and those that ask this host alone."""
 
     async def answer(message: Msg) -> None:
         try:
             request = host_rpc.BidRequest.model_validate_json(message.data)
             bid = await handler(request)
-            await message.respond(bid.model_dump_json().encode())
+            if bid is not None:
+                await message.respond(bid.model_dump_json().encode())
         except (ValidationError, nats.errors.Error, OSError) as error:
             logger.warning("a request for bids was not answered: %s", error)
 
     async def receive(message: Msg) -> None:
         owned.spawn(answer(message), name="bid")
 
-    await _subscribe(connection, f"godwit.bids.{region}", receive)
-
-
-async def _subscribe(
-    connection: Connection, subject: str, receive: Callable[[Msg], Awaitable[None]]
-) -> None:
-    """Subscribe at the first connection; nats-py renews subscriptions when it reconnects."""
-    done = False
-
-    async def on_up() -> None:
-        nonlocal done
-        if not done:
-            done = True
-            try:
-                await connection.client.subscribe(subject, cb=receive)
-            except BaseException:
-                done = False
-                raise
-            # Before the bus has it, a request finds nobody; a bus that left is told when back.
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                await connection.client.flush(timeout=5)
-
-    if connection.up:
-        await on_up()
-    connection.on_up(on_up)
+    await answering.subscribe(connection, f"godwit.bids.{region}", receive)
+    if host_id:
+        await answering.subscribe(connection, f"godwit.bids.{region}.{host_id}", receive)
 
 
 def _bid(data: bytes) -> host_rpc.Bid | None:
@@ -174,27 +179,3 @@ def _bid(data: bytes) -> host_rpc.Bid | None:
         # Another release's: the other hosts' bids count all the same.
         logger.warning("a bid cannot be read: %s", error)
         return None
-
-
-async def _handle(handler: Handler | None, verb: str, data: bytes) -> host_rpc.Reply:
-    if handler is None:
-        return _problem("not_found", f"this host does not know the request {verb}")
-    try:
-        request = host_rpc.Request.model_validate_json(data)
-        body = await handler(request.principal, request.body)
-    except errors.Failure as failure:
-        return _problem(failure.code, failure.message, failure.hint)
-    except ValidationError as error:
-        return _problem("invalid_argument", f"{verb}: {error}")
-    except Exception:
-        # The edge of the process: a bug must be answered, or the caller waits in vain.
-        logger.exception("request %s failed", verb)
-        return _problem("internal", f"{verb} failed on the host; its log says why")
-    plain = body.model_dump(mode="json") if isinstance(body, Record) else body
-    if len(json.dumps(plain)) > MAX_BODY_BYTES:
-        return _problem("internal", f"the answer to {verb} is over {MAX_BODY_BYTES} bytes")
-    return host_rpc.Reply(body=plain)
-
-
-def _problem(code: errors.Code, message: str, hint: str = "") -> host_rpc.Reply:
-    return host_rpc.Reply(error=host_rpc.Problem(code=code, message=message, hint=hint))

@@ -17,10 +17,10 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from godwit.base import clock, errors, processes
-from godwit.durable.journal import Journal, Run
+from godwit.durable.journal import Run
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,16 @@ Fault = Literal["user", "system"]
 _LATER: frozenset[errors.Code] = frozenset({"unavailable", "deadline_exceeded", "rate_limited"})
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
+
+
+class Written(Protocol):
+    """What the runner needs of a journal: the agent's is SQLite, control's its own database."""
+
+    async def done(self, run: Run, step: str, output: Output) -> Run:
+        """Write down that a step is done and return the run with it."""
+
+    async def trouble(self, run: Run, step: str, text: str) -> None:
+        """Write down what went wrong with a step; the same text once per run and step."""
 
 
 class Abort(Exception):
@@ -68,8 +78,10 @@ class Step(Generic[C]):
         title: What it is doing, for people: `pulling the image`.
         do: Gets the context and the outputs of the steps before.
         deadline_s: One attempt is broken off after this long.
-        patience_s: From the first attempt: past it the operation aborts. `None` never gives up
-            (the way down must end) and says "stuck" past the deadline.
+        patience_s: From the first attempt: past it the operation aborts. `None` never gives up:
+            the way down must end.
+        stuck_s: From the first attempt: past it people are told "stuck at <name>", also while
+            an attempt goes on. `None` takes the deadline.
     """
 
     name: str
@@ -77,6 +89,12 @@ class Step(Generic[C]):
     do: Callable[[C, Mapping[str, Output]], Awaitable[Output | None]]
     deadline_s: float
     patience_s: float | None
+    stuck_s: float | None = None
+
+    @property
+    def stuck_after_s(self) -> float:
+        """Return when it counts as stuck."""
+        return self.deadline_s if self.stuck_s is None else self.stuck_s
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,7 @@ class Runner(Generic[C]):
         steps: Every step this build knows, those of older lists included.
     """
 
-    def __init__(self, journal: Journal, clock: clock.Clock, steps: Mapping[str, Step[C]]) -> None:
+    def __init__(self, journal: Written, clock: clock.Clock, steps: Mapping[str, Step[C]]) -> None:
         self._journal = journal
         self._clock = clock
         self._steps = steps
@@ -152,7 +170,18 @@ class Runner(Generic[C]):
     async def _finish(
         self, run: Run, step: Step[C], context: C, progress: Progress
     ) -> Output | Aborted | HandedOff | Parked:
-        """Try a step until it is done or its operation ends."""
+        """Try a step until it is done or its operation ends; say so once it is stuck."""
+        stuck = asyncio.get_running_loop().call_later(
+            step.stuck_after_s, progress, run, f"stuck at {step.name}: {step.title}"
+        )
+        try:
+            return await self._try(run, step, context, progress)
+        finally:
+            stuck.cancel()
+
+    async def _try(
+        self, run: Run, step: Step[C], context: C, progress: Progress
+    ) -> Output | Aborted | HandedOff | Parked:
         begun = self._clock.monotonic()
         pause = _FIRST_PAUSE_S
         progress(run, step.title)
@@ -173,8 +202,8 @@ class Runner(Generic[C]):
                 passed = self._clock.monotonic() - begun
                 if step.patience_s is not None and passed >= step.patience_s:
                     return Aborted(step.name, f"{step.title}: {text}", "system")
-                stuck = f"stuck at {step.name}" if passed > step.deadline_s else step.title
-                progress(run, f"{stuck}: {text}")
+                late = passed >= step.stuck_after_s
+                progress(run, f"{f'stuck at {step.name}' if late else step.title}: {text}")
                 logger.info("%s: %s of %s: %s", run.subject, step.name, run.kind, text)
                 wait = error.after_s if isinstance(error, Retry) else pause
             except Exception as error:

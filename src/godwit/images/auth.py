@@ -5,6 +5,8 @@ request for a token goes through the client that `registry.py` hands in.
 """
 
 import base64
+import binascii
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from godwit.base import errors
 
 TOKEN_USER: Final = "x"  # noqa: S105 - a user name
 """The user name beside a platform token used as a password; the platform ignores it."""
+
+_LOGIN: Final = "login:"
+"""Marks a user and password; no bearer token (RFC 6750 §2.1) holds a colon."""
 
 _PIECE: Final = re.compile(
     r'(?P<name>[A-Za-z]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]+))'
@@ -39,6 +44,38 @@ class Credentials:
         """Return the value of a Basic Authorization header."""
         pair = f"{self.username or TOKEN_USER}:{self.password or self.token}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    def pull_token(self) -> str:
+        """Return the one string that `of_pull_token` reads: how credentials travel to a pull."""
+        if self.token:
+            return self.token
+        pair = json.dumps([self.username, self.password])
+        return _LOGIN + base64.b64encode(pair.encode()).decode()
+
+
+def of_pull_token(text: str | None) -> Credentials | None:
+    """Return the credentials in a pull token, as control gives them out for one machine's image.
+
+    A token of the platform's registry is the bearer token itself; a user and password for
+    another registry are marked.
+
+    Raises:
+        Failure: `invalid_argument` when it is marked and cannot be read.
+    """
+    if not text:
+        return None
+    if not text.startswith(_LOGIN):
+        return Credentials(token=text)
+    try:
+        username, password = json.loads(base64.b64decode(text[len(_LOGIN) :], validate=True))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise errors.invalid("the pull token cannot be read") from error
+    return Credentials(username=str(username), password=str(password))
+
+
+def is_login(text: str | None) -> bool:
+    """Tell whether a pull token is a user and password: then it is nothing to keep."""
+    return text is not None and text.startswith(_LOGIN)
 
 
 @dataclass(frozen=True)
@@ -78,7 +115,8 @@ def token_query(challenge: Challenge, scope: str, *, insecure: bool) -> tuple[st
         raise errors.Failure(
             "unavailable", f"the registry's token server {parts.netloc} does not use TLS"
         )
-    query = {"scope": challenge.parameters.get("scope") or scope}
+    wanted = challenge.parameters.get("scope") or scope
+    query = {"scope": wanted} if wanted else {}
     if service := challenge.parameters.get("service"):
         query["service"] = service
     return realm, query

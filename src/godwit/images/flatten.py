@@ -29,7 +29,7 @@ async def flatten(
 
     Raises:
         Failure: `invalid_argument` for a damaged or hostile layer, `insufficient_capacity`
-            for a full disk, `deadline_exceeded`.
+            for a full disk, `unavailable` when this host cannot just now, `deadline_exceeded`.
     """
     job = {
         "root": str(into),

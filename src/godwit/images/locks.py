@@ -17,15 +17,21 @@ _ASK_AGAIN_S: Final = 0.05
 
 
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
-    """Return a descriptor that holds the lock until it is closed, `None` when it is taken."""
+    """Return a descriptor that holds the lock until it is closed, `None` when it is taken.
+
+    Whoever holds a lock alone may remove its file; a lock on a file that was removed meanwhile
+    counts as taken, because others hold the file that has the name now.
+    """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +40,7 @@ async def held(
 ) -> AsyncIterator[None]:
     """Hold a lock file, alone or shared, waiting for whoever holds it otherwise.
 
-    The file stays: removing it would let two processes hold different files of one name.
+    The file stays, unless who holds it alone removes it.
 
     Raises:
         Failure: `deadline_exceeded` when another process keeps it.

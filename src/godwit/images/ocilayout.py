@@ -18,6 +18,7 @@ from typing import Any, Final
 from godwit.base import errors
 from godwit.images import manifests
 
+_HEX: Final = 64
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _LAYER_TYPES: Final = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -132,6 +133,53 @@ def write(
     described = _store(directory, manifests.OCI_MANIFEST, manifest)
     entries = [{**described, "annotations": {_REF_NAME: name}} for name in names]
     _dump(directory / "index.json", {"schemaVersion": 2, "manifests": entries})
+    _dump(directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+    return read(directory)
+
+
+def from_loose(loose: Path, directory: Path) -> Layout:
+    """Make a layout of the files of an image in the format `dir:`, which are moved.
+
+    Args:
+        loose: Holds `manifest.json` and the blobs by the hex of their digests.
+        directory: Must not exist.
+
+    Source: containers/image, directory/directory_transport.go.
+    """
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for path in loose.iterdir():
+        if len(path.name) == _HEX:
+            path.rename(blobs / path.name)
+    body = (loose / "manifest.json").read_bytes()
+    digest = _sha256(body)
+    _blob(directory, digest).write_bytes(body)
+    described = _descriptor(manifests.OCI_MANIFEST, digest, len(body))
+    _dump(directory / "index.json", {"schemaVersion": 2, "manifests": [described]})
+    _dump(directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+    shutil.rmtree(loose)
+    return read(directory)
+
+
+def rewrite(
+    source: Layout, directory: Path, document: Mapping[str, Any], layers: Sequence[LayerBlob]
+) -> Layout:
+    """Write an image again with other blobs for its layers; its config stays byte for byte.
+
+    Args:
+        source: The image.
+        directory: Must not exist.
+        document: Its manifest, parsed.
+        layers: In the order of those they replace, each of the same plain content.
+    """
+    (directory / "blobs" / "sha256").mkdir(parents=True)
+    for layer in layers:
+        _place(layer.path, _blob(directory, layer.digest))
+    config = source.manifest().config.digest
+    _place(source.blob(config), _blob(directory, config))
+    manifest = {**document, "layers": [layer.descriptor for layer in layers]}
+    described = _store(directory, source.media_type, manifest)
+    _dump(directory / "index.json", {"schemaVersion": 2, "manifests": [described]})
     _dump(directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
     return read(directory)
 

@@ -37,18 +37,24 @@ class Found:
 async def find(
     text: str,
     *,
+    insecure: bool,
     credentials: auth.Credentials | None = None,
     patience: registry.Patience | None = None,
 ) -> Found:
     """Look an image up.
 
+    Args:
+        text: Its reference.
+        insecure: Whether its registry speaks plain HTTP.
+        credentials: Who asks, where the image is not public.
+        patience: How long and how often to ask.
+
     Raises:
         Failure: As `resolver.resolve`.
     """
     wanted = reference.parse(text)
-    plain = reference.is_loopback(wanted.registry)
     async with registry.RegistryClient(
-        wanted.registry, credentials=credentials, insecure=plain, patience=patience
+        wanted.registry, credentials=credentials, insecure=insecure, patience=patience
     ) as client:
         located = await resolver.locate(client, wanted.repository, wanted.wanted, name=text)
     image = host_rpc.ImageRef(
@@ -57,7 +63,7 @@ async def find(
         repository=wanted.repository,
         tag=wanted.tag,
         digest=located.requested,
-        insecure=plain,
+        insecure=insecure,
     )
     return Found(image, located.digest, located.manifest)
 

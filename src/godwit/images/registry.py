@@ -60,6 +60,25 @@ class RegistryClient:
     ) -> None:
         await self._transport.close()
 
+    async def check(self) -> None:
+        """Return if the registry takes these credentials.
+
+        Raises:
+            Failure: `permission_denied` when it refuses them.
+        """
+        call = transport.Call("GET", "", f"the registry {self._registry}", "")
+        try:
+            await self._transport.ask(call, _nothing)
+        except errors.Failure as failure:
+            if failure.code != "manifest_unknown":
+                raise
+            raise errors.Failure(
+                "permission_denied",
+                f"the registry {self._registry} does not take this user name and password",
+                hint="many want an access token in place of the account's password; check also"
+                " that this host and port are a registry",
+            ) from failure
+
     async def manifest(self, repository: str, wanted: str) -> manifests.Document:
         """Return the manifest or index under a tag or digest."""
         call = self._call(
@@ -167,6 +186,20 @@ class RegistryClient:
         headers = {"Content-Type": media_type}
         call = self._call("PUT", path, repository, wanted, headers=headers, body=body, push=True)
         await self._transport.ask(call, _nothing)
+
+    async def delete_manifest(self, repository: str, digest: str) -> None:
+        """Ensure a manifest is in the repository no more, nor a tag that names it."""
+        call = transport.Call(
+            "DELETE",
+            f"{repository}/manifests/{digest}",
+            _name(self._registry, repository, digest),
+            f"repository:{repository}:delete",
+        )
+        try:
+            await self._transport.ask(call, _nothing)
+        except errors.Failure as failure:
+            if failure.code != "manifest_unknown":
+                raise
 
     def _call(
         self,

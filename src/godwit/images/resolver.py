@@ -6,12 +6,15 @@ that an image for another platform is refused before anything is placed.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from godwit.base import errors
+from godwit.base import encoded, errors
 from godwit.images import auth, manifests, reference, registry
 from godwit.images.config import ImageConfig
 from godwit.wire import host_rpc
+
+_LABELS_BYTES = 32_768
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class Located:
 
 
 class Resolver:
-    """Resolves for control, whose token is for the platform's own registry alone.
+    """Resolves for control, with what one organization may show to the image's registry.
 
     References are written by tenants, and control may ask what they may not: so plain HTTP and
     addresses of the host itself are for the platform's own registry and no other.
 
     Args:
-        own: `host[:port]` of that registry; no other is ever shown the token.
+        own: `host[:port]` of that registry; bearer tokens are for it alone.
         own_insecure: It speaks plain HTTP.
         patience: How long and how often to ask.
         within_s: For all of it: a registry that drips must hold no request for ever.
@@ -72,9 +75,15 @@ class Resolver:
         return (await self.inspect(text, token)).image
 
     async def inspect(self, text: str, token: str | None) -> Inspected:
-        """Return the image a reference means now, with its config; fails like `resolve`."""
+        """Return the image a reference means now, with its config; fails like `resolve`.
+
+        Args:
+            text: The reference.
+            token: A pull token; a login is never shown to the platform's own registry.
+        """
         asked = reference.parse(text).registry
         ours = asked == self._own
+        mine = token if auth.is_login(token) != ours else None
         if not ours and reference.is_of_the_host(asked):
             raise errors.invalid(
                 f"{text!r}: {asked} is an address of the platform's own host",
@@ -84,13 +93,32 @@ class Resolver:
             async with asyncio.timeout(self._within_s):
                 return await inspect(
                     text,
-                    credentials=auth.Credentials(token=token) if token and ours else None,
+                    credentials=auth.of_pull_token(mine),
                     insecure=self._own_insecure if ours else False,
                     patience=self._patience,
                 )
         except TimeoutError as error:
             raise errors.Failure(
                 "deadline_exceeded", f"the registry {asked} did not tell of {text} in time"
+            ) from error
+
+    async def check(self, host: str, token: str) -> None:
+        """Return if a registry takes the user and password of a pull token.
+
+        Raises:
+            Failure: `permission_denied`, `unavailable`, `deadline_exceeded`.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._within_s),
+                registry.RegistryClient(
+                    host, credentials=auth.of_pull_token(token), patience=self._patience
+                ) as client,
+            ):
+                await client.check()
+        except TimeoutError as error:
+            raise errors.Failure(
+                "deadline_exceeded", f"the registry {host} did not answer in time"
             ) from error
 
 
@@ -139,11 +167,23 @@ async def inspect(
         repository=wanted.repository,
         tag=wanted.tag,
         digest=located.requested,
-        labels=config.runtime.labels,
+        labels=labels_told(config.runtime.labels),
         insecure=plain,
     )
     size = sum(layer.size for layer in located.manifest.layers)
     return Inspected(image, config.runtime, size)
+
+
+def labels_told(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that are told of an image: one with a file in it would fill an answer."""
+    told: dict[str, str] = {}
+    left = _LABELS_BYTES
+    for name, value in labels.items():
+        needed = encoded.size({name: value})
+        if needed <= left:
+            told[name] = value
+            left -= needed
+    return told
 
 
 async def locate(

@@ -31,6 +31,7 @@ _PIECE: Final = 1 << 20
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LONGEST_PAUSE_S: Final = 10.0
+_LOGIN: Final = "a private image needs credentials: `godwit registries login HOST`"
 _ERRNO: Final = re.compile(r"^\[Errno -?\d+\] ")
 
 
@@ -236,7 +237,7 @@ class Transport:
         raise Failure(
             "manifest_unknown",
             f"the registry {self.registry} gives no access ({answer.status_code})",
-            hint="check the user name and password or token",
+            hint="check the user name and password or token" if self._credentials else _LOGIN,
         )
 
     async def _short(self, answer: httpx.Response) -> bytes:
@@ -258,7 +259,7 @@ class Transport:
             raise Failure(
                 "manifest_unknown",
                 f"{name} does not exist, or these credentials may not use it",
-                hint="check the name; a private image needs credentials",
+                hint=f"check the name; {_LOGIN}",
             )
         raise Failure("unavailable", f"the registry answered {status} about {name}")
 

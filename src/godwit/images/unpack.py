@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from godwit.base.errors import Failure
+from godwit.base.errors import Code, Failure
 from godwit.images import blobstream, layers
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_HOST: Final = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
+"""What the host cannot do just now, whatever the image: asked again, it may be well."""
 
 
 def main() -> None:
@@ -30,16 +32,20 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     except Failure as failure:
         return {"error": {"code": failure.code, "message": failure.message}}
     except OSError as error:
-        full = error.errno in _FULL
-        message = (
-            "the disk is full: it does not fit" if full else f"an entry cannot be made: {error}"
-        )
-        code = "insufficient_capacity" if full else "invalid_argument"
+        code, message = _told(error)
         return {"error": {"code": code, "message": message}}
     except MemoryError:
         pass  # Answered below, when what took the memory is let go of.
     message = "its names take more memory than an image's may"
     return {"error": {"code": "invalid_argument", "message": message}}
+
+
+def _told(error: OSError) -> tuple[Code, str]:
+    if error.errno in _FULL:
+        return "insufficient_capacity", "the disk is full: it does not fit"
+    if error.errno in _HOST:
+        return "unavailable", f"this host could not unpack it: {error}"
+    return "invalid_argument", f"an entry cannot be made: {error}"
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:

@@ -1,158 +1,150 @@
 """Control's database: opens, migrates, gives transactions. Implements `control.ports.Store`.
 
-Called by `godwit.cmd.control`. SQLite runs in WAL mode with foreign keys on; one writer at a
-time takes its lock at BEGIN, so a transaction never fails half-way for another's sake.
+Called by `godwit.cmd.control`. A file of SQLite or a PostgreSQL server, by URL; `store.engines`
+knows what differs. One writer works at a time, so a transaction never fails half-way for
+another's sake.
 """
 
 import asyncio
 import contextlib
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from godwit.base import errors
+from godwit.store import engines, lanes, schema
+from godwit.store.engines import sqlite_url
+from godwit.store.tables import META
 from godwit.store.transaction import Transaction
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_PROBE_S = 5.0
+__all__ = ["Database", "open_database", "sqlite_url"]
+
 _DEADLINE_S = 15.0
+_SEVER_S = 14.0
 
 
 class Database:
     """A migrated database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._reader = engine
-        self._writer = engine.execution_options(godwit_write=True)
+    def __init__(self, engine: sa.Engine) -> None:
+        self._lanes = lanes.Lanes(engine)
+        self._moved: errors.Failure | None = None
         self._one_writer = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """Open a consistent view of the rows."""
-        with _said_plainly():
-            async with asyncio.timeout(_DEADLINE_S), self._reader.connect() as connection:
+        if self._moved is not None:
+            raise self._moved
+        with said_plainly():
+            async with (
+                asyncio.timeout(_DEADLINE_S),
+                self._lanes.transaction(write=False, sever_s=_SEVER_S) as connection,
+            ):
                 yield Transaction(connection)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """Open a transaction: committed at the end, rolled back by an exception."""
-        with _said_plainly():
+        with said_plainly():
             async with (
                 asyncio.timeout(_DEADLINE_S),
                 self._one_writer,
-                self._writer.begin() as connection,
+                self._lanes.transaction(write=True, sever_s=_SEVER_S) as connection,
             ):
+                await self._demand_home(connection)
                 yield Transaction(connection)
+                await connection.commit()
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._reader.dispose()
+        await self._lanes.close()
 
-
-def sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite file."""
-    return f"sqlite+aiosqlite:///{path}"
+    async def _demand_home(self, connection: lanes.Connection) -> None:
+        """Refuse to write into what was left behind, though it was ours when it was opened."""
+        try:
+            await demand_home(connection)
+        except errors.Failure as failure:
+            self._moved = failure
+            raise
 
 
 async def open_database(url: str, *, busy_ms: int = 5_000) -> Database:
     """Open a database and bring its tables to this release.
 
     Args:
-        url: SQLAlchemy's form.
+        url: SQLAlchemy's form for SQLite, libpq's for PostgreSQL.
         busy_ms: How long SQLite waits for another process's write.
 
     Raises:
         Failure: `failed_precondition` when a newer release wrote it, `unavailable` when it
             cannot be opened.
     """
-    engine = _engine(url, busy_ms)
+    engine = engines.make(url, busy_ms)
     try:
-        with _said_plainly():
+        with opened_plainly():
             if engine.dialect.name == "sqlite":
                 # A thread of its own learns why a file does not open; the driver's would linger.
-                await asyncio.to_thread(_probe_sqlite, engine.url.database or "")
-            async with engine.execution_options(godwit_write=True).begin() as connection:
-                await connection.run_sync(_migrate)
-    except BaseException:
+                await asyncio.to_thread(engines.probe_sqlite, engine.url.database or "")
+            async with engine.execution_options(godwit_write="long").begin() as connection:
+                await connection.run_sync(schema.migrate)
+                await demand_home(connection)
+    finally:
         await engine.dispose()
-        raise
-    return Database(engine)
+    return Database(engines.threaded(url, busy_ms))
 
 
-def _engine(url: str, busy_ms: int) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=8, max_overflow=8, pool_timeout=10)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _configured_sqlite(busy_ms))
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
+async def demand_home(connection: AsyncConnection | lanes.Connection) -> None:
+    """Return if the platform lives in this database.
 
-
-def _probe_sqlite(path: str) -> None:
-    try:
-        sqlite3.connect(path, timeout=_PROBE_S).close()
-    except sqlite3.OperationalError as error:
-        raise errors.Failure(
-            "unavailable", f"the control database {path} cannot be opened: {error}"
-        ) from error
-
-
-def _configured_sqlite(busy_ms: int) -> Callable[[Any, Any], None]:
-    pragmas = (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        f"busy_timeout={busy_ms}",
-    )
-
-    def configure(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: `_begin_sqlite` does.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return configure
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("godwit_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _migrate(connection: sa.Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
-    present = MigrationContext.configure(connection).get_current_revision()
-    if present is not None and present not in known:
+    Raises:
+        Failure: `failed_precondition` when it was moved away, or has not arrived yet.
+    """
+    columns = sa.select(META.c.residence, META.c.moved_to)
+    residence, moved_to = (await connection.execute(columns)).one()
+    if residence == "moved":
         raise errors.Failure(
             "failed_precondition",
-            f"the control database is of a newer release (schema {present})",
-            hint="start the newer godwit, or restore a copy made by this one",
+            f"the platform was moved from this database to: {moved_to}",
+            hint="its copy here is out of date: open that one, or restore a copy of this one",
         )
-    command.upgrade(config, "head")
+    if residence == "arriving":
+        raise errors.Failure(
+            "failed_precondition",
+            "the move of a platform into this database was not finished",
+            hint="start the control that it was moved from: it finishes the move or undoes it",
+        )
 
 
 @contextlib.contextmanager
-def _said_plainly() -> Iterator[None]:
+def opened_plainly() -> Iterator[None]:
+    """As `said_plainly`, where also rights and foreign tables may be in the way."""
+    try:
+        with said_plainly():
+            yield
+    except sa.exc.DBAPIError as error:
+        raise errors.Failure(
+            "failed_precondition",
+            f"the control database cannot be used: {' '.join(str(error.orig).split())}",
+            hint="on PostgreSQL its user needs the right to make tables there",
+        ) from error
+
+
+@contextlib.contextmanager
+def said_plainly() -> Iterator[None]:
+    """Turn what the drivers raise into failures that people understand."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
         reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         raise errors.Failure(
-            "unavailable", f"the control database does not answer: {reason}"
+            "unavailable", f"the control database does not answer: {' '.join(str(reason).split())}"
+        ) from error
+    except sa.exc.DataError as error:
+        # SQLite keeps these; what they are asked of is refused before, wherever it is known.
+        raise errors.invalid(
+            f"this cannot be kept: {' '.join(str(error.orig).split())}"
         ) from error
     except TimeoutError as error:
         raise errors.Failure("unavailable", "the control database does not answer") from error

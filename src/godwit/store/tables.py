@@ -21,6 +21,12 @@ META = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    # Random, and carried along by a move: which platform this is, whatever database it is in.
+    sa.Column("platform", sa.String(32), nullable=False, server_default=""),
+    # `home`; `arriving` while a move fills it; `moved` once the platform lives elsewhere.
+    sa.Column("residence", sa.String(16), nullable=False, server_default="home"),
+    sa.Column("move", sa.String(40), nullable=False, server_default=""),
+    sa.Column("moved_to", sa.Text, nullable=False, server_default=""),
 )
 
 COUNTERS = sa.Table(
@@ -81,6 +87,20 @@ TOKEN_ORGANIZATIONS = sa.Table(
     sa.Column("org_id", sa.ForeignKey("organizations.id"), primary_key=True, index=True),
 )
 
+REGISTRY_CREDENTIALS = sa.Table(
+    "registry_credentials",
+    METADATA,
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), primary_key=True),
+    sa.Column("registry", sa.String(255), primary_key=True),
+    sa.Column("username", sa.String(255), nullable=False),
+    sa.Column("format", sa.Integer, nullable=False),
+    sa.Column("key_id", sa.String(64), nullable=False),
+    sa.Column("nonce", sa.LargeBinary, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
 HOSTS = sa.Table(
     "hosts",
     METADATA,
@@ -91,6 +111,31 @@ HOSTS = sa.Table(
     sa.Column("zone", sa.String(4), nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("seen_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("sealing_key", sa.String(64), nullable=False, server_default=""),
+    sa.Column("roles", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("keys", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("mesh_key", sa.String(64), nullable=False, server_default=""),
+    sa.Column("mesh_next_key", sa.String(64), nullable=False, server_default=""),
+    sa.Column("endpoints", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("services", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("state", sa.String(16), nullable=False, server_default="active"),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("release", sa.String(64), nullable=False, server_default=""),
+)
+
+JOIN_TOKENS = sa.Table(
+    "join_tokens",
+    METADATA,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("region", sa.String(3), nullable=True),
+    sa.Column("created_by", sa.String(400), nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_at_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("used_by", sa.String(100), nullable=True),
+    sa.Column("host_id", sa.String(40), nullable=True),
+    sa.Column("used_at_ms", sa.BigInteger, nullable=True),
+    sa.Column("revoked_at_ms", sa.BigInteger, nullable=True),
 )
 
 APPS = sa.Table(
@@ -127,6 +172,33 @@ sa.Index(
     postgresql_where=_ALIVE_APP,
 )
 
+APP_SECRET_KEYS = sa.Table(
+    "app_secret_keys",
+    METADATA,
+    sa.Column("app_id", sa.ForeignKey("apps.id"), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("key_id", sa.String(40), nullable=False),
+    sa.Column("root_id", sa.String(40), nullable=False, index=True),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
+APP_SECRETS = sa.Table(
+    "app_secrets",
+    METADATA,
+    sa.Column("app_id", sa.ForeignKey("apps.id"), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("key_id", sa.String(40), nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
 RELEASES = sa.Table(
     "releases",
     METADATA,
@@ -144,6 +216,48 @@ RELEASES = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("app_id", "version"),
+)
+
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("release_id", sa.ForeignKey("releases.id"), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("steps", sa.JSON, nullable=False),
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("begun_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("ended_at_ms", sa.BigInteger, nullable=True),
+    sa.Column("outcome", sa.String(16), nullable=True),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("cancel_wanted", sa.Boolean, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.String(64), nullable=True),
+    sa.Column("held_until_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_runs_app_id_id", "app_id", "id"),
+    sa.Index("ix_runs_release_id", "release_id"),
+)
+_UNFINISHED = RUNS.c.ended_at_ms.is_(None)
+sa.Index(
+    "uq_runs_app_unfinished",
+    RUNS.c.app_id,
+    unique=True,
+    sqlite_where=_UNFINISHED,
+    postgresql_where=_UNFINISHED,
+)
+
+RUN_ENTRIES = sa.Table(
+    "run_entries",
+    METADATA,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("org_id", sa.String(40), nullable=False),
+    sa.Column("step", sa.String(100), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
 )
 
 PLACEMENTS = sa.Table(
@@ -168,8 +282,11 @@ PLACEMENTS = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
     sa.Column("destroyed_at_ms", sa.BigInteger, nullable=True),
+    sa.Column("changed_at_ms", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("ix_placements_app_id_created", "app_id", "created_at_ms"),
     sa.Index("ix_placements_org_id_host_id", "org_id", "host_id"),
+    sa.Index("ix_placements_org_id_changed", "org_id", "changed_at_ms", "machine_id"),
+    sa.Index("ix_placements_host_id", "host_id"),
 )
 _NAMED = PLACEMENTS.c.destroyed_at_ms.is_(None) & (PLACEMENTS.c.status != "abandoned")
 sa.Index(
@@ -195,6 +312,19 @@ sa.Index(
     PLACEMENTS.c.updated_at_ms,
     sqlite_where=_UNWANTED,
     postgresql_where=_UNWANTED,
+)
+
+STANDBYS = sa.Table(
+    "standbys",
+    METADATA,
+    sa.Column("machine_id", sa.String(14), primary_key=True),
+    sa.Column("watched_id", sa.String(14), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("called_at_ms", sa.BigInteger, nullable=True),
+    sa.Column("started_at_ms", sa.BigInteger, nullable=True),
+    sa.Index("ix_standbys_watched_id", "watched_id"),
+    sa.Index("ix_standbys_called_at_ms", "called_at_ms"),
 )
 
 MACHINE_VERSIONS = sa.Table(
@@ -227,4 +357,14 @@ OUTBOX = sa.Table(
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("fact", sa.JSON, nullable=False),
+)
+
+PUBLICATIONS = sa.Table(
+    "publications",
+    METADATA,
+    sa.Column("region", sa.String(8), primary_key=True),
+    sa.Column("holder", sa.String(40), nullable=False),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+    # None while the region needs everything, whatever is in the outbox.
+    sa.Column("position", sa.Integer, nullable=True),
 )

@@ -2,15 +2,27 @@
 
 from functools import cached_property
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from godwit.store.rows import apps, hosts, identity, journal, meta, placements, releases
+from godwit.store.lanes import Connection
+from godwit.store.rows import (
+    apps,
+    hosts,
+    identity,
+    joining,
+    journal,
+    meta,
+    placements,
+    registries,
+    releases,
+    runs,
+    secrets,
+    standbys,
+)
 
 
 class Transaction:
     """The rows of one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @cached_property
@@ -39,9 +51,24 @@ class Transaction:
         return identity.TokenTable(self._connection)
 
     @cached_property
+    def registry_credentials(self) -> registries.RegistryCredentialTable:
+        """Credentials for external registries."""
+        return registries.RegistryCredentialTable(self._connection)
+
+    @cached_property
+    def app_secrets(self) -> secrets.AppSecretTable:
+        """Apps' secrets."""
+        return secrets.AppSecretTable(self._connection)
+
+    @cached_property
     def hosts(self) -> hosts.HostTable:
         """Hosts."""
         return hosts.HostTable(self._connection)
+
+    @cached_property
+    def join_tokens(self) -> joining.JoinTokenTable:
+        """Tokens that let a server join."""
+        return joining.JoinTokenTable(self._connection)
 
     @cached_property
     def apps(self) -> apps.AppTable:
@@ -59,6 +86,16 @@ class Transaction:
         return placements.PlacementTable(self._connection)
 
     @cached_property
+    def standbys(self) -> standbys.StandbyTable:
+        """Which machine stands by for which."""
+        return standbys.StandbyTable(self._connection)
+
+    @cached_property
+    def runs(self) -> runs.RunTable:
+        """Deploys."""
+        return runs.RunTable(self._connection)
+
+    @cached_property
     def audit(self) -> journal.AuditTable:
         """What was changed."""
         return journal.AuditTable(self._connection)
@@ -67,3 +104,8 @@ class Transaction:
     def outbox(self) -> journal.OutboxTable:
         """Facts on their way out."""
         return journal.OutboxTable(self._connection)
+
+    @cached_property
+    def publications(self) -> journal.PublicationTable:
+        """How far each region was told of them."""
+        return journal.PublicationTable(self._connection)

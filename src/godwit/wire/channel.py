@@ -1,7 +1,8 @@
 """The framed, multiplexed byte stream between guest and shim, and between shim and agent.
 
 A frame is `length: u32 | kind: u8 | stream: u32 | payload`, big endian; `length` counts the
-payload only and is at most 65,536. Stream 0 carries messages (JSON objects with a `type`) and
+payload only and is at most 65,536; of a message towards the guest, which may hold a whole run spec
+with environment and files, 1,048,576. Stream 0 carries messages (JSON objects with a `type`) and
 the output of the machine's main process; every other stream is one exec session, its number
 chosen by the side that asked. The Rust twin is `rust/crates/wire/src/channel.rs`; both are
 held together by `contracts/golden/channel.json`.
@@ -19,6 +20,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 MAX_PAYLOAD = 65_536
+MAX_MESSAGE = 1_048_576
 INITIAL_CREDIT = 262_144
 _HEADER = struct.Struct(">IBI")
 
@@ -51,15 +53,15 @@ def encode(frame: Frame) -> bytes:
     """Return the bytes of a frame.
 
     Raises:
-        BadFrame: The payload is over `MAX_PAYLOAD`.
+        BadFrame: The payload is over `MAX_PAYLOAD`, or `MAX_MESSAGE` if it is a message.
     """
-    if len(frame.payload) > MAX_PAYLOAD:
+    if len(frame.payload) > (MAX_MESSAGE if frame.kind == Kind.MESSAGE else MAX_PAYLOAD):
         raise BadFrame(f"payload of {len(frame.payload)} bytes")
     return _HEADER.pack(len(frame.payload), frame.kind, frame.stream) + frame.payload
 
 
 def message(body: dict[str, Any], stream: int = 0) -> bytes:
-    """Return the bytes of a MESSAGE frame."""
+    """Return the bytes of a MESSAGE frame towards the guest."""
     return encode(Frame(Kind.MESSAGE, stream, json.dumps(body, separators=(",", ":")).encode()))
 
 

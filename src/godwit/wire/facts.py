@@ -9,6 +9,7 @@ local socket (see `LocalFrame`). A record replaces another of the same subject o
     facts.<region>.app.control.<app_name>         owner `control`
     facts.<region>.machine.<host_id>.<machine_id> owner the host
     facts.<region>.host.<host_id>.<host_id>       owner the host
+    facts.<region>.member.control.<host_id>       owner `control`, in every region's stream
 """
 
 from typing import Annotated, Literal
@@ -16,6 +17,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from godwit.wire.record import Record
+
+MOST_BYTES = 64_512
+"""The bus takes no longer record; what makes one is bounded where it comes in."""
 
 
 class AppFact(Record):
@@ -75,6 +79,8 @@ class MachineFact(Record):
         private_ip: Its 6PN address.
         local_ipv4: On which its own host reaches it; means nothing elsewhere.
         cordoned: Takes no traffic from the edge.
+        draining: It takes none for a moment only: what it has in flight ends, then it is stopped
+            or replaced. Requests without another machine wait for it.
         in_dns: False with `dns.skip_registration`.
     """
 
@@ -96,6 +102,7 @@ class MachineFact(Record):
     region: str
     state: str
     cordoned: bool = False
+    draining: bool = False
     in_dns: bool = True
     private_ip: str
     local_ipv4: str
@@ -118,16 +125,60 @@ class HostFact(Record):
     zone: str
 
 
-Fact = Annotated[AppFact | MachineFact | HostFact, Field(discriminator="kind")]
+MemberState = Literal["active", "cordoned", "draining", "removed"]
+"""Cordoned and draining hosts take no new machines; a removed one has no rights any more."""
 
 
-def subject(region: str, fact: AppFact | MachineFact | HostFact) -> str:
+class MemberFact(Record):
+    """A server of the cluster: who it is, by which keys it is known, where it is reached.
+
+    There is one for every server that ever joined: that of a removed host stays, so that one
+    that was away learns of it, and its number is never another's.
+
+    Attributes:
+        host_number: The 32 host bits of 6PN addresses; its mesh address follows from it
+            (`wire.members`).
+        region: Where the host is; not the region of the stream it is told in.
+        roles: What runs there: `bus`, `control`, `keyring`, `registry`, `agent`, `edge`, `dns`.
+        keys: The nkey that each of its components has on the bus: `host` (the agent), `edge`,
+            `dns`; `control` and `catalog` where they run.
+        mesh_key: Its WireGuard public key, base64.
+        mesh_next_key: What that key will be, for the others to know before it is used; empty
+            unless it is about to change.
+        endpoints: Where its WireGuard takes packets, `address:port`, the best first; none when
+            it cannot be reached from outside and begins every conversation itself.
+        services: Where other members reach what runs there, `address:port` by role.
+    """
+
+    kind: Literal["member"] = "member"
+    v: int = 1
+    owner: str = "control"
+    epoch: int
+    revision: int
+    deleted: bool = False
+    host_id: str
+    host_number: int
+    region: str
+    zone: str
+    roles: tuple[str, ...]
+    keys: dict[str, str]
+    mesh_key: str = ""
+    mesh_next_key: str = ""
+    endpoints: tuple[str, ...] = ()
+    services: dict[str, str] = {}
+    state: MemberState = "active"
+
+
+Fact = Annotated[AppFact | MachineFact | HostFact | MemberFact, Field(discriminator="kind")]
+
+
+def subject(region: str, fact: Fact) -> str:
     """Return the subject a fact is published under."""
-    key = {
-        "app": lambda f: f.app,
-        "machine": lambda f: f.machine_id,
-        "host": lambda f: f.host_id,
-    }[fact.kind](fact)
+    key = fact.machine_id if isinstance(fact, MachineFact) else ""
+    if isinstance(fact, AppFact):
+        key = fact.app
+    elif isinstance(fact, HostFact | MemberFact):
+        key = fact.host_id
     return f"facts.{region}.{fact.kind}.{fact.owner}.{key}"
 
 
@@ -135,12 +186,51 @@ class LocalFrame(Record):
     """A line of JSON on the agent's local catalog socket.
 
     On connect the agent sends every fact it owns, then one `synced`, then each change. The
-    edge and DNS hold these above what the bus says of the same host. A line from edge to agent
-    is `{"type": "wake", "id": n, "machine_id": …}`; the answer is `woken` with the same id once
-    the machine is started, or `error`.
+    edge and DNS hold these above what the bus says of the same host. A `wake` is answered by
+    `woken` with the same id once the machine is started, or by `error`. `count` asks what a
+    machine has in flight; only readers that said `hello` are asked.
     """
 
-    type: Literal["fact", "synced", "woken", "error"]
+    type: Literal["fact", "synced", "woken", "count", "error"]
     fact: Fact | None = None
     id: int | None = None
+    machine_id: str | None = None
     message: str | None = None
+
+
+LOCAL_VERSION = 2
+"""The version of the local catalog socket that `Hello` tells; 2 is the first with `count`."""
+
+
+class Hello(Record):
+    """The first line of a reader that answers `count`."""
+
+    type: Literal["hello"] = "hello"
+    v: int
+    component: str
+
+
+class Wake(Record):
+    """A reader asks for a machine to be started."""
+
+    type: Literal["wake"] = "wake"
+    id: int
+    machine_id: str
+
+
+class Counted(Record):
+    """What a machine has in flight at a reader that has acted upon every fact before `count`.
+
+    Attributes:
+        tunnels: Connections that became something else (WebSocket): they have no end to wait
+            for, and are not among the requests.
+    """
+
+    type: Literal["counted"] = "counted"
+    id: int
+    requests: int
+    tunnels: int
+
+
+LocalRequest = Annotated[Hello | Wake | Counted, Field(discriminator="type")]
+"""A line of JSON to the agent."""

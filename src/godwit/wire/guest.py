@@ -5,13 +5,14 @@ The Rust twins are in `rust/crates/wire/src/{run_spec,messages}.rs`; golden exam
 
 Host to guest, `type`:
     run {spec}; stop {signal, timeout_ms}; signal {signal}; ping {id}; stats {id};
-    exec {stream, argv, env, user, working_directory, tty: {rows, cols} | null};
-    exec_signal {stream, signal}; resize {stream, rows, cols}
+    exec {stream, argv, env, env_base64, user, working_directory, tty: {rows, cols} | null};
+    exec_signal {stream, signal}; resize {stream, rows, cols};
+    sleep {}; wake {clock_unix_ns, entropy_base64}; accept {stream, credit}
 Guest to host, `type`:
-    hello {v, init_version, kernel, boot_id}; started {pid, at_ms};
+    hello {v, init_version, kernel, boot_id}; started {pid, at_ms, boot_id};
     exited {exit_code, signal, oom_killed}; failed {stage, message};
     exec_started {stream, pid}; exec_exited {stream, exit_code, signal};
-    exec_failed {stream, message}; pong {id}; stats {id, …}
+    exec_failed {stream, message}; pong {id}; asleep {}; stats {id, …}
 
 `stop`: signal to the main process's group, wait, SIGTERM for at most 1 s, then SIGKILL
 (spec/config-cli.md §6 no. 7). `exit_code` is 128 + signal when `signal` is not null.
@@ -20,9 +21,26 @@ A run spec is sent once per boot, after hello. Signal names are `SIGINT` and the
 Hello comes again whenever the guest saw the channel break, followed by what was last: started,
 exited or failed; exec sessions from before it are gone, and a second run spec is ignored. The
 host hangs up when it has heard exited or failed; the guest waits for that (at most 3 s) before
-it powers off. An answer to stats carries `uptime_ms, memory, load, processes, cpus, disks,
+it powers off.
+
+`sleep` comes before a guest is saved: exec sessions end, `asleep` is the last word on the
+channel, output waits in the guest. `wake` is the first word to a guest that goes on, be it itself
+or one of many copies: it mixes the entropy into the random pool before anything else, sets its
+clock, and says hello again. Hello has no boot id before there was a run spec: the kernel makes it
+when it is first read, and a template's would be every copy's.
+
+`accept` serves one more connection to `/.fly/api`: whoever connects next is on that stream, a
+session without a process. It begins with exec_started (`pid` of who connected), its bytes are
+STDOUT from the guest, of which at first `credit` may come, and STDIN towards it; EOF is the end of
+either, and exec_exited its own. An init or shim of a former release does not know it, and then
+there is no such socket.
+
+An answer to stats carries `uptime_ms, memory, load, processes, cpus, disks,
 networks, filesystems` (fields: `rust/crates/wire/src/messages.rs`), in bytes, since boot.
 """
+
+import base64
+from collections.abc import Mapping
 
 from pydantic import Field
 
@@ -35,12 +53,22 @@ class Root(Record):
     """The root: a read-only image under a writable scratch disk, joined by overlayfs.
 
     Devices are named by their virtio serial, never by `vdX`.
+
+    Attributes:
+        lasting: The scratch disk is used again: the machine's end is told once it is synced.
     """
 
     image: str = "root"
     image_filesystem: str = "erofs"
     scratch: str = "scratch"
     scratch_filesystem: str = "ext4"
+    lasting: bool = False
+
+
+class Swap(Record):
+    """A disk that the kernel may move memory to; `mkswap` has been run on it."""
+
+    device: str = "swap"
 
 
 class Mount(Record):
@@ -59,9 +87,14 @@ class Address(Record):
 
 
 class Network(Record):
-    """The guest's one interface, `eth0`, and its ways out."""
+    """The guest's one interface, `eth0`, and its ways out.
+
+    Attributes:
+        mac: Its hardware address: a copy's device says the template's.
+    """
 
     mtu: int = 1420
+    mac: str | None = None
     addresses: tuple[Address, ...] = ()
     gateway_v4: str | None = None
     gateway_v6: str | None = None
@@ -96,6 +129,7 @@ class Process(Record):
     Attributes:
         argv: Never empty; looked up in PATH of `env` when it has no slash.
         env: Complete but for PATH, HOME and TERM, which init gives defaults (§5.1).
+        env_base64: Further variables whose values are not UTF-8, in base64.
         user: As in an image's config: empty, `name`, `uid`, `name:group`, `uid:gid`;
             resolved in the root's /etc/passwd and /etc/group.
         tty: Whether it runs on a pseudo-terminal.
@@ -103,6 +137,7 @@ class Process(Record):
 
     argv: tuple[str, ...] = Field(min_length=1)
     env: dict[str, str] = {}
+    env_base64: dict[str, str] = {}
     working_directory: str = "/"
     user: str = ""
     tty: bool = False
@@ -114,6 +149,7 @@ class RunSpec(Record):
 
     Attributes:
         clock_unix_ns: What the guest's clock is set to; `None` keeps the RTC's time.
+        beside: Processes beside the main one: the machine ends with whichever ends first.
         entropy_base64: Bytes credited to the guest's random pool before anything runs.
     """
 
@@ -123,9 +159,28 @@ class RunSpec(Record):
     clock_unix_ns: int | None = None
     entropy_base64: str | None = None
     root: Root = Root()
+    swap: Swap | None = None
     mounts: tuple[Mount, ...] = ()
     network: Network = Network()
     resolver: Resolver = Resolver()
     hosts: tuple[HostsEntry, ...] = ()
     files: tuple[File, ...] = ()
     process: Process
+    beside: tuple[Process, ...] = ()
+
+
+def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables that are text, and in base64 those whose values are not UTF-8.
+
+    Args:
+        env: Bytes that are not UTF-8 as surrogates (PEP 383).
+    """
+    text, coded = {}, {}
+    for name, value in env.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            coded[name] = base64.b64encode(value.encode(errors="surrogateescape")).decode()
+        else:
+            text[name] = value
+    return text, coded

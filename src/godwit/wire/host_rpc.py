@@ -4,34 +4,65 @@ Requests go to `godwit.host.<host_id>.rpc.<verb>`, bids are asked on `godwit.bid
 both are JSON envelopes over NATS request/reply. Bodies are limited to 512 KiB by the bus.
 
     machine.reserve   Offer                         → MachineView (idempotent by machine id)
-    machine.get       {machine_id}                  → MachineView
-    machine.list      {app_id}                      → {machines: [MachineView]}
+    machine.get       {machine_id, version?}        → MachineView (an old version: `replaced`)
+    machine.list      {app_id, machine_ids?}        → {machines: [MachineView]}
+    machine.versions  {machine_id, before?}         → {versions: [Version], more}, newest first
     machine.update    Update                        → MachineView
     machine.start     {machine_id}                  → {previous_state}
     machine.stop      {machine_id, signal?, timeout_ms?}    → {}
     machine.restart   {machine_id, signal?, timeout_ms?}    → {}
+    machine.suspend   {machine_id, or_stop?}        → {}
     machine.signal    {machine_id, signal}          → {}
     machine.destroy   {machine_id, force}           → {}
     machine.cordon, machine.uncordon {machine_id}   → {}
+    machine.drain     {machine_id, timeout_s?}      → Drained, within that time and 300 s
+    machine.undrain   {machine_id}                  → {}
     machine.wait      WaitRequest                   → WaitAnswer
     machine.exec      ExecRequest                   → ExecAnswer
-    machine.events    {machine_id, limit}           → {events: [MachineEvent]}
+    machine.ps        {machine_id}                  → {processes: [GuestProcess]}
+    machine.events    {machine_id, limit, before?}  → {events: [MachineEvent]}
+    machine.lease.get      {machine_id}             → {lease: Lease | null}
+    machine.lease.acquire  LeaseRequest             → {lease: Lease}
+    machine.lease.release  {machine_id}             → {} (the nonce is required, but of components)
+    machine.metadata.get   {machine_id}             → Metadata
+    machine.metadata.patch MetadataPatch            → {}
+    machine.memory.get     {machine_id}             → Memory
+    machine.memory.set     {machine_id, limit_mb}   → Memory
+    machine.memory.reclaim {machine_id, amount_mb}  → {actual_mb}
+    machine.cpu       {machine_id}                  → {cpu: CpuShare | null} (null: not held to it)
     logs.read         LogsRequest                   → LogsAnswer
     usage.read        {org_id?, after, limit}       → {intervals: [UsageInterval]}
+
+A body that changes a machine may hold `nonce`, its caller's proof of holding the machine's lease.
+While somebody else holds it, update, start, stop, restart, suspend, destroy, cordon, uncordon,
+drain, undrain, exec and memory are refused with `conflict`. The platform's own components need
+none.
+
+Hosts ask control, on `godwit.control.rpc.<host_id>.<verb>`, in the same envelopes:
+
+    pull_token        {machine_id, reference}       → {token: str | null}
+    release           {release}                     → {}, once when the agent starts
+    secrets           {machine_id}                  → {secrets: HostSecrets | null}, the newest
 """
 
 from typing import Any, Literal
 
 from godwit.base import errors, principal
 from godwit.wire.record import Record
+from godwit.wire.secrets import HostSecrets
 
 
 class Request(Record):
-    """The envelope of a request."""
+    """The envelope of a request.
+
+    Attributes:
+        timeout_s: How long the caller waits; `None` does not say.
+    """
 
     v: int = 1
     principal: principal.Principal
     body: dict[str, Any] = {}
+    timeout_s: float | None = None
 
 
 class Problem(Record):
@@ -50,12 +81,37 @@ class Reply(Record):
     error: Problem | None = None
 
 
+class Drained(Record):
+    """How a drain ended: what the machine still has at its host's edges.
+
+    Attributes:
+        in_flight: Requests; 0 unless the time was over first.
+        tunnels: Connections that became something else (WebSocket), which it did not wait for.
+        edges: How many edges told; what one of a former release has is not known.
+    """
+
+    in_flight: int
+    tunnels: int = 0
+    edges: int = 0
+
+
 class Resources(Record):
-    """What a machine takes from its host."""
+    """What a machine takes from its host.
+
+    Attributes:
+        memory_mb: What it begins with.
+        max_memory_mb: How far its memory may change at run time; 0 for not at all.
+    """
 
     cpu_kind: Literal["shared", "performance"] = "shared"
     cpus: int = 1
     memory_mb: int = 256
+    max_memory_mb: int = 0
+
+    @property
+    def grown(self) -> "Resources":
+        """Return them with as much memory as it may ever have: what its VM is made with."""
+        return self.model_copy(update={"memory_mb": max(self.memory_mb, self.max_memory_mb)})
 
 
 class BidRequest(Record):
@@ -92,6 +148,7 @@ class ImageRef(Record):
         reference: As the user wrote it; what FLY_IMAGE_REF says.
         registry: `host[:port]` to pull from.
         digest: `sha256:…` of the manifest (or index) to pull.
+        labels: Those of the image; without what goes beyond 32 KiB.
         insecure: Plain HTTP (the platform's own registry on loopback).
     """
 
@@ -109,8 +166,13 @@ class Offer(Record):
 
     Attributes:
         config: The machine config exactly as submitted.
-        pull_token: Bearer token for the platform's registry; `None` for public images.
+        pull_token: Bearer token for the platform's registry; for others the host asks control.
         skip_launch: Prepare only; ends `stopped`.
+        lease_ttl_s: Above 0, the machine begins under a lease; the answer holds its nonce.
+        lease_owner: Who is said to hold it.
+        min_secrets_version: The oldest secrets of its app that will do.
+        secrets_version: Of the app's secrets it is to have; 0 while the app has none.
+        secrets: Those, sealed for this host.
     """
 
     v: int = 1
@@ -130,6 +192,11 @@ class Offer(Record):
     pull_token: str | None = None
     skip_launch: bool = False
     cordoned: bool = False
+    lease_ttl_s: int = 0
+    lease_owner: str = ""
+    min_secrets_version: int | None = None
+    secrets_version: int = 0
+    secrets: HostSecrets | None = None
 
 
 class Update(Record):
@@ -137,6 +204,9 @@ class Update(Record):
 
     Attributes:
         current_version: When given, the update is refused unless it matches.
+        lease_ttl_s: Above 0, the caller holds the machine's lease afterwards.
+        nonce: Of the caller's lease.
+        secrets_version: As in `Offer`, as is `secrets`.
     """
 
     v: int = 1
@@ -148,6 +218,12 @@ class Update(Record):
     pull_token: str | None = None
     skip_launch: bool = False
     current_version: str | None = None
+    lease_ttl_s: int = 0
+    lease_owner: str = ""
+    min_secrets_version: int | None = None
+    secrets_version: int = 0
+    secrets: HostSecrets | None = None
+    nonce: str | None = None
 
 
 class MachineEvent(Record):
@@ -170,10 +246,129 @@ class CheckStatus(Record):
     updated_at: str
 
 
+class Lease(Record):
+    """A time for which one client alone may change a machine (spec/machines.md §3.3).
+
+    Attributes:
+        nonce: Its holder's proof; only in the answer to who acquired or refreshed it.
+        expires_at: Unix seconds.
+        version: Of the machine.
+    """
+
+    nonce: str | None = None
+    expires_at: int
+    owner: str = ""
+    description: str = ""
+    version: str
+
+
+class LeaseRequest(Record):
+    """Acquire a machine's lease, or, with the nonce of the one that is held, prolong it.
+
+    A nonce that means nothing (any more) acquires like none.
+    """
+
+    machine_id: str
+    ttl_s: int
+    description: str = ""
+    owner: str = ""
+    nonce: str | None = None
+
+
+class Version(Record):
+    """One version of a machine that is, or once was, in place."""
+
+    version: str
+    user_config: dict[str, Any]
+
+
+class Metadata(Record):
+    """A machine's metadata: its config's until the endpoint writes to it.
+
+    Attributes:
+        updated_at: Of the last write; what `MetadataPatch.updated_at` is compared with.
+        version: Of the machine.
+    """
+
+    metadata: dict[str, str]
+    updated_at: str
+    version: str
+
+
+class MetadataPatch(Record):
+    """Set and remove keys of a machine's metadata; makes no version and needs no lease.
+
+    Attributes:
+        metadata: `None` or an empty string removes the key; others stay.
+        machine_version: When given, refused unless the machine is at this version.
+        updated_at: When given, refused unless the metadata was last written then.
+    """
+
+    machine_id: str
+    metadata: dict[str, str | None]
+    machine_version: str | None = None
+    updated_at: str | None = None
+
+
+class Memory(Record):
+    """A running machine's memory, in MB.
+
+    Attributes:
+        available_mb: What its kernel could give to programs now.
+        limit_mb: What it may use of what it was given.
+    """
+
+    available_mb: int
+    limit_mb: int
+
+
+class ListenSocket(Record):
+    """A socket of a guest's process that takes connections or datagrams."""
+
+    proto: str
+    address: str
+
+
+class GuestProcess(Record):
+    """One process in a machine.
+
+    Attributes:
+        cpu: Percent of one CPU, on average since it began.
+        rss: Bytes in memory.
+        rtime: Seconds since it began.
+        stime: When it began, in Unix seconds.
+    """
+
+    pid: int
+    command: str
+    directory: str = ""
+    cpu: int = 0
+    rss: int = 0
+    rtime: int = 0
+    stime: int = 0
+    listen_sockets: tuple[ListenSocket, ...] = ()
+
+
+class GuestProcesses(Record):
+    """What `godwit-init ps` prints inside a guest; Rust twin in `wire/src/processes.rs`.
+
+    Attributes:
+        cut: There are more processes than are told.
+    """
+
+    v: int = 1
+    processes: tuple[GuestProcess, ...] = ()
+    cut: bool = False
+
+
 class MachineView(Record):
     """A machine as its owner sees it; the API adds what only control knows.
 
     Attributes:
+        config: As submitted; but for `metadata`, once its endpoint has written to it.
+        metadata: As it is now; what filters go by.
+        lease: The one that is held; without the nonce, except in the answer that minted it.
+        secrets_version: Of its app's secrets that it has, or gets with the version on its way.
         state: Public state, transient ones included (spec/machines.md §3.1).
         sentence: What the host is doing with it right now, for people.
         revision: Grows with every change; with `epoch` it orders views.
@@ -199,6 +394,9 @@ class MachineView(Record):
     updated_at: str
     events: tuple[MachineEvent, ...] = ()
     checks: tuple[CheckStatus, ...] = ()
+    metadata: dict[str, str] = {}
+    lease: Lease | None = None
+    secrets_version: int = 0
     epoch: int
     revision: int
 
@@ -230,6 +428,7 @@ class ExecRequest(Record):
     timeout_s: float = 10.0
     user: str = ""
     tty: bool = False
+    nonce: str | None = None
 
 
 class ExecAnswer(Record):
@@ -272,8 +471,32 @@ class LogsAnswer(Record):
     lines: tuple[LogEntry, ...]
 
 
+class CpuShare(Record):
+    """A running machine's CPU beyond its baseline, for metrics (spec/machines.md §6).
+
+    Attributes:
+        baseline: In CPUs.
+        balance: Centiseconds of CPU time it has saved.
+        throttle: Centiseconds its threads were held back since it was started.
+    """
+
+    baseline: float
+    balance: int
+    throttle: int
+
+
 class UsageInterval(Record):
-    """What one machine used in one stretch of time; append-only, the base of quotas and bills."""
+    """What one machine used in one stretch of time; append-only, the base of quotas and bills.
+
+    An interval lasts an hour at most. One that has not ended is told with what is counted so far.
+
+    Attributes:
+        memory_mb: What it has reserved.
+        cpu_us: CPU time of its VMM, the boot's included.
+        bytes_in: Traffic towards the guest.
+        bytes_out: Traffic from the guest.
+        disk_bytes: The most that its disks took up.
+    """
 
     id: int
     org_id: str
@@ -286,3 +509,7 @@ class UsageInterval(Record):
     memory_mb: int
     started_at_ms: int
     ended_at_ms: int | None
+    cpu_us: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    disk_bytes: int = 0

@@ -7,8 +7,9 @@ connect several times, and each connection has its own exec streams. Rust twins 
 
 Agent to shim, `type`:
     status {}; subscribe {} (status now and at every change of phase, until the connection ends);
-    kill {} (end the VMM at once); and, passed on to the guest, stop, signal, stats {id}, exec,
-    exec_signal, resize, ping (see `wire.guest`); run {spec} when the shim was given none.
+    kill {} (end the VMM at once); sleep {} (have the guest fall silent, to be saved: status says
+    `asleep`), wake {} (have it go on); and, passed on to the guest, stop, signal, stats {id},
+    exec, exec_signal, resize, ping (see `wire.guest`); run {spec} when the shim was given none.
 Shim to agent, `type`:
     status {…Status}; error {message, regarding, stream?}; and from the guest
     exec_started, exec_exited, exec_failed, stats, pong. STDOUT and STDERR frames on the
@@ -22,6 +23,8 @@ from pydantic import Field
 from godwit.wire.record import Record
 
 Phase = Literal["booting", "ready", "running", "exited"]
+StartKind = Literal["cold", "warm", "resumed"]
+"""How a guest came to run: a kernel booted, a copy of a template, its own saved state."""
 
 
 class Vmm(Record):
@@ -58,10 +61,15 @@ class ShimConfig(Record):
         socket: Where the agent reaches the shim.
         channel_socket: Unix socket of the VMM on which the guest's control port arrives; the
             VMM listens, the shim connects as soon as it is there.
+        channel_port: Port the guest's init listens on, where that socket leads to several: it is
+            a link to the socket of a VMM with vsock. `None` when the socket is the channel.
         console_pipe: The VMM's stdout and stderr carry the serial console; they are logged as
             `console` lines.
-        run_spec: File with the `RunSpec` to send at hello; `None` waits for a `run` message.
+        run_spec: File with the `RunSpec` to send at hello: memory that the shim inherits, as
+            /proc/self/fd/N, for it holds secrets. `None` waits for a `run` message.
         boot_deadline_ms: From VMM start to hello; past it the shim kills the VMM.
+        start_kind: Unless it is `cold` the guest is woken, with fresh time and entropy, before
+            anything else is said to it.
     """
 
     v: int = 1
@@ -71,8 +79,10 @@ class ShimConfig(Record):
     directory: str
     socket: str
     channel_socket: str
+    channel_port: int | None = None
     run_spec: str | None
     boot_deadline_ms: int = 60_000
+    start_kind: StartKind = "cold"
     vmm: Vmm
     log: LogLimits = LogLimits()
 
@@ -112,6 +122,7 @@ class ExitRecord(Record):
     machine_id: str
     instance_id: str
     exited_at_ms: int
+    start_kind: StartKind = "cold"
     cause: Literal["guest", "killed", "boot_deadline", "vmm"]
     guest: GuestExit | None = None
     failure: GuestFailure | None = None
@@ -119,18 +130,19 @@ class ExitRecord(Record):
 
 
 class Hello(Record):
-    """What the guest's init said of itself."""
+    """What the guest's init said of itself; its boot id is known once its process runs."""
 
     v: int
     init_version: str
     kernel: str
-    boot_id: str
+    boot_id: str = ""
 
 
 class Status(Record):
     """What the shim knows of its machine.
 
     Attributes:
+        asleep: The guest was asked to sleep and has said its last word until it is woken.
         process_pid: Pid inside the guest of the main process, once it runs.
         started_at_ms: Host's Unix time at which `started` arrived.
     """
@@ -142,6 +154,8 @@ class Status(Record):
     shim_pid: int
     vmm_pid: int | None
     phase: Phase
+    start_kind: StartKind = "cold"
+    asleep: bool = False
     hello: Hello | None = None
     process_pid: int | None = None
     started_at_ms: int | None = None

@@ -21,6 +21,7 @@ _QUERY: sa.Select[Any] = (
     .join(NETWORKS, NETWORKS.c.id == APPS.c.network_id)
 )
 _ALIVE = APPS.c.deleted_at_ms.is_(None)
+_BY_NAME = _QUERY.where(APPS.c.name == sa.bindparam("name"), _ALIVE)
 
 
 class AppTable(Rows):
@@ -32,7 +33,7 @@ class AppTable(Rows):
 
     async def by_name(self, name: str) -> App | None:
         """Return the living app of that name."""
-        return await self._one(_QUERY.where(APPS.c.name == name, _ALIVE), App)
+        return await self._one(_BY_NAME, App, name=name)
 
     async def deleted_by_name(self, name: str) -> App | None:
         """Return the last deleted app of that name."""

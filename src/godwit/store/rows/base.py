@@ -1,10 +1,15 @@
-"""What the adapters share: a connection, and rows turned into records."""
+"""What the adapters share: a connection, and rows turned into records.
+
+What every read of the API asks is a statement made once, with parameters: to make one anew costs
+more than to execute it.
+"""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from godwit.store.lanes import Connection
 
 T = TypeVar("T")
 
@@ -12,7 +17,7 @@ T = TypeVar("T")
 class Rows:
     """A table on one connection."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def _insert(self, table: sa.Table, record: Any) -> None:
@@ -23,12 +28,12 @@ class Rows:
         }
         await self._connection.execute(table.insert().values(**values))
 
-    async def _one(self, query: sa.Select[Any], kind: type[T]) -> T | None:
-        row = (await self._connection.execute(query)).mappings().one_or_none()
+    async def _one(self, query: sa.Select[Any], kind: type[T], **parameters: Any) -> T | None:
+        row = (await self._connection.execute(query, parameters)).mappings().one_or_none()
         return None if row is None else kind(**row)
 
-    async def _all(self, query: sa.Select[Any], kind: type[T]) -> list[T]:
-        rows: Iterable[Any] = (await self._connection.execute(query)).mappings()
+    async def _all(self, query: sa.Select[Any], kind: type[T], **parameters: Any) -> list[T]:
+        rows: Iterable[Any] = (await self._connection.execute(query, parameters)).mappings()
         return [kind(**row) for row in rows]
 
     async def _scalar(self, query: sa.Select[Any]) -> Any:

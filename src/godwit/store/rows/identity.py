@@ -1,6 +1,6 @@
 """Organizations, networks, users and tokens."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,13 @@ import sqlalchemy as sa
 from godwit.control.records import Network, Organization, Token, User
 from godwit.store.rows.base import Rows
 from godwit.store.tables import NETWORKS, ORGANIZATIONS, TOKEN_ORGANIZATIONS, TOKENS, USERS
+
+_TOKENS: sa.Select[Any] = (
+    sa.select(TOKENS, TOKEN_ORGANIZATIONS.c.org_id)
+    .join(TOKEN_ORGANIZATIONS, TOKEN_ORGANIZATIONS.c.token_id == TOKENS.c.id, isouter=True)
+    .order_by(TOKENS.c.created_at_ms, TOKENS.c.id, TOKEN_ORGANIZATIONS.c.org_id)
+)
+_TOKEN_BY_HASH = _TOKENS.where(TOKENS.c.hash == sa.bindparam("hash"))
 
 
 class OrganizationTable(Rows):
@@ -78,24 +85,28 @@ class TokenTable(Rows):
 
     async def by_hash(self, digest: str) -> Token | None:
         """Return the token whose secret has this SHA-256."""
-        found = await self._tokens(TOKENS.c.hash == digest)
+        found = await self._tokens(_TOKEN_BY_HASH, hash=digest)
         return found[0] if found else None
 
     async def by_id(self, token_id: str) -> Token | None:
         """Return one."""
-        found = await self._tokens(TOKENS.c.id == token_id)
+        found = await self._tokens(_TOKENS.where(TOKENS.c.id == token_id))
         return found[0] if found else None
 
     async def visible(self, org_ids: Collection[str] | None) -> list[Token]:
         """Return the tokens that act only in these organizations; all for `None`."""
         if org_ids is None:
-            return await self._tokens(sa.true())
+            return await self._tokens(_TOKENS)
         members = TOKEN_ORGANIZATIONS
         theirs = sa.select(members.c.token_id).where(members.c.org_id.in_(org_ids))
         foreign = sa.select(members.c.token_id).where(members.c.org_id.not_in(org_ids))
-        return await self._tokens(
-            TOKENS.c.everywhere.is_(False) & TOKENS.c.id.in_(theirs) & TOKENS.c.id.not_in(foreign)
-        )
+        only_theirs = TOKENS.c.id.in_(theirs) & TOKENS.c.id.not_in(foreign)
+        return await self._tokens(_TOKENS.where(TOKENS.c.everywhere.is_(False), only_theirs))
+
+    async def set_scopes(self, token_id: str, scopes: Sequence[str]) -> None:
+        """Change what one may do."""
+        statement = TOKENS.update().where(TOKENS.c.id == token_id)
+        await self._connection.execute(statement.values(scopes=list(scopes)))
 
     async def revoke(self, token_id: str, at_ms: int) -> None:
         """Mark one as of no more use."""
@@ -104,16 +115,9 @@ class TokenTable(Rows):
         )
         await self._connection.execute(statement.values(revoked_at_ms=at_ms))
 
-    async def _tokens(self, where: sa.ColumnElement[bool]) -> list[Token]:
-        members = TOKEN_ORGANIZATIONS
-        query = (
-            sa.select(TOKENS, members.c.org_id)
-            .join(members, members.c.token_id == TOKENS.c.id, isouter=True)
-            .where(where)
-            .order_by(TOKENS.c.created_at_ms, TOKENS.c.id, members.c.org_id)
-        )
+    async def _tokens(self, query: sa.Select[Any], **parameters: Any) -> list[Token]:
         found: dict[str, Token] = {}
-        for row in (await self._connection.execute(query)).mappings():
+        for row in (await self._connection.execute(query, parameters)).mappings():
             values = dict(row)
             org_id, everywhere = values.pop("org_id"), values.pop("everywhere")
             values["scopes"] = tuple(values["scopes"])

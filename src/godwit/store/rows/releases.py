@@ -1,5 +1,7 @@
 """Releases."""
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from godwit.control.records import Release, ReleaseStatus
@@ -33,6 +35,19 @@ class ReleaseTable(Rows):
             which = RELEASES.c.version == int(id_or_version)
         query = RELEASES.select().where(RELEASES.c.app_id == app_id, which)
         return await self._one(query, Release)
+
+    async def images(self, app_ids: Collection[str], newest: int) -> list[str]:
+        """Return the image references of the newest releases of each of these apps."""
+        place = sa.func.row_number().over(
+            partition_by=RELEASES.c.app_id, order_by=RELEASES.c.version.desc()
+        )
+        ranked = (
+            sa.select(RELEASES.c.image_ref, place.label("place"))
+            .where(RELEASES.c.app_id.in_(app_ids))
+            .subquery()
+        )
+        query = sa.select(ranked.c.image_ref).distinct().where(ranked.c.place <= newest)
+        return [str(one) for one in (await self._connection.execute(query)).scalars()]
 
     async def set_status(
         self, release_id: str, status: ReleaseStatus, error: str, at_ms: int

@@ -293,7 +293,7 @@ def _index_placements() -> None:
             "destroyed_at_ms IS NULL AND (destroy_wanted = 1 OR status = 'abandoned')"
         ),
         postgresql_where=sa.text(
-            "destroyed_at_ms IS NULL AND (destroy_wanted = 1 OR status = 'abandoned')"
+            "destroyed_at_ms IS NULL AND (destroy_wanted OR status = 'abandoned')"
         ),
     )
     op.create_index(

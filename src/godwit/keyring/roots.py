@@ -1,0 +1,163 @@
+"""The root keys on disk: `<data>/keyring/roots.json`, for the keyring's user alone.
+
+The newest wraps; older ones open until nothing is wrapped by them. Whoever loses this file loses
+every secret: it is backed up together with the control database.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Collection
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+
+from godwit.base import errors
+from godwit.base.clock import Clock
+from godwit.wire import keyring
+from godwit.wire.record import Record
+from godwit.wire.secrets import KEY_BYTES, to_bytes, to_text
+
+RETIRED_AFTER_MS = 60_000
+"""No answer that used a superseded key is under way any more by then."""
+_NAME = "roots.json"
+_NEW = "roots.json.new"
+
+
+class Root(Record):
+    """One root key.
+
+    Attributes:
+        key: 32 random bytes, base64.
+    """
+
+    id: str
+    key: str = Field(repr=False)
+    made_at_ms: int
+
+
+class Kept(Record):
+    """`roots.json`, the oldest key first."""
+
+    v: int = 1
+    roots: tuple[Root, ...] = Field(min_length=1)
+
+
+class Roots:
+    """The root keys, in memory and in their file.
+
+    The directory is held by a descriptor: the process that uses this may not reach its path.
+    """
+
+    def __init__(self, directory: int, kept: Kept, clock: Clock) -> None:
+        self._directory = directory
+        self._kept = kept
+        self._clock = clock
+
+    @classmethod
+    def load(cls, directory: Path, clock: Clock, *, owner: int | None = None) -> Self:
+        """Return the keys of a directory, the first made when there is none.
+
+        Args:
+            directory: Made if missing, closed to others.
+            clock: For when a key was made.
+            owner: User and group who shall own it all; `None` for the present ones.
+
+        Raises:
+            Failure: `failed_precondition` when the file cannot be read as keys.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchmod(opened, 0o700)
+        try:
+            kept = _read(opened)
+        except FileNotFoundError:
+            kept = Kept(roots=(_made(clock),))
+            _write(opened, kept)
+        if owner is not None:
+            os.chown(_NAME, owner, owner, dir_fd=opened, follow_symlinks=False)
+            os.fchown(opened, owner, owner)
+        return cls(opened, kept, clock)
+
+    def told(self) -> keyring.Roots:
+        """Return which there are."""
+        return keyring.Roots(ids=tuple(root.id for root in self._kept.roots))
+
+    @property
+    def newest(self) -> Root:
+        """Return the one that wraps."""
+        return self._kept.roots[-1]
+
+    def key(self, root_id: str) -> bytes:
+        """Return a root key.
+
+        Raises:
+            Failure: `failed_precondition` when it is not here.
+        """
+        for root in self._kept.roots:
+            if root.id == root_id:
+                return to_bytes(root.key)
+        raise errors.Failure(
+            "failed_precondition",
+            f"secrets are wrapped by the root key {root_id}, which this keyring does not have",
+            hint="put back the keyring directory that belongs to this database",
+        )
+
+    def add(self) -> None:
+        """Make another, which wraps from now on."""
+        self._keep((*self._kept.roots, _made(self._clock)))
+
+    def retire(self, used: Collection[str]) -> None:
+        """Remove those that wrap nothing and were superseded a while ago."""
+        before_ms = self._clock.now_ms() - RETIRED_AFTER_MS
+        roots = self._kept.roots
+        staying = tuple(
+            root
+            for root, successor in zip(roots, (*roots[1:], None), strict=True)
+            if successor is None or root.id in used or successor.made_at_ms > before_ms
+        )
+        if staying != roots:
+            self._keep(staying)
+
+    def _keep(self, roots: tuple[Root, ...]) -> None:
+        kept = Kept(roots=roots)
+        _write(self._directory, kept)
+        self._kept = kept
+
+
+def _made(clock: Clock) -> Root:
+    return Root(
+        id=f"root_{secrets.token_hex(8)}",
+        key=to_text(secrets.token_bytes(KEY_BYTES)),
+        made_at_ms=clock.now_ms(),
+    )
+
+
+def _read(directory: int) -> Kept:
+    descriptor = os.open(_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+    with os.fdopen(descriptor) as file:
+        try:
+            kept = Kept.model_validate(json.load(file))
+            wrong = any(len(to_bytes(root.key)) != KEY_BYTES for root in kept.roots)
+        except (ValidationError, ValueError, errors.Failure):
+            wrong = True
+    if wrong or kept.v != 1:
+        raise errors.Failure(
+            "failed_precondition",
+            f"{_NAME} of the keyring holds no keys of this release",
+            hint="put the keyring directory back from your copy: nothing else opens secrets",
+        )
+    return kept
+
+
+def _write(directory: int, kept: Kept) -> None:
+    """Write the file whole and durably: a lost key loses what it wraps."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(_NEW, flags, 0o600, dir_fd=directory)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(kept.model_dump_json())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(_NEW, _NAME, src_dir_fd=directory, dst_dir_fd=directory)
+    os.fsync(directory)

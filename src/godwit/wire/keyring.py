@@ -1,0 +1,163 @@
+"""Between control and the keyring: a Unix socket, one question and its answer per connection.
+
+A message is its length (u32, big endian) and that many bytes of JSON: `Question`, then `Answer`.
+
+    new_key      NewKey      → WrappedKey
+    renew_key    RenewKey    → WrappedKey          another key of an app; digests stay comparable
+    seal         Seal        → Sealed              plain values in, sealed ones and digests out
+    reseal       Reseal      → Sealed              from an app's former key to its present one
+    reveal       Reveal      → Revealed            the only way in which a value comes out
+    for_host     ForHost     → secrets.SealedKey
+    rewrap       Rewrap      → Wrapped             under the newest root key
+    roots        {}          → Roots
+    new_root     {}          → Roots
+    retire_roots RetireRoots → Roots               those unused go, once no answer can be under way
+"""
+
+from typing import Any
+
+from godwit.base import errors
+from godwit.wire.record import Record
+from godwit.wire.secrets import Owner, SealedValue
+
+LONGEST_MESSAGE = 8_388_608
+
+
+class Question(Record):
+    """What is asked."""
+
+    v: int = 1
+    verb: str
+    body: dict[str, Any] = {}
+
+
+class Problem(Record):
+    """A `Failure` on its way."""
+
+    code: errors.Code
+    message: str
+    hint: str = ""
+
+
+class Answer(Record):
+    """The answer: `body` or `error`."""
+
+    v: int = 1
+    body: dict[str, Any] | None = None
+    error: Problem | None = None
+
+
+class WrappedKey(Record):
+    """An app's keys as control's database holds them.
+
+    Attributes:
+        key_id: Names the key that seals values.
+        root_id: The root key that wraps it.
+        data: Sealed, base64.
+    """
+
+    owner: Owner
+    key_id: str
+    root_id: str
+    data: str
+
+
+class PlainValue(Record):
+    """A value in the clear, base64. Between control and keyring only."""
+
+    name: str
+    version: int
+    value: str
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no value in logs and traces."""
+        return [("name", self.name), ("version", self.version)]
+
+
+class NewKey(Record):
+    """Body of `new_key`."""
+
+    owner: Owner
+
+
+class RenewKey(Record):
+    """Body of `renew_key`."""
+
+    key: WrappedKey
+
+
+class Seal(Record):
+    """Body of `seal`."""
+
+    key: WrappedKey
+    values: tuple[PlainValue, ...]
+
+
+class DigestedValue(Record):
+    """A sealed value and what users see of it: a keyed digest, 16 hexadecimal digits."""
+
+    sealed: SealedValue
+    digest: str
+
+
+class Sealed(Record):
+    """Answer of `seal` and `reseal`, in the order asked."""
+
+    values: tuple[DigestedValue, ...]
+
+
+class Reseal(Record):
+    """Body of `reseal`."""
+
+    former: WrappedKey
+    key: WrappedKey
+    values: tuple[SealedValue, ...]
+
+
+class Reveal(Record):
+    """Body of `reveal`."""
+
+    key: WrappedKey
+    values: tuple[SealedValue, ...]
+
+
+class Revealed(Record):
+    """Answer of `reveal`, in the order asked."""
+
+    values: tuple[PlainValue, ...]
+
+
+class ForHost(Record):
+    """Body of `for_host`."""
+
+    key: WrappedKey
+    host_key: str
+
+
+class Rewrap(Record):
+    """Body of `rewrap`."""
+
+    keys: tuple[WrappedKey, ...]
+
+
+class Wrapped(Record):
+    """Answer of `rewrap`, in the order asked."""
+
+    keys: tuple[WrappedKey, ...]
+
+
+class Roots(Record):
+    """The root keys by name, the oldest first; the newest wraps."""
+
+    ids: tuple[str, ...]
+
+    @property
+    def newest(self) -> str:
+        """Return the one that wraps."""
+        return self.ids[-1]
+
+
+class RetireRoots(Record):
+    """Body of `retire_roots`: the root keys that still wrap something."""
+
+    used: tuple[str, ...]
