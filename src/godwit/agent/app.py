@@ -4,29 +4,59 @@ Receives its ports; `godwit.cmd.agent` makes them. Starting order: the network, 
 (adopted, resumed, cleared), then the faces. Nothing here waits for the bus.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from godwit.agent import books, ports, system_log
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from godwit.agent import books, burst, control_line, logs, meters, ports, rpc, system_log, upkeep
 from godwit.agent.catalog_socket import CatalogSocket
 from godwit.agent.checks import Checks
-from godwit.agent.machines import registry, store, views, waits, work
+from godwit.agent.draining import Drains
+from godwit.agent.guest_api.answers import Answers
+from godwit.agent.guest_api.connections import Connections
+from godwit.agent.image_keeper import ImageKeeper
+from godwit.agent.machines import (
+    leases,
+    memory,
+    metadata,
+    registry,
+    scheduler,
+    secrets,
+    store,
+    usage,
+    views,
+    waits,
+    work,
+)
 from godwit.agent.machines.driver import Driver
 from godwit.agent.publisher import Publisher, Stream
-from godwit.agent.rpc import Handler, Rpc
-from godwit.base import clock, errors, tasks
-from godwit.base.principal import component
+from godwit.agent.rpc import guests
+from godwit.agent.rpc.desk import OfMachine, parse
+from godwit.agent.rpc.terminals import TerminalDesk
+from godwit.agent.terminals import Terminals
+from godwit.base import clock, errors, log, tasks
+from godwit.base.principal import Principal, component
 from godwit.durable import database, journal
+from godwit.images import collection
 from godwit.wire import facts, host_rpc
 
 logger = logging.getLogger(__name__)
 
 SCHEMA: database.Schema = {"journal": journal.SCHEMA, "agent": store.SCHEMA}
 _ALIVE_EVERY_S = 15.0
+_MEND_EVERY_S = 30.0
+_DUE_EVERY_S = 15.0
 _TIDY_EVERY_S = 60.0
+_METER_EVERY_S = 60.0
+_CPU_ACCOUNTS = "cpu_accounts"
+_IMAGES_EVERY_S = 300.0
+_USAGE_EXPIRES_EVERY_S = 3_600.0
 _EDGE = component("edge")
 
 
@@ -36,6 +66,11 @@ class Parts:
 
     Attributes:
         catalog_socket: Where edge and DNS of this host read the local truth.
+        image_rules: When an image goes that nothing needs.
+        usage_kept_ms: How long usage intervals stay after their end.
+        meter: What usage intervals are counted by.
+        sealing_key: Opens what is sealed for this host.
+        cpu: Holds machines to their baseline and balance; `None` lets each use its vCPUs.
     """
 
     identity: views.Identity
@@ -46,10 +81,25 @@ class Parts:
     clock: clock.Clock
     database: database.Writer
     catalog_socket: Path
+    image_rules: collection.Rules = field(default_factory=collection.Rules)
+    usage_kept_ms: int = 400 * 86_400_000
+    meter: meters.Meter = field(default_factory=meters.NoMeter)
+    cpu: burst.Cpu | None = None
+    sealing_key: X25519PrivateKey | None = None
 
 
-def make_host(parts: Parts) -> work.Host:
+def make_host(
+    parts: Parts,
+    control: ports.Control | None = None,
+    limits: memory.MemoryLimits | None = None,
+    withdrawn: work.Withdrawn = work.at_once,
+    answered: work.Answered = work.at_once,
+) -> work.Host:
     """Return what machines' operations reach the outside by."""
+
+    async def last_words(machine_id: str, since_ms: int) -> tuple[str, ...]:
+        return await logs.last_words(parts.vmm.logs_directory(machine_id), since_ms)
+
     return work.Host(
         host_id=parts.identity.host_id,
         region=parts.identity.region,
@@ -61,6 +111,13 @@ def make_host(parts: Parts) -> work.Host:
         database=parts.database,
         event_ids=store.EventIds(parts.clock),
         log=system_log.SystemLog(parts.vmm.logs_directory, parts.clock),
+        secrets=secrets.Secrets(parts.database, parts.sealing_key),
+        meter=parts.meter,
+        last_words=last_words,
+        control=control or control_line.ControlLine(),
+        withdrawn=withdrawn,
+        answered=answered,
+        **({} if limits is None else {"sized": limits.sized}),
     )
 
 
@@ -73,11 +130,39 @@ class App:
         self._began_ms = parts.clock.now_ms()
         self.books = books.Books(parts.capacity)
         self.journal = journal.Journal(parts.database, parts.clock)
-        self.machines = registry.Machines(make_host(parts), self.journal, self.books, owned)
+        self._control = control_line.ControlLine()
+        limits = memory.MemoryLimits(parts.database, parts.vmm, self.books, parts.clock)
+        host = make_host(parts, self._control, limits, self._withdrawn, self._answered)
+        self.machines = registry.Machines(host, self.journal, self.books, owned)
+        self._scheduler = scheduler.Scheduler(lambda: self.machines, parts.clock, owned)
+        self.image_keeper = ImageKeeper(
+            parts.images, self.machines, parts.vmm, parts.clock, parts.image_rules
+        )
+        parts.images.when_full(self.image_keeper.make_room)
+        self._metering = usage.Metering(
+            parts.meter, parts.database, self._running, parts.clock.now_ms
+        )
+        self.bursts = None if parts.cpu is None else burst.Bursts(parts.cpu, parts.clock)
         self.publisher = Publisher(parts.clock)
-        self.checks = Checks(parts.clock, owned, self._check_turned)
-        self._rpc = Rpc(parts.identity, self.machines, self.checks, parts.vmm)
+        self.checks = Checks(parts.clock, owned, self._turned)
         self._catalog = CatalogSocket(parts.catalog_socket, self.publisher, self.wake, owned)
+        self._drains = Drains(parts.clock, owned, self._catalog, self._turned)
+        self._desk = rpc.Desk(
+            identity=parts.identity,
+            machines=self.machines,
+            checks=self.checks,
+            vmm=parts.vmm,
+            database=parts.database,
+            leases=leases.Leases(parts.database, parts.clock, os.urandom),
+            metadata=metadata.MetadataBook(parts.database, parts.clock),
+            memory=limits,
+            drains=self._drains,
+            secrets=host.secrets,
+        )
+        handlers = rpc.handlers(self._desk)
+        own = {verb: rpc.answering(handlers[f"machine.{verb}"]) for verb in ("suspend", "stop")}
+        self._guest_api = Connections(parts.vmm, Answers(own, self._control), parts.clock, owned)
+        self.terminals = Terminals(parts.clock, owned)
         self._bidder = books.Bidder(
             host_id=parts.identity.host_id,
             region=parts.identity.region,
@@ -88,10 +173,25 @@ class App:
         )
         self.machines.on_change(self._machine_changed)
         self.machines.on_drop(self.publisher.drop)
+        for beside in (self._desk.leases, self._desk.metadata, self._desk.memory):
+            self.machines.on_drop(beside.drop)
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, rpc.Handler]:
         """Return the RPC handlers."""
-        return self._rpc.handlers()
+        found: Mapping[str, rpc.Handler] = {
+            **rpc.handlers(self._desk),
+            **TerminalDesk(self._desk, self.terminals).handlers(),
+            **self.image_keeper.handlers(),
+            "machine.cpu": self.read_cpu,
+        }
+        return {verb: rpc.answering(handler) for verb, handler in found.items()}
+
+    async def read_cpu(self, who: Principal, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a machine's CPU share; none where machines use what there is."""
+        machine_id = parse(OfMachine, body).machine_id
+        self._desk.find(who, "machines:read", machine_id)
+        found = None if self.bursts is None else self.bursts.figures(machine_id)
+        return {"cpu": None if found is None else found.model_dump()}
 
     async def bid(self, request: host_rpc.BidRequest) -> host_rpc.Bid:
         """Answer a request for bids."""
@@ -100,15 +200,39 @@ class App:
     async def start(self) -> None:
         """Bring network and machines back, then open the local catalog."""
         await self._parts.network.start()
+        for beside in (self._desk.leases, self._desk.metadata, self._desk.memory):
+            await beside.load()
+        if self.bursts is not None:
+            self.bursts.load(await self.machines.store.fact(_CPU_ACCOUNTS))
         await self.machines.recover()
+        await self.image_keeper.load()
         self._tell_host()
-        self._tasks.spawn(self._catalog.run(), name="catalog")
-        self._tasks.spawn(self._every(_ALIVE_EVERY_S, self.machines.still_alive), name="alive")
-        self._tasks.spawn(self._every(_TIDY_EVERY_S, self.machines.tidy), name="tidy")
+        self._keep(_USAGE_EXPIRES_EVERY_S, self._expire_usage, "usage")
+        self._tasks.keep(self._catalog.run(), name="catalog")
+        self._keep(_ALIVE_EVERY_S, self.machines.still_alive, "alive")
+        self._keep(_TIDY_EVERY_S, self.machines.tidy, "tidy")
+        self._keep(_MEND_EVERY_S, self.machines.mend, "mend")
+        self._keep(_DUE_EVERY_S, self._scheduler.tick, "schedules")
+        self._tasks.keep(self._meter(), name="metering")
+        if self.bursts is not None:
+            self._tasks.keep(self.bursts.run(), name="bursts")
+            self._keep(_ALIVE_EVERY_S, self.keep_accounts, "accounts")
+        self._keep(_IMAGES_EVERY_S, self.image_keeper.sweep, "images")
+
+    def ask_control(self, control: ports.Control) -> None:
+        """Ask control by this from now on."""
+        self._control.put_through(control)
+
+    async def _expire_usage(self) -> None:
+        before_ms = self._parts.clock.now_ms() - self._parts.usage_kept_ms
+        await self.machines.store.expire_usage(before_ms)
+
+    def _keep(self, every_s: float, doing: upkeep.Chore, name: str) -> None:
+        self._tasks.keep(upkeep.every(self._parts.clock, every_s, doing), name=name)
 
     def publish_to(self, stream: Stream) -> None:
         """Publish facts to the bus from now on."""
-        self._tasks.spawn(self.publisher.run(stream, self._tasks), name="publish")
+        self._tasks.keep(self.publisher.run(stream, self._tasks), name="publish")
 
     async def wake(self, machine_id: str) -> None:
         """Start a machine for a request that waits at the edge; returns once it runs.
@@ -117,8 +241,9 @@ class App:
             Failure: It cannot be started.
         """
         driver = self.machines.get(_EDGE, machine_id)
-        await driver.ask("start", {"source": "flyd"})
-        answer = await driver.wait(waits.Wanted(("started",)))
+        with log.bound(**driver.machine.about):
+            await driver.ask("start", {"source": "flyd"})
+            answer = await driver.wait(waits.Wanted(("started",)))
         if isinstance(answer, waits.Impossible):
             raise errors.Failure("failed_precondition", answer.sentence)
         if isinstance(answer, waits.Gone):
@@ -126,6 +251,10 @@ class App:
 
     def _machine_changed(self, driver: Driver) -> None:
         """A machine changed: its checks follow, then the world is told."""
+        with log.bound(**driver.machine.about):
+            self._follow(driver)
+
+    def _follow(self, driver: Driver) -> None:
         snapshot, machine = driver.snapshot, driver.machine
         boot = None
         if snapshot.shown == "started":
@@ -136,12 +265,35 @@ class App:
             machine.config,
             snapshot.local_ipv4,
             adopted=(machine.started_at_ms or self._began_ms) < self._began_ms,
+            resumed=views.resumed(snapshot),
+            run=functools.partial(self._run_check, driver),
         )
+        self._guest_api.follow(driver, boot)
+        if self.bursts is not None:
+            self.bursts.follow(machine.machine_id, boot, machine.resources)
         passing = self.checks.passing(machine.machine_id, machine.config)
-        fact = views.fact(self._parts.identity, snapshot, passing)
+        written = self._desk.metadata.written(machine.machine_id, machine.instance_id)
+        draining = self._drains.follow(machine.machine_id, boot)
+        fact = views.fact(self._parts.identity, snapshot, passing, written, draining=draining)
         self.publisher.tell(machine.machine_id, fact)
 
-    def _check_turned(self, machine_id: str) -> None:
+    async def _run_check(
+        self, driver: Driver, command: tuple[str, ...], timeout_s: float
+    ) -> host_rpc.ExecAnswer:
+        machine_id = driver.machine.machine_id
+        asked = host_rpc.ExecRequest(machine_id=machine_id, command=command, timeout_s=timeout_s)
+        opened = await self._desk.secrets.opened(driver.machine)
+        async with self._desk.session(driver) as session:
+            return await session.exec(asked, guests.environment(driver, opened))
+
+    async def _withdrawn(self, machine_id: str) -> None:
+        await self._drains.acted_upon(machine_id)
+
+    async def _answered(self, machine_id: str) -> None:
+        await self._guest_api.answered(machine_id)
+
+    def _turned(self, machine_id: str) -> None:
+        """Something beside a machine's state has changed."""
         driver = self.machines.find(machine_id)
         if driver is not None:
             driver.touch()
@@ -158,10 +310,18 @@ class App:
         )
         self.publisher.tell(f"host.{identity.host_id}", fact)
 
-    async def _every(self, seconds: float, doing: registry.Chore) -> None:
-        while True:
-            try:
-                await doing()
-            except (OSError, errors.Failure) as error:
-                logger.warning("housekeeping: %s", error)
-            await self._parts.clock.sleep(seconds)
+    def _running(self) -> dict[str, int]:
+        """Return the machines whose process runs, with their slots."""
+        started = (each.machine for each in self.machines if each.snapshot.shown == "started")
+        return {machine.machine_id: machine.slot for machine in started}
+
+    async def _meter(self) -> None:
+        # Not at once: drivers first take in what ended while no agent was here.
+        await self._parts.clock.sleep(_METER_EVERY_S)
+        await upkeep.every(self._parts.clock, _METER_EVERY_S, self._metering.round)
+
+    async def keep_accounts(self) -> None:
+        """Store the CPU accounts for the next agent."""
+        if self.bursts is not None:
+            kept = self.bursts.dump()
+            await self.machines.store.set_fact(_CPU_ACCOUNTS, kept, synced=False)

@@ -7,6 +7,7 @@ in memory and rebuilt from the machines' records at start-up.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from godwit.agent import footprint
 from godwit.base import errors
 from godwit.wire import host_rpc
 
@@ -90,7 +91,7 @@ class Books:
         return tuple(found)
 
     def _memory(self, resources: host_rpc.Resources) -> int:
-        return resources.memory_mb + self.capacity.overhead_mb
+        return footprint.memory_mb(resources, self.capacity.overhead_mb)
 
     def _cpus(self, resources: host_rpc.Resources) -> float:
         share = 1.0 if resources.cpu_kind == "performance" else 1 / self.capacity.cpu_overcommit

@@ -1,18 +1,24 @@
 """The local catalog: this host's edge and DNS read its truth here, and ask for wakes.
 
-A Unix socket speaking lines of JSON (`wire.facts.LocalFrame`). Each reader has a box of facts
+A Unix socket speaking lines of JSON (`wire.facts.LocalFrame` and `LocalRequest`). Edges are asked
+what a machine has in flight; their answer says too that they acted upon every fact before. Each
+reader has a box of facts
 that wait, the newest of each only, so a slow reader costs no more than one record per machine;
 one that does not read at all is dropped.
 """
 
 import asyncio
 import contextlib
-import json
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from godwit.agent.draining import InFlight
 from godwit.agent.publisher import Publisher
 from godwit.base import errors, tasks
 from godwit.wire import facts
@@ -24,6 +30,10 @@ _WRITE_S = 10.0
 _MOST_WAKES = 1_024
 _MOST_ANSWERS = 4_096
 _WAKE_S = 90.0
+_COUNT_S = 1.0
+"""An edge that does not answer within this has something else to do."""
+_FIRST_WITH_COUNT = 2
+_REQUEST: TypeAdapter[Any] = TypeAdapter(facts.LocalRequest)
 
 Wake = Callable[[str], Awaitable[None]]
 """Starts a machine and returns once it runs; raises a `Failure` when it cannot."""
@@ -36,6 +46,8 @@ class _Reader:
         self.facts: dict[str, facts.Fact] = {}
         self.answers: deque[facts.LocalFrame] = deque()
         self.wakes = 0
+        self.counts = False
+        self.asked: dict[int, asyncio.Future[facts.Counted | None]] = {}
         self.something = asyncio.Event()
 
     def put_fact(self, fact: facts.Fact) -> None:
@@ -46,6 +58,24 @@ class _Reader:
         if len(self.answers) < _MOST_ANSWERS:
             self.answers.append(frame)
             self.something.set()
+
+    def ask_count(self, number: int, machine_id: str) -> "asyncio.Future[facts.Counted | None]":
+        """Return what will be this reader's answer; `None` when it goes away instead."""
+        answer: asyncio.Future[facts.Counted | None] = asyncio.get_running_loop().create_future()
+        self.asked[number] = answer
+        answer.add_done_callback(lambda _: self.asked.pop(number, None))
+        self.put_answer(facts.LocalFrame(type="count", id=number, machine_id=machine_id))
+        return answer
+
+    def take_count(self, counted: facts.Counted) -> None:
+        answer = self.asked.get(counted.id)
+        if answer is not None and not answer.done():
+            answer.set_result(counted)
+
+    def leave(self) -> None:
+        for answer in tuple(self.asked.values()):
+            if not answer.done():
+                answer.set_result(None)
 
     def take(self) -> list[facts.LocalFrame]:
         taken = [facts.LocalFrame(type="fact", fact=fact) for fact in self.facts.values()]
@@ -66,6 +96,7 @@ class CatalogSocket:
         self._tasks = owned
         self._readers: set[_Reader] = set()
         self._waking: dict[str, asyncio.Task[str | None]] = {}
+        self._numbers = itertools.count(1)
         publisher.on_fact(self._tell)
 
     async def run(self) -> None:
@@ -81,6 +112,23 @@ class CatalogSocket:
                 await server.serve_forever()
         finally:
             self._path.unlink(missing_ok=True)
+
+    async def in_flight(self, machine_id: str) -> InFlight:
+        """Return what a machine has at this host's edges; implements `draining.Edges`."""
+        number = next(self._numbers)
+        asked = [r.ask_count(number, machine_id) for r in self._readers if r.counts]
+        if not asked:
+            return InFlight()
+        done, silent = await asyncio.wait(asked, timeout=_COUNT_S)
+        for late in silent:
+            late.cancel()
+        told = [counted for answer in done if (counted := answer.result()) is not None]
+        return InFlight(
+            requests=sum(each.requests for each in told),
+            tunnels=sum(each.tunnels for each in told),
+            edges=len(told),
+            silent=len(silent),
+        )
 
     def _tell(self, fact: facts.Fact) -> None:
         for reader in self._readers:
@@ -98,6 +146,7 @@ class CatalogSocket:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._readers.discard(reader)
+            reader.leave()
             for task in (sending, receiving):
                 task.cancel()
             sink.close()
@@ -114,18 +163,28 @@ class CatalogSocket:
                 return
             if not line:
                 return
-            asked = _wake_of(line)
-            if asked is None:
+            try:
+                request = _REQUEST.validate_json(line)
+            except ValidationError:
                 reader.put_answer(facts.LocalFrame(type="error", message="not a request"))
-            elif reader.wakes >= _MOST_WAKES:
-                message = "too many wakes wait"
-                reader.put_answer(facts.LocalFrame(type="error", id=asked[0], message=message))
             else:
-                reader.wakes += 1
-                self._tasks.spawn(self._answer_wake(reader, *asked), name="catalog.wake")
+                self._take(reader, request)
 
-    async def _answer_wake(self, reader: _Reader, number: int, machine_id: str) -> None:
+    def _take(self, reader: _Reader, request: facts.Hello | facts.Wake | facts.Counted) -> None:
+        if isinstance(request, facts.Hello):
+            reader.counts = request.v >= _FIRST_WITH_COUNT
+        elif isinstance(request, facts.Counted):
+            reader.take_count(request)
+        elif reader.wakes >= _MOST_WAKES:
+            message = "too many wakes wait"
+            reader.put_answer(facts.LocalFrame(type="error", id=request.id, message=message))
+        else:
+            reader.wakes += 1
+            self._tasks.spawn(self._answer_wake(reader, request), name="catalog.wake")
+
+    async def _answer_wake(self, reader: _Reader, request: facts.Wake) -> None:
         """Answer one wake; several for one machine share one start."""
+        number, machine_id = request.id, request.machine_id
         waking = self._waking.get(machine_id)
         if waking is None:
             waking = self._tasks.spawn(self._wake_once(machine_id), name=f"wake.{machine_id}")
@@ -173,17 +232,3 @@ async def _send(
 
 def _key(fact: facts.Fact) -> str:
     return f"{fact.kind}:{facts.subject('-', fact)}"
-
-
-def _wake_of(line: bytes) -> tuple[int, str] | None:
-    """Return (id, machine) of a wake; `None` for anything else."""
-    try:
-        asked = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(asked, dict) or asked.get("type") != "wake":
-        return None
-    number, machine_id = asked.get("id"), asked.get("machine_id")
-    if not isinstance(number, int) or not isinstance(machine_id, str):
-        return None
-    return number, machine_id

@@ -1,201 +1,35 @@
 """Health checks of started machines: service checks gate routing, all of them gate deploys.
 
-Each check is a task that probes the machine's local IPv4 address; results never touch the
-machine's state. Fast until the first pass after a start, then at the check's own interval.
-Sources: spec/config-cli.md §1.6.4, §1.7; spec/machines.md §2.
+Each check is a task that probes its machine, at the machine's local IPv4 address or by a command
+in it; results never touch the machine's state. Fast until the first pass after a start, then at
+the check's own interval, at a place of its own in it, so that many checks do not come at once.
+Until its first probe a check is `warning`, which lets through as little as `critical` does.
 """
 
 import asyncio
-import contextlib
 import logging
-import ssl
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import httpx
-
+from godwit.agent import probes
+from godwit.agent.check_config import Check, checks_of
 from godwit.agent.machines import config as settings
 from godwit.base import clock, tasks
 from godwit.wire import host_rpc
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_INTERVAL_MS = 10_000
-DEFAULT_TIMEOUT_MS = 2_000
-_SERVICE_RANGE_MS = (1_000, 60_000)
-_LEAST_INTERVAL_MS = 2_000
-_LONGEST_TIMEOUT_MS = 60_000
 _FAST_S = 0.25
+_FAST_EXEC_S = 1.0
+"""A command costs the guest more than a connection."""
 _FAST_FOR_S = 60.0
-_OUTPUT_BYTES = 1_024
+_AT_ONCE = 64
+_COMMANDS_AT_ONCE = 8
+_SPREAD_S = 2.0
+"""Over so long are the first checks spread of machines that an agent finds running."""
 _NOT_YET = "the first check has not been made yet"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check of a machine.
-
-    Attributes:
-        service: Place of the service it gates; `None` for a top-level check.
-        any_2xx: Service checks pass with 2xx; top-level ones with 200 alone.
-    """
-
-    name: str
-    type: Literal["tcp", "http"]
-    port: int
-    interval_s: float
-    timeout_s: float
-    grace_s: float
-    service: int | None = None
-    any_2xx: bool = True
-    method: str = "GET"
-    path: str = "/"
-    tls: bool = False
-    verify: bool = True
-    server_name: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one probe found."""
-
-    passing: bool
-    output: str
-
-
-def checks_of(config: Mapping[str, Any]) -> tuple[Check, ...]:
-    """Return a config's checks; one that makes no sense is left out."""
-    found = []
-    number = 0
-    for index, service in enumerate(settings.items(config.get("services"))):
-        for given in settings.items(service.get("checks")):
-            port = settings.number(
-                given.get("port"), settings.number(service.get("internal_port"), 0)
-            )
-            kind = "http" if given.get("type") == "http" else "tcp"
-            name = f"servicecheck-{number:02d}-{kind}-{port}"
-            number += 1
-            found.append(_check(name, given, port, service=index))
-    for name, given in settings.mapping(config.get("checks")).items():
-        port = settings.number(settings.mapping(given).get("port"), 0)
-        found.append(_check(str(name), settings.mapping(given), port))
-    return tuple(check for check in found if 0 < check.port < 65_536)  # noqa: PLR2004
-
-
-def _check(name: str, given: Mapping[str, Any], port: int, *, service: int | None = None) -> Check:
-    interval = settings.duration_ms(given.get("interval")) or DEFAULT_INTERVAL_MS
-    timeout = settings.duration_ms(given.get("timeout")) or DEFAULT_TIMEOUT_MS
-    grace = settings.duration_ms(given.get("grace_period")) or 0
-    if service is None:
-        interval = max(interval, _LEAST_INTERVAL_MS)
-        timeout = min(timeout, _LONGEST_TIMEOUT_MS)
-    else:
-        interval, timeout = _clamped(interval), _clamped(timeout)
-        grace = _clamped(grace) if grace else 0
-    return Check(
-        name=name,
-        type="http" if given.get("type") == "http" else "tcp",
-        port=port,
-        interval_s=interval / 1000,
-        timeout_s=timeout / 1000,
-        grace_s=grace / 1000,
-        service=service,
-        any_2xx=service is not None,
-        method=str(given.get("method") or "GET").upper(),
-        path=_path(given.get("path")),
-        tls=given.get("protocol") == "https",
-        verify=given.get("tls_skip_verify") is not True,
-        server_name=str(given.get("tls_server_name") or "") or None,
-        headers=_headers(given.get("headers")),
-    )
-
-
-def _clamped(milliseconds: int) -> int:
-    least, most = _SERVICE_RANGE_MS
-    return max(least, min(milliseconds, most))
-
-
-def _path(value: Any) -> str:
-    path = str(value or "/")
-    return path if path.startswith("/") else f"/{path}"
-
-
-def _headers(value: Any) -> tuple[tuple[str, str], ...]:
-    if isinstance(value, Mapping):
-        return tuple((str(key), str(one)) for key, one in value.items())
-    return tuple(
-        (str(given.get("name")), one)
-        for given in settings.items(value)
-        if given.get("name")
-        for one in settings.strings(given.get("values"))
-    )
-
-
-async def probe(check: Check, address: str) -> Result:
-    """Make one check against an address."""
-    try:
-        async with asyncio.timeout(check.timeout_s):
-            if check.type == "tcp":
-                return await _probe_tcp(check, address)
-            return await _probe_http(check, address)
-    except TimeoutError:
-        return Result(passing=False, output=f"no answer within {check.timeout_s:g} s")
-    except OSError as error:
-        return Result(passing=False, output=error.strerror or str(error))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Result(passing=False, output=str(error) or type(error).__name__)
-
-
-async def _probe_tcp(check: Check, address: str) -> Result:
-    _, writer = await asyncio.open_connection(address, check.port)
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return Result(passing=True, output="connected")
-
-
-async def _probe_http(check: Check, address: str) -> Result:
-    scheme = "https" if check.tls else "http"
-    headers = [("User-Agent", "godwit-check"), *check.headers]
-    if not any(name.lower() == "host" for name, _ in check.headers):
-        headers.append(("Host", check.server_name or f"{address}:{check.port}"))
-    extensions = {"sni_hostname": check.server_name} if check.server_name else {}
-    async with (
-        httpx.AsyncClient(
-            verify=_tls(check),
-            timeout=check.timeout_s,
-            follow_redirects=False,
-            trust_env=False,
-        ) as client,
-        client.stream(
-            check.method,
-            f"{scheme}://{address}:{check.port}{check.path}",
-            headers=headers,
-            extensions=extensions,
-        ) as answer,
-    ):
-        said = await _beginning(answer)
-    status = answer.status_code
-    passing = 200 <= status < 300 if check.any_2xx else status == 200  # noqa: PLR2004
-    return Result(passing=passing, output=said if passing and said else f"HTTP {status}: {said}")
-
-
-def _tls(check: Check) -> ssl.SSLContext | bool:
-    if not check.tls:
-        # Making a verifying context costs 20 ms, and plain HTTP needs none.
-        return False
-    return httpx.create_ssl_context() if check.verify else False
-
-
-async def _beginning(answer: httpx.Response) -> str:
-    taken = b""
-    async for part in answer.aiter_raw(_OUTPUT_BYTES):
-        taken += part
-        if len(taken) >= _OUTPUT_BYTES:
-            break
-    return taken[:_OUTPUT_BYTES].decode(errors="replace").strip()
 
 
 @dataclass
@@ -209,6 +43,9 @@ class _Watched:
     tasks: list[asyncio.Task[None]]
     trusted: set[str]
     """Checks not made yet that let traffic through all the same."""
+    graceless: bool
+    """It ran before: its first checks are made soon."""
+    run: probes.Run
 
 
 class Checks:
@@ -225,6 +62,8 @@ class Checks:
         self._tasks = owned
         self._changed = changed
         self._watched: dict[str, _Watched] = {}
+        self._probing = asyncio.Semaphore(_AT_ONCE)
+        self._running = asyncio.Semaphore(_COMMANDS_AT_ONCE)
 
     def follow(
         self,
@@ -234,11 +73,14 @@ class Checks:
         address: str,
         *,
         adopted: bool = False,
+        resumed: bool = False,
+        run: probes.Run = probes.cannot_run,
     ) -> None:
         """Check a machine from now on; `boot` names its present start, `None` ends it.
 
         One that was `adopted` ran before this agent did: it keeps its traffic until a check says
-        otherwise, and gets no grace, or every restart of the agent would cut it off.
+        otherwise, and gets no grace, or every restart of the agent would cut it off. One that was
+        `resumed` has long begun: it is asked at once, for requests wait for it.
         """
         watched = self._watched.get(machine_id)
         if watched is not None and watched.boot == boot:
@@ -253,12 +95,13 @@ class Checks:
         now = clock.rfc3339(self._clock.now_ms())
         results = {
             check.name: host_rpc.CheckStatus(
-                name=check.name, status="critical", output=_NOT_YET, updated_at=now
+                name=check.name, status="warning", output=_NOT_YET, updated_at=now
             )
             for check in checks
         }
         trusted = {check.name for check in checks} if adopted else set()
-        watched = _Watched(boot, checks, address, results, [], trusted)
+        graceless = adopted or resumed
+        watched = _Watched(boot, checks, address, results, [], trusted, graceless, run)
         self._watched[machine_id] = watched
         for check in checks:
             watched.tasks.append(
@@ -274,38 +117,69 @@ class Checks:
         return () if watched is None else tuple(watched.results.values())
 
     def passing(self, machine_id: str, config: Mapping[str, Any]) -> dict[int, bool]:
-        """Return, by service, whether its checks let traffic through."""
+        """Return, by service, whether checks let traffic through.
+
+        A service's own gate it, and top-level ones of `kind: readiness` gate every one.
+        """
         watched = self._watched.get(machine_id)
+        services = range(len(settings.items(config.get("services"))))
         found: dict[int, bool] = {}
         for check in watched.checks if watched is not None else checks_of(config):
-            if check.service is not None:
-                good = watched is not None and (
-                    watched.results[check.name].status == "passing"
-                    or check.name in watched.trusted
-                )
-                found[check.service] = found.get(check.service, True) and good
+            good = watched is not None and (
+                watched.results[check.name].status == "passing" or check.name in watched.trusted
+            )
+            gated = services if check.readiness else (check.service,)
+            found |= {
+                service: found.get(service, True) and good
+                for service in gated
+                if service is not None
+            }
         return found
 
     async def _keep_checking(self, machine_id: str, watched: _Watched, check: Check) -> None:
         begun = self._clock.monotonic()
-        await self._clock.sleep(0 if check.name in watched.trusted else check.grace_s)
-        passed = False
+        await self._clock.sleep(self._before_first(watched, check))
+        fast_s = min(_FAST_EXEC_S if check.type == "exec" else _FAST_S, check.interval_s)
+        fast_for_s = max(_FAST_FOR_S, 2 * check.interval_s)
+        while not await self._probe(machine_id, watched, check):
+            young = self._clock.monotonic() - begun < check.grace_s + fast_for_s
+            await self._clock.sleep(fast_s if young else check.interval_s)
+        # From here on at moments that are the check's own, however long a probe takes.
+        due = self._clock.monotonic() - random.uniform(0, check.interval_s / 2)  # noqa: S311
         while True:
-            result = await probe(check, watched.address)
-            passed = passed or result.passing
-            self._take_in(machine_id, watched, check, result)
-            young = self._clock.monotonic() - begun < check.grace_s + _FAST_FOR_S
-            fast = not passed and young
-            await self._clock.sleep(min(_FAST_S, check.interval_s) if fast else check.interval_s)
+            behind_s = self._clock.monotonic() - due
+            due += check.interval_s * (1 + behind_s // check.interval_s)
+            await self._clock.sleep(due - self._clock.monotonic())
+            await self._probe(machine_id, watched, check)
 
-    def _take_in(self, machine_id: str, watched: _Watched, check: Check, result: Result) -> None:
+    @staticmethod
+    def _before_first(watched: _Watched, check: Check) -> float:
+        if not watched.graceless:
+            return check.grace_s
+        if check.name not in watched.trusted:
+            return 0.0
+        return random.uniform(0, min(_SPREAD_S, check.interval_s))  # noqa: S311
+
+    async def _probe(self, machine_id: str, watched: _Watched, check: Check) -> bool:
+        """Make a check once it is its turn; return whether it passed."""
+        async with self._running if check.type == "exec" else self._probing:
+            result = await probes.probe(check, watched.address, watched.run)
+        self._take_in(machine_id, watched, check, result)
+        return result.passing
+
+    def _take_in(
+        self, machine_id: str, watched: _Watched, check: Check, result: probes.Result
+    ) -> None:
         before = watched.results[check.name]
-        after = host_rpc.CheckStatus(
-            name=check.name,
-            status="passing" if result.passing else "critical",
-            output=result.output,
-            updated_at=clock.rfc3339(self._clock.now_ms()),
+        after = before.model_copy(
+            update={
+                "status": "passing" if result.passing else "critical",
+                "output": result.output,
+            }
         )
+        if after.status != before.status:
+            now = clock.rfc3339(self._clock.now_ms())
+            after = after.model_copy(update={"updated_at": now})
         watched.results[check.name] = after
         was_trusted = check.name in watched.trusted
         watched.trusted.discard(check.name)

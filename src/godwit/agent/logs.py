@@ -17,11 +17,17 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from godwit.agent import system_log
+from godwit.base import encoded
 from godwit.wire import host_rpc, shim
 
 MAX_LINES = 1_000
 _MAX_BYTES = 262_144
+_AROUND_BYTES = 320
+"""Of a line in an answer without its message: whose it is."""
 _BLOCK = 65_536
+_WORDS = 20
+_WORD_CHARACTERS = 400
+_WORD_BYTES = 800
 _BISECT_DOWN_TO = 65_536
 
 
@@ -48,6 +54,24 @@ async def read(sources: Sequence[Source], after: int, limit: int) -> host_rpc.Lo
     return await asyncio.to_thread(_read, sources, after, bounded)
 
 
+async def last_words(directory: Path, since_ms: int) -> tuple[str, ...]:
+    """Return the last lines a machine itself wrote since a Unix time: its crash report.
+
+    At most 20 lines of 400 characters or 800 bytes; a log that cannot be read has none.
+    """
+    return await asyncio.to_thread(_last_words, directory, since_ms)
+
+
+def _last_words(directory: Path, since_ms: int) -> tuple[str, ...]:
+    try:
+        lines = _lines(_files(directory), 0, _WORDS)
+    except OSError:
+        return ()
+    texts = [line.m.strip() for line in lines if line.t >= since_ms * 1_000_000]
+    shown = (encoded.beginning(text[:_WORD_CHARACTERS], _WORD_BYTES) for text in texts if text)
+    return tuple(shown)
+
+
 def _read(sources: Sequence[Source], after: int, limit: int) -> host_rpc.LogsAnswer:
     per_machine = [_of_machine(source, after, limit) for source in sources]
     merged = list(heapq.merge(*per_machine, key=lambda entry: entry.t))
@@ -66,7 +90,7 @@ def _within_bytes(
     kept: list[host_rpc.LogEntry] = []
     left = _MAX_BYTES
     for entry in reversed(entries) if newest else entries:
-        left -= len(entry.message.encode()) + 256
+        left -= encoded.size(entry.message) + _AROUND_BYTES
         if left < 0 and kept:
             break
         kept.append(entry)

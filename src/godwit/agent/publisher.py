@@ -1,8 +1,9 @@
 """Tells the world what this host owns: facts to local readers at once, to the bus when it is up.
 
 The bus never holds up a machine: what changed is marked, one task publishes the newest record of
-each mark, and what could not be published stays marked. After every reconnection everything is
-published again.
+each mark, and what could not be published stays marked, behind all others. A record that the bus
+can never take is said in the log and let go, so that it holds up nobody else's. After every
+reconnection everything is published again.
 """
 
 import asyncio
@@ -26,7 +27,11 @@ class Stream(Protocol):
         """Make the stream if it is not there."""
 
     async def publish(self, fact: facts.Fact) -> None:
-        """Publish a record; returns once the bus has it."""
+        """Publish a record; returns once the bus has it.
+
+        Raises:
+            Failure: `invalid_argument` when it can never be published as it is.
+        """
 
 
 Listener = Callable[[facts.Fact], None]
@@ -38,7 +43,7 @@ class Publisher:
     def __init__(self, the_clock: clock.Clock) -> None:
         self._clock = the_clock
         self._facts: dict[str, facts.Fact] = {}
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}  # in the order they were marked
         self._wake = asyncio.Event()
         self._listeners: list[Listener] = []
 
@@ -56,7 +61,7 @@ class Publisher:
         if before is not None and _same(before, fact):
             return
         self._facts[key] = fact
-        self._dirty.add(key)
+        self._dirty[key] = None
         self._wake.set()
         for listener in self._listeners:
             listener(fact)
@@ -64,11 +69,11 @@ class Publisher:
     def drop(self, key: str) -> None:
         """Forget a record whose tombstone was told long ago."""
         self._facts.pop(key, None)
-        self._dirty.discard(key)
+        self._dirty.pop(key, None)
 
     async def tell_everything(self) -> None:
         """Mark every fact: the bus came (back) up and may have lost some."""
-        self._dirty.update(self._facts)
+        self._dirty.update(dict.fromkeys(self._facts))
         self._wake.set()
 
     async def run(self, stream: Stream, owned: tasks.Tasks) -> None:
@@ -90,8 +95,7 @@ class Publisher:
 
     async def _publish_marked(self, stream: Stream, owned: tasks.Tasks) -> None:
         while self._dirty:
-            batch = sorted(self._dirty)[:_AT_ONCE]
-            self._dirty.difference_update(batch)
+            batch = list(self._dirty)[:_AT_ONCE]
             told = [
                 owned.spawn(self._publish_one(stream, key), name=f"publish.{key}") for key in batch
             ]
@@ -100,13 +104,18 @@ class Publisher:
                 raise failures[0]
 
     async def _publish_one(self, stream: Stream, key: str) -> errors.Failure | OSError | None:
+        # The mark goes as the record is taken: one that is told from now on marks it anew.
+        self._dirty.pop(key, None)
         fact = self._facts.get(key)
         if fact is None:
             return None
         try:
             await stream.publish(fact)
         except (errors.Failure, OSError) as failure:
-            self._dirty.add(key)
+            if isinstance(failure, errors.Failure) and failure.code == "invalid_argument":
+                logger.error("a fact cannot be published: %s", failure)  # noqa: TRY400
+                return None
+            self._dirty[key] = None
             return failure
         return None
 

@@ -67,6 +67,11 @@ def open_tap(name: str) -> int:
     return _attach(name)
 
 
+def open_passing_tap() -> int:
+    """Return a descriptor of a tap that leads nowhere and goes with it; the kernel names it."""
+    return _attach("gwt%d")
+
+
 def _attach(name: str) -> int:
     descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

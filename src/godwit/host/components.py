@@ -6,12 +6,18 @@ the files it names.
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from godwit.base.settings import Settings
+from godwit.base.settings import ROLES, Role, Settings
+from godwit.control import registry_events
+from godwit.host import membership
 from godwit.host.identity import HostIdentity, Keys
+from godwit.images.auth import Credentials
 from godwit.wire import components
+
+_UPLOADS = {"enabled": True, "age": "24h", "interval": "6h", "dryrun": False}
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,22 @@ class Component:
     settings_file: Path | None = None
 
 
-def plan(settings: Settings) -> tuple[Component, ...]:
-    """Return the host's components in the order they are started; stopping goes backwards."""
+def plan(settings: Settings, roles: Collection[Role] = ROLES) -> tuple[Component, ...]:
+    """Return a host's components in the order they are started; stopping goes backwards."""
+    everything = _everything(settings)
+    here = {one.name for one in everything if _ROLE.get(one.name, one.name) in roles}
+    return tuple(
+        replace(one, after=tuple(name for name in one.after if name in here))
+        for one in everything
+        if one.name in here
+    )
+
+
+_ROLE: Mapping[str, Role] = {"catalog": "bus"}
+"""The role of a component that has another name."""
+
+
+def _everything(settings: Settings) -> tuple[Component, ...]:
     run = settings.paths.run
     python = (sys.executable, "-m")
     told = ("--settings", str(run / "settings.json"))
@@ -48,6 +68,8 @@ def plan(settings: Settings) -> tuple[Component, ...]:
             (str(Path(sys.executable).parent / "nats-server"), "-c", str(run / "bus.conf")),
             ready_at=settings.listen.bus,
         ),
+        Component("catalog", (*python, "godwit.cmd.catalog", *told), after=("bus",)),
+        Component("keyring", (*python, "godwit.cmd.keyring", *told)),
         Component("control", (*python, "godwit.cmd.control", *told), after=("bus",)),
         Component(
             "registry",
@@ -78,7 +100,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         listeners=(components.Listener(address=settings.listen.edge, port=80),),
         status_address=settings.listen.edge_status,
         agent_socket=str(settings.paths.run / "catalog.sock"),
-        bus=_bus_client(settings, keys, "edge"),
+        bus=_bus_client(settings, identity, keys, "edge"),
         view_file=str(settings.paths.data / "edge" / "view.json"),
     )
 
@@ -93,13 +115,20 @@ def dns_config(
         addresses=("[fdaa::3]:53",),
         upstreams=upstreams,
         agent_socket=str(settings.paths.run / "catalog.sock"),
-        bus=_bus_client(settings, keys, "dns"),
+        bus=_bus_client(settings, identity, keys, "dns"),
         view_file=str(settings.paths.data / "dns" / "view.json"),
     )
 
 
-def registry_config(settings: Settings) -> str:
+def registry_config(settings: Settings, *, read_only: bool = False) -> str:
     """Return docker-registry's configuration: disk storage, tokens signed by control."""
+    # Uploads that were given up are no organization's to keep; nor may the registry clear them
+    # away while its garbage is collected.
+    maintenance = json.dumps(
+        {"readonly": {"enabled": True}, "uploadpurging": {"enabled": False}}
+        if read_only
+        else {"uploadpurging": _UPLOADS}
+    )
     keys = settings.paths.data / "keys"
     secret = (keys / "registry.secret").read_text().strip()
     return f"""\
@@ -108,9 +137,19 @@ log: {{level: warn, accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {_quoted(settings.paths.data / "registry")}}}
   delete: {{enabled: true}}
+  maintenance: {maintenance}
 http:
   addr: {_quoted(settings.listen.registry)}
   secret: {_quoted(secret)}
+notifications:
+  endpoints:
+    - name: control
+      url: {_quoted(f"http://{settings.listen.api}/registry/events")}
+      headers: {{Authorization: [{_quoted(_events_login(secret))}]}}
+      timeout: 5s
+      threshold: 3
+      backoff: 2s
+      ignore: {{actions: [pull, mount], mediatypes: [application/octet-stream]}}
 auth:
   token:
     realm: {_quoted(f"http://{settings.listen.api}/registry/token")}
@@ -120,12 +159,17 @@ auth:
 """
 
 
+def _events_login(secret: str) -> str:
+    return Credentials(registry_events.USER, registry_events.password(secret)).basic()
+
+
 def _quoted(text: object) -> str:
     """Return a YAML string: JSON's are."""
     return json.dumps(str(text))
 
 
-def _bus_client(settings: Settings, keys: Keys, component: str) -> components.BusClient:
-    return components.BusClient(
-        servers=(f"nats://{settings.listen.bus}",), seed_file=str(keys.seed(component))
-    )
+def _bus_client(
+    settings: Settings, identity: HostIdentity, keys: Keys, component: str
+) -> components.BusClient:
+    servers = membership.own_bus(settings, identity.region, identity.roles)
+    return components.BusClient(servers=tuple(servers), seed_file=str(keys.seed(component)))

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from godwit.base import errors, processes
 from godwit.base.settings import Settings
-from godwit.host import bus_config, components, identity
+from godwit.host import bus_file, cluster_certificate, components, identity, membership, mounts
+from godwit.wire import joining
 
 _FICLONE = 0x40049409
 _STORE_SHARE = 0.8
@@ -68,11 +69,15 @@ async def prepare(settings: Settings) -> tuple[identity.HostIdentity, identity.K
 async def mount_store(data: Path) -> None:
     """Ensure `<data>/store` is on a file system with reflinks.
 
-    Where the disk has none, an xfs file is made once and mounted by loop.
+    Where the disk has none, an xfs file is made once and mounted by loop. What the operator
+    mounted there is taken as it is.
     """
     store, image = data / "store", data / "store.xfs"
     store.mkdir(mode=0o711, exist_ok=True)
-    if not store.is_mount() and not image.exists() and supports_reflink(data):
+    if mounts.at(store) is not None and own_mount(data) is None:
+        store.chmod(0o711)
+        return
+    if own_mount(data) is None and not image.exists() and supports_reflink(data):
         return
     if not image.exists():
         free = shutil.disk_usage(data).free
@@ -86,22 +91,31 @@ async def mount_store(data: Path) -> None:
             file.truncate(int(free * _STORE_SHARE))
         await processes.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(scratch)], timeout_s=120)
         scratch.replace(image)
-    if not store.is_mount():
+    if own_mount(data) is None:
+        # Not nodev: a VMM's jail has its own /dev/kvm here, and everything else is root's alone.
+        # What is deleted within is given back to the disk below.
         await processes.run(
-            ["mount", "-o", "loop,nodev,nosuid,noatime", str(image), str(store)], timeout_s=60
+            ["mount", "-o", "loop,nosuid,noatime,discard", str(image), str(store)], timeout_s=60
         )
     store.chmod(0o711)
 
 
+def own_mount(data: Path) -> mounts.Mount | None:
+    """Return the store's mount if `mount_store` made it; the operator's is not ours to undo."""
+    found = mounts.at(data / "store")
+    ours = (data / "store.xfs").exists() and found and found.source.startswith("/dev/loop")
+    return found if ours else None
+
+
 async def unmount_store(data: Path) -> None:
-    """Ensure the store is not mounted; who is just leaving it gets some seconds.
+    """Ensure the store is not mounted by us; who is just leaving it gets some seconds.
 
     Raises:
         Failure: Something still uses it.
     """
     store = data / "store"
     deadline = asyncio.get_running_loop().time() + _LEAVING_S
-    while store.is_mount():
+    while own_mount(data) is not None:
         try:
             await processes.run(["umount", str(store)], timeout_s=60)
         except processes.ProgramFailed as error:
@@ -139,16 +153,25 @@ def write_files(settings: Settings, who: identity.HostIdentity, keys: identity.K
     """Write what each component is told by, for its owner alone; the registry's secret once."""
     run = settings.paths.run
     secret = keys.directory / "registry.secret"
-    if not secret.exists():
+    if "registry" in who.roles and not secret.exists():
         identity.write_private(secret, secrets.token_hex(32) + "\n")
+    if "control" in who.roles:
+        root = cluster_certificate.ensure(keys.directory).root()
+        shared = joining.bus_secret(root, who.region)
+        identity.write_private(keys.directory / "cluster.secret", shared + "\n")
     files = {
         "settings.json": settings.model_dump_json(indent=2),
-        "bus.conf": bus_config.render(who, keys, settings.listen.bus, settings.paths.data / "bus"),
-        "registry.yml": components.registry_config(settings),
+        "bus.conf": bus_file.text(
+            settings, who, keys, membership.read(settings.paths.data).values()
+        ),
         "edge.json": components.edge_config(settings, who, keys).model_dump_json(indent=2),
         "dns.json": components.dns_config(
             settings, who, keys, upstreams(settings)
         ).model_dump_json(indent=2),
     }
+    if "registry" in who.roles:
+        files["registry.yml"] = components.registry_config(settings)
+    if "bus" not in who.roles:
+        del files["bus.conf"]
     for name, text in files.items():
         identity.write_private(run / name, text)

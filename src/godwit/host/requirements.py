@@ -21,6 +21,8 @@ PROGRAMS: Mapping[str, str] = {
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
     "zstd": "zstd",
+    "wg": "wireguard-tools",
+    "wireguard-go": "wireguard-go",
 }
 """Programs that must be on the PATH, and the Debian packages they come in."""
 

@@ -12,6 +12,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+MARK = "GODWIT_SUPERVISED"
+"""Variable in the environment of every component: the run directory and the component's name."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -22,7 +25,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it still runs (a zombie does not)."""
+        """Tell whether it still runs or holds what it had open (a zombie does neither)."""
         return _start_time(self.pid) == self.start_time
 
     def signal(self, number: int) -> None:
@@ -74,11 +77,43 @@ def read(path: Path) -> Process | None:
     return process if process.alive else None
 
 
+def session(pid: int) -> int:
+    """Return the session a process belongs to, 0 when there is no such process."""
+    fields = _stat(pid)
+    return int(fields[3]) if fields else 0
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Return processes that were started with `GODWIT_SUPERVISED=<mark>:<name>`, and the names.
+
+    They bear the mark from their first instruction on, so it finds also what no file names.
+    """
+    wanted = f"{MARK}={mark}:".encode()
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for variable in (folder / "environ").read_bytes().split(b"\0"):
+                if variable.startswith(wanted):
+                    found[int(folder.name)] = variable[len(wanted) :].decode(errors="replace")
+    return found
+
+
 def _start_time(pid: int) -> int | None:
+    fields = _stat(pid)
+    if not fields or fields[0] == "X":
+        return None
+    # The first thread may be a zombie while others still hold sockets and files: until the last
+    # of them is gone, the process is not (field 20 of proc(5) counts them).
+    if fields[0] == "Z" and int(fields[17]) <= 1:
+        return None
+    return int(fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/<pid>/stat from the third on, none without the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return None
+        return []
     # The second field is the program's name in parentheses and may hold anything.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return stat.rpartition(")")[2].split()

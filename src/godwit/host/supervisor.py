@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from godwit.base import tasks
-from godwit.host import running
+from godwit.host import listeners, running
 from godwit.host.components import Component
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
 _LOG_BYTES = 16_777_216
 _LOGS_LOOKED_AT_S = 30.0
+_EXTEND = b"EXTEND_TIMEOUT_USEC="
+"""What a component says, as under systemd, that is busy before it is ready."""
 
 
 class Supervisor:
@@ -101,8 +103,10 @@ class _Runner:
         self.component = component
         self.ready = asyncio.Event()
         self.was_ready = asyncio.Event()
+        self._not_ready_until = 0.0
         self.wanted = True
         self.log = logs / f"{component.name}.log"
+        self._run = run
         self._pid_file = run / "pids" / f"{component.name}.json"
         self._notify = run / "n" / f"{component.name}.sock"
         self._environ = environ
@@ -119,7 +123,11 @@ class _Runner:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**self._environ, "NOTIFY_SOCKET": str(self._notify)},
+                    env={
+                        **self._environ,
+                        "NOTIFY_SOCKET": str(self._notify),
+                        running.MARK: f"{self._run}:{self.component.name}",
+                    },
                     start_new_session=True,
                 )
             try:
@@ -138,12 +146,15 @@ class _Runner:
     async def _follow(self, process: asyncio.subprocess.Process, notified: socket.socket) -> int:
         async with tasks.Tasks(self.component.name) as watchers:
             ended = watchers.spawn(process.wait(), name="wait")
-            ready = watchers.spawn(self._become_ready(notified), name="ready")
-            await asyncio.wait(
-                {ended, ready},
-                timeout=self.component.start_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            ready = watchers.spawn(self._become_ready(notified, process.pid), name="ready")
+            self._extend(self.component.start_s)
+            loop = asyncio.get_running_loop()
+            while not (ended.done() or ready.done()) and loop.time() < self._not_ready_until:
+                await asyncio.wait(
+                    {ended, ready},
+                    timeout=self._not_ready_until - loop.time(),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             if ready.done() and not ended.done():
                 self.ready.set()
                 self.was_ready.set()
@@ -155,19 +166,40 @@ class _Runner:
                 await self.end()
             return await ended
 
-    async def _become_ready(self, notified: socket.socket) -> None:
+    async def _become_ready(self, notified: socket.socket, session: int) -> None:
         loop = asyncio.get_running_loop()
-        if self.component.ready_at is None:
-            while b"READY=1" not in (await loop.sock_recv(notified, 4096)).splitlines():
-                pass
+        address = self.component.ready_at
+        if address is None:
+            while b"READY=1" not in (said := (await loop.sock_recv(notified, 4096)).splitlines()):
+                for line in said:
+                    if line.startswith(_EXTEND) and line.removeprefix(_EXTEND).isdigit():
+                        self._extend(int(line.removeprefix(_EXTEND)) / 1_000_000)
             return
-        host, _, port = self.component.ready_at.rpartition(":")
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-                writer.close()
-                return
+        strangers: tuple[listeners.Holder, ...] = ()
+        while not await self._answers(address, session):
+            found = await asyncio.to_thread(listeners.of, address)
+            others = tuple(one for one in found if one.session != session)
+            if others and others != strangers:
+                who = ", ".join(map(str, others))
+                logger.error("%s cannot have %s: held by %s", self.component.name, address, who)
+            strangers = others
             await asyncio.sleep(0.05)
+
+    def _extend(self, seconds: float) -> None:
+        """Have it not be late before so many seconds from now."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._not_ready_until = max(self._not_ready_until, until)
+
+    async def _answers(self, address: str, session: int) -> bool:
+        """Tell whether the component, and nobody else, takes connections at an address."""
+        host, _, port = address.rpartition(":")
+        try:
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError:
+            return False
+        writer.close()
+        found = await asyncio.to_thread(listeners.of, address)
+        return any(one.session == session for one in found)
 
     async def end(self) -> None:
         """Ask the process to stop; kill it past its time."""
@@ -198,7 +230,10 @@ def bound_log(log: Path, limit: int = _LOG_BYTES) -> None:
 
 
 def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:
-    """End components that a dead supervisor left behind; return their names."""
+    """End components that a dead supervisor left behind; return their names.
+
+    Those it had started but not yet written down are found by the mark in their environment.
+    """
     found = []
     for pid_file in sorted((run / "pids").glob("*.json")):
         process = running.read(pid_file)
@@ -206,7 +241,12 @@ def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:
             process.end(stop_s)
             found.append(pid_file.stem)
         pid_file.unlink(missing_ok=True)
-    return found
+    for pid, name in sorted(running.marked(str(run)).items()):
+        process = running.of(pid)
+        if pid != os.getpid() and process.alive:
+            process.end(stop_s)
+            found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""`godwit up` and `godwit down`: one host from nothing to serving, and back to nothing.
+"""`godwit up`, `upgrade` and `down`: one host from nothing to serving, and back to nothing.
 
 Called by `cmd.host` (the supervising process) and by the CLI's commands of the same names.
 """
@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from godwit.base import errors, notify, processes, tasks
+from godwit.base.clock import SystemClock
 from godwit.base.settings import Settings, read_resolved
-from godwit.host import cgroup_root, components, layout, requirements, running, supervisor
+from godwit.builder import jail
+from godwit.host import (
+    cgroup_root,
+    components,
+    identity,
+    layout,
+    listeners,
+    requirements,
+    running,
+    standing,
+    supervisor,
+    units,
+)
 from godwit.host.identity import Keys, write_private
 
 _PARK_S = 150.0
 _UP_S = 400.0
 _DOWN_S = 240.0
+_HAND_OVER_S = 90.0
+_HAND_OVER = signal.SIGUSR2
+"""Ends the supervising process and its components, and leaves the machines to a successor."""
 
 
 async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
@@ -35,6 +52,7 @@ async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
         Failure: Something that this host needs is missing, or Godwit is already up here.
     """
     requirements.demand(settings)
+    standing.demand(settings.paths.data, SystemClock())
     run = settings.paths.run
     run.mkdir(mode=0o711, parents=True, exist_ok=True)
     with _only_one(run):
@@ -44,30 +62,60 @@ async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
         left = supervisor.end_leftovers(run)
         if left:
             told(f"ended what a former run left behind: {', '.join(left)}")
+        listeners.demand_free(settings, identity.roles(settings.paths.data))
         await _serve(settings, told)
 
 
 async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
     run = settings.paths.run
-    stopping = asyncio.Event()
-    supervisor.stop_signal(asyncio.get_running_loop(), stopping.set)
-    _, keys = await layout.prepare(settings)
+    stopping, handing_over, removed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    supervisor.stop_signal(loop, stopping.set)
+
+    def hand_over() -> None:
+        handing_over.set()
+        stopping.set()
+
+    loop.add_signal_handler(_HAND_OVER, hand_over)
+    who, keys = await layout.prepare(settings)
     parts = supervisor.Supervisor(
-        components.plan(settings), run, settings.paths.data / "log", supervisor.environment()
+        components.plan(settings, who.roles),
+        run,
+        settings.paths.data / "log",
+        supervisor.environment(),
     )
     try:
         if await _until_ready(parts, stopping):
-            write_cli_config(settings, keys)
+            if "control" in who.roles:
+                write_cli_config(settings, keys)
             (run / "ready").touch()
             notify.notify("READY=1")
-            told(f"Godwit is up: API http://{settings.listen.api}, apps {edge_url(settings)}")
-            await stopping.wait()
+            told(_is_up(settings))
+            await _until_stopped(settings, stopping, removed)
         notify.notify("STOPPING=1")
         told("going down")
     finally:
         await parts.stop()
-        await clean_up(settings)
-    told("Godwit is down")
+        if not handing_over.is_set():
+            await clean_up(settings)
+    told("left to a successor" if handing_over.is_set() else "Godwit is down")
+    if removed.is_set():
+        raise standing.removed(settings.paths.data)
+
+
+async def _until_stopped(
+    settings: Settings, stopping: asyncio.Event, removed: asyncio.Event
+) -> None:
+    """Wait until somebody asks to stop, or this host is no member any more."""
+    async with tasks.Tasks("standing") as owned:
+        stopped = owned.spawn(stopping.wait(), name="stop")
+        gone = owned.spawn(
+            standing.until_removed(settings.paths.data, SystemClock()), name="removal"
+        )
+        await asyncio.wait({stopped, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            await gone
+            removed.set()
 
 
 async def _until_ready(parts: supervisor.Supervisor, stopping: asyncio.Event) -> bool:
@@ -113,6 +161,7 @@ async def clean_up(settings: Settings) -> None:
                 f"machines could not be stopped: {error}",
                 hint="mend that, then `godwit down` again",
             ) from error
+    await jail.Jails(run / "builder").sweep()
     await layout.unmount_store(settings.paths.data)
     cgroup_root.remove(settings.instance)
     layout.clear_run(run)
@@ -125,6 +174,7 @@ def start_detached(settings: Settings, *, told: Callable[[str], None]) -> None:
         Failure: It did not come up; the message holds the end of its log.
     """
     requirements.demand(settings)
+    standing.demand(settings.paths.data, SystemClock())
     run = settings.paths.run
     if running.read(run / "host.json") is not None:
         if (run / "ready").exists():
@@ -151,7 +201,7 @@ def start_detached(settings: Settings, *, told: Callable[[str], None]) -> None:
             setsid=True,
         )
     _await_ready(settings, running.of(pid))
-    told(f"Godwit is up: API http://{settings.listen.api}, apps {edge_url(settings)}")
+    told(_is_up(settings))
 
 
 def _await_ready(settings: Settings, process: running.Process | None) -> None:
@@ -163,6 +213,51 @@ def _await_ready(settings: Settings, process: running.Process | None) -> None:
             tail = "".join(log.read_text().splitlines(keepends=True)[-12:])
             raise errors.Failure("unavailable", f"Godwit did not come up:\n{tail}", hint=str(log))
         time.sleep(0.05)
+
+
+def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
+    """Put this release's programs in the place of those that run; no machine is stopped.
+
+    Args:
+        settings: Where this release's programs are, and what the former release did not know;
+            all else stays as the host was brought up.
+        told: Called with one sentence for each stage.
+
+    Raises:
+        Failure: Godwit is not up here, or did not hand over in time.
+    """
+    run, programs = settings.paths.run, settings.paths.programs
+    process = running.read(run / "host.json")
+    if process is None:
+        raise errors.Failure(
+            "failed_precondition", "Godwit is not up here", hint="start it with `godwit up -d`"
+        )
+    kept = json.loads((run / "settings.json").read_text())
+    kept["paths"]["programs"] = str(programs)
+    settings = Settings.model_validate(_completed(kept, settings.model_dump(mode="json")))
+    # A release that knows nothing of handing over is ended by the signal all the same; its
+    # components are ended by the successor then.
+    supervised = units.under_systemd(process.pid)
+    # Whoever waits for the successor must not take the predecessor's word.
+    (run / "ready").unlink(missing_ok=True)
+    process.signal(_HAND_OVER)
+    if not process.wait(_HAND_OVER_S):
+        raise errors.Failure("deadline_exceeded", f"pid {process.pid} did not hand over in time")
+    told("the former release has stopped; its machines run on")
+    if supervised:
+        # Systemd starts the successor, by the unit's own settings.
+        _await_ready(settings, None)
+        told(_is_up(settings))
+        return
+    start_detached(settings, told=told)
+
+
+def _completed(kept: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
+    """Return the kept settings with what they lack."""
+    return present | {
+        key: _completed(value, present[key]) if isinstance(value, dict) else value
+        for key, value in kept.items()
+    }
 
 
 async def down(settings: Settings, *, told: Callable[[str], None]) -> None:
@@ -189,6 +284,13 @@ async def down(settings: Settings, *, told: Callable[[str], None]) -> None:
             await asyncio.to_thread(supervisor.end_leftovers, run)
             await clean_up(settings)
     told("Godwit is down")
+
+
+def _is_up(settings: Settings) -> str:
+    roles, apps = identity.roles(settings.paths.data), f"apps {edge_url(settings)}"
+    if "control" in roles:
+        return f"Godwit is up: API http://{settings.listen.api}, {apps}"
+    return f"Godwit is up: {', '.join(roles)}; {apps}"
 
 
 def edge_url(settings: Settings) -> str:

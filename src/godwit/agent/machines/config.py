@@ -4,12 +4,14 @@ Control has validated the config; here Go's zero values (`""`, `0`, `null`) mean
 value that makes no sense is treated the same. The config itself is never changed.
 """
 
+import itertools
 import math
 import signal
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from godwit.base import durations
+from godwit.base import kernel_arguments as arguments
 from godwit.wire.record import Record
 
 RestartPolicy = Literal["no", "always", "on-failure"]
@@ -20,6 +22,24 @@ _POLICIES: dict[str, RestartPolicy] = {
     "always": "always",
     "on-failure": "on-failure",
     "on-fail": "on-failure",
+}
+Persist = Literal["never", "restart", "always"]
+_PERSISTS: dict[object, Persist] = {
+    "never": "never",
+    "none": "never",
+    "restart": "restart",
+    "always": "always",
+    1: "never",
+    2: "restart",
+    3: "always",
+}
+"""Clients that were written in Go number them (spec/machines.md §1.3)."""
+Schedule = Literal["hourly", "daily", "weekly", "monthly"]
+_SCHEDULES: dict[str, Schedule] = {
+    "hourly": "hourly",
+    "daily": "daily",
+    "weekly": "weekly",
+    "monthly": "monthly",
 }
 DEFAULT_MAX_RETRIES = 10
 DEFAULT_STOP_SIGNAL = "SIGINT"
@@ -113,6 +133,39 @@ def auto_destroy(config: Mapping[str, Any]) -> bool:
     return config.get("auto_destroy") is True
 
 
+def suspends_idle(config: Mapping[str, Any]) -> bool:
+    """Tell whether the proxy suspends the machine when it is idle, as one service asks."""
+    return any(entry.get("autostop") == "suspend" for entry in items(config.get("services")))
+
+
+def unsuspendable(config: Mapping[str, Any]) -> str | None:
+    """Return why a machine cannot be suspended (spec/machines.md §3.10); `None` when it can."""
+    if swap_bytes(config):
+        return "unable to suspend machine: it has swap (init.swap_size_mb)"
+    if schedule(config) is not None:
+        return "unable to suspend machine: it runs on a schedule"
+    return None
+
+
+def kernel_arguments(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the config adds to the kernel's command line: guest's first, then init's.
+
+    What control would refuse today is left out: it may have been taken by a former release.
+    """
+    parts = (mapping(config.get(name)).get("kernel_args") for name in ("guest", "init"))
+    return arguments.usable(itertools.chain.from_iterable(map(strings, parts)))
+
+
+def schedule(config: Mapping[str, Any]) -> Schedule | None:
+    """Return how often the machine is started; `None` without a schedule."""
+    return _SCHEDULES.get(str(config.get("schedule") or "").lower())
+
+
+def standbys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the machines this one stands by for; a standby rests stopped."""
+    return strings(config.get("standbys"))
+
+
 def metadata(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata that are strings."""
     given = mapping(config.get("metadata"))
@@ -127,6 +180,30 @@ def process_group(config: Mapping[str, Any]) -> str:
 def in_dns(config: Mapping[str, Any]) -> bool:
     """Tell whether internal DNS knows the machine."""
     return mapping(config.get("dns")).get("skip_registration") is not True
+
+
+def swap_bytes(config: Mapping[str, Any]) -> int:
+    """Return the size of the machine's swap disk, 0 for none."""
+    return max(0, number(mapping(config.get("init")).get("swap_size_mb"), 0)) * 1024**2
+
+
+def persist(config: Mapping[str, Any]) -> Persist:
+    """Return how long what is written to the root lasts: rootfs says it, else guest.
+
+    `never` is one life of the VM, `restart` until the next version, `always` the machine's life.
+    """
+    for given in (
+        mapping(config.get("rootfs")).get("persist"),
+        mapping(config.get("guest")).get("persist_rootfs"),
+    ):
+        if isinstance(given, str | int) and not isinstance(given, bool) and given in _PERSISTS:
+            return _PERSISTS[given]
+    return "never"
+
+
+def outlasts_update(present: Mapping[str, Any], coming: Mapping[str, Any]) -> bool:
+    """Tell whether the root of a version is the next one's, too."""
+    return persist(present) == persist(coming) == "always"
 
 
 def scratch_bytes(config: Mapping[str, Any]) -> int:

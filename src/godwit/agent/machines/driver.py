@@ -11,71 +11,35 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from godwit.agent.machines import (
+    admission,
     events,
     exits,
     face,
     lifecycle,
+    mailbox,
     operations,
     policy,
     records,
+    scheduler,
     store,
     views,
     waits,
+    watching,
     work,
 )
-from godwit.base import errors, tasks
+from godwit.base import errors, log
 from godwit.durable import journal, runner
 from godwit.durable.database import Transaction
 from godwit.images.config import ImageConfig
-from godwit.wire import host_rpc, shim
 
 logger = logging.getLogger(__name__)
 
 _MAX_ASKED = 32
-_LOOK_AGAIN_S = 0.5
 _AFTER_BUG_S = 1.0
 _NO_DISK_S = 2.0
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all drivers of a host use.
-
-    Attributes:
-        hold: Takes what a machine needs from the books; raises when it does not fit.
-        changed: Told after every change of a machine.
-        revision: Returns the next revision.
-    """
-
-    host: work.Host
-    journal: journal.Journal
-    runner: runner.Runner[work.Work]
-    tasks: tasks.Tasks
-    hold: Callable[[str, host_rpc.Resources], None]
-    changed: Callable[["Driver"], None]
-    revision: Callable[[], int]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A guest event: what ran has ended, and the record of how, if there is one."""
-
-    record: shim.ExitRecord | None
-
-
-@dataclass(eq=False)
-class Asked:
-    """A request in the mailbox; `answer` is set once its fate is on disk."""
-
-    request: lifecycle.Request
-    input: Mapping[str, Any]
-    answer: "asyncio.Future[str]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
 
 
 class Driver:
@@ -83,7 +47,7 @@ class Driver:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: mailbox.Shared,
         machine: records.Machine,
         run: journal.Run | None,
         known: tuple[records.Event, ...] = (),
@@ -94,8 +58,9 @@ class Driver:
         self._face = face.Face(shared.host.network, shared.revision, known)
         self._sentence = machine.sentence
         self._lost_at_ms: int | None = None
-        self._ended: deque[Ended] = deque()
-        self._asked: deque[Asked] = deque()
+        self._unwritten = False
+        self._ended: deque[mailbox.Ended] = deque()
+        self._asked: deque[mailbox.Asked] = deque()
         self._wake = asyncio.Event()
         self._working: asyncio.Task[tuple[journal.Run, runner.Ending]] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -123,15 +88,26 @@ class Driver:
 
     # -- asked from outside -------------------------------------------------------------
 
-    async def ask(self, request: lifecycle.Request, given: Mapping[str, Any]) -> str:
+    async def ask(
+        self,
+        request: lifecycle.Request,
+        given: Mapping[str, Any],
+        *,
+        permit: Callable[[], None] = lambda: None,
+    ) -> str:
         """Ask for something; return the public state before, once the wish is on disk.
+
+        Args:
+            request: What for.
+            given: What the operation will know.
+            permit: Called when the request's turn comes; raises when it is forbidden then.
 
         Raises:
             Failure: The machine cannot do that now.
         """
         if len(self._asked) >= _MAX_ASKED:
             raise errors.Failure("rate_limited", "too many requests wait for this machine")
-        asked = Asked(request, given)
+        asked = mailbox.Asked(request, given, permit)
         self._asked.append(asked)
         if self._over:
             self._refuse_the_rest()
@@ -144,11 +120,13 @@ class Driver:
 
     async def set_cordoned(self, *, cordoned: bool) -> None:
         """Store whether edges may send traffic."""
-        machine_id = self._machine.machine_id
-        await self._shared.host.database.write(
-            lambda tx: store.set_cordoned(tx, machine_id, cordoned=cordoned)
+        machine, host = self._machine, self._shared.host
+        told = events.cordoning(host.event_ids, machine, self.snapshot.shown, cordoned=cordoned)
+        await host.database.write(
+            lambda tx: store.set_cordoned(tx, machine, told, cordoned=cordoned)
         )
         self._machine = self._machine.model_copy(update={"cordoned": cordoned})
+        self._face.add(told)
         self._publish()
 
     async def mark_forgotten(self) -> None:
@@ -173,6 +151,7 @@ class Driver:
 
     async def live(self) -> None:
         """Drive the machine until it is destroyed."""
+        log.bind(**self._machine.about)
         while True:
             try:
                 self._get_going()
@@ -182,11 +161,13 @@ class Driver:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._turn()
+                self._take_back_trouble()
             except sqlite3.Error as error:
                 # Disk full or the like: nothing was committed, so the same is tried again.
                 logger.warning(
                     "%s: the journal cannot be written: %s", self._machine.machine_id, error
                 )
+                self._unwritten = True
                 self._say(f"the agent's database cannot be written: {error}")
                 await self._shared.host.clock.sleep(_NO_DISK_S)
                 self._wake.set()
@@ -195,6 +176,13 @@ class Driver:
                 logger.exception("%s: a turn failed", self._machine.machine_id)
                 await self._shared.host.clock.sleep(_AFTER_BUG_S)
                 self._wake.set()
+
+    def _take_back_trouble(self) -> None:
+        """Say again why the machine rests, once nothing waits for the database any more."""
+        if self._unwritten:
+            self._unwritten = False
+            if self._run is None:
+                self._say(self._machine.sentence)
 
     @property
     def _over(self) -> bool:
@@ -234,27 +222,60 @@ class Driver:
             try:
                 judged = await self._judge(asked)
             except errors.Failure as failure:
+                await self._pass_over(asked, failure)
                 if not asked.answer.done():
                     asked.answer.set_exception(failure)
                 judged = True
             if judged:
                 self._asked.remove(asked)
 
-    async def _judge(self, asked: Asked) -> bool:
+    async def _judge(self, asked: mailbox.Asked) -> bool:
         """Judge one request; return whether it has its answer."""
+        if self._run is not None and "due_ms" in asked.input:
+            # What becomes of it is written into the record, which the operation's steps write now.
+            return False
+        asked.permit()
         before = self.snapshot.shown
         verdict = lifecycle.decide(self._machine.state, self.operation, asked.request)
+        verdict = admission.judge(verdict, self._machine, asked.input)
         if isinstance(verdict, lifecycle.Refuse):
             raise errors.Failure(verdict.code, verdict.sentence)
         if isinstance(verdict, lifecycle.Run):
             if self._run is not None and not verdict.at_once:
                 return False
-            self._check_version(asked)
-            self._reserve(verdict.kind, asked.input)
-            await self._begin(verdict.kind, {**asked.input, "requested": True})
+            admission.check_version(self.snapshot.version, asked.input)
+            sized = self._shared.host.sized(self._machine)
+            needs = admission.needs(verdict.kind, sized, asked.input)
+            if needs is not None:
+                self._shared.hold(self._machine.machine_id, needs)
+            try:
+                await self._begin(verdict.kind, {**asked.input, "requested": True})
+            except sqlite3.Error:
+                # Nothing was begun, and the asker may be gone before it can be.
+                self._shared.changed(self._machine.machine_id)
+                raise
+        elif "due_ms" in asked.input:
+            await self._pass_over(asked, None)
         if not asked.answer.done():
             asked.answer.set_result(before)
         return True
+
+    async def _pass_over(self, asked: mailbox.Asked, why: errors.Failure | None) -> None:
+        """Wait for the next time of the schedule: it runs already, or cannot be started now."""
+        gone = why is not None and why.code == "not_found"
+        if "due_ms" not in asked.input or self._machine.state == "created" or gone:
+            return
+        machine, new = scheduler.passed_over(self._shared.host, self._machine, why)
+
+        def work(tx: Transaction) -> None:
+            store.put_machine(tx, machine)
+            for event in new:
+                store.add_event(tx, machine.org_id, event)
+
+        await self._shared.host.database.write(work)
+        self._take_in_change(machine, new)
+        if self._run is None:
+            self._say(machine.sentence)
 
     def _refuse_the_rest(self) -> None:
         for asked in self._asked:
@@ -266,44 +287,23 @@ class Driver:
                     asked.answer.set_result("destroyed")
         self._asked.clear()
 
-    def _check_version(self, asked: Asked) -> None:
-        expected = asked.input.get("update", {}).get("current_version")
-        if expected and expected != self.snapshot.version:
-            raise errors.Failure(
-                "conflict",
-                f"the machine is at version {self.snapshot.version}, not {expected}",
-                hint="read the machine again and repeat the update",
-            )
-
-    def _reserve(self, kind: lifecycle.Kind, given: Mapping[str, Any]) -> None:
-        """Take from the books what the operation will need.
-
-        Raises:
-            Failure: `insufficient_capacity`; nothing has changed then.
-        """
-        if lifecycle.COURSES[kind].target != "started":
-            return
-        needs = self._machine.resources
-        if kind == "update":
-            needs = host_rpc.Update.model_validate(given["update"]).resources
-            if self._machine.state == "started":
-                needs = views.larger(needs, self._machine.resources)
-        self._shared.hold(self._machine.machine_id, needs)
-
     # -- operations ---------------------------------------------------------------------
 
     async def _begin(self, kind: lifecycle.Kind, given: Mapping[str, Any]) -> None:
         """Begin an operation, breaking off what is in its way."""
         await self._stop_working()
         await self._stop_watching()
-        given = {**given, "from_rest": self._run is None}
+        lost = {} if self._lost_at_ms is None else {"ended_at_ms": self._lost_at_ms}
+        given = {**given, **lost, "from_rest": self._run is None}
         intent = self._intent(kind, given)
         machine = self._machine
-        if kind in ("start", "restart", "update", "replace"):
+        if kind in ("start", "resume", "restart", "update", "replace"):
             machine = machine.model_copy(update={"restarts": records.Restarts(), "sentence": ""})
         if kind == "relaunch":
             after = records.Restarts.model_validate(given["restarts"])
             machine = machine.model_copy(update={"restarts": after})
+        if "due_ms" in given:
+            machine = scheduler.begun(self._shared.host, machine)
         opening = events.opening(self._shared.host.event_ids, machine, kind, given)
 
         def also(tx: Transaction) -> None:
@@ -320,6 +320,7 @@ class Driver:
             )
             run = _never_none(following)
         self._ended.clear()
+        self._lost_at_ms = None
         self._enter(machine, run, opening)
 
     def _intent(self, kind: lifecycle.Kind, given: Mapping[str, Any]) -> journal.Intent:
@@ -363,36 +364,55 @@ class Driver:
         """The operation is done: rest in its target."""
         kind = views.kind_of(run.kind)
         target = lifecycle.leads_to(self._machine.state, kind)
-        sentence = str(run.input.get("sentence") or "")
+        sentence = exits.with_last_word(
+            str(run.input.get("sentence") or ""),
+            str(run.done.get("record_exit", {}).get("last_word") or ""),
+        )
         if kind == "clear":
-            sentence = self._machine.sentence
+            sentence = sentence or self._machine.sentence
         await self._rest(run, "done", target, sentence)
 
     async def _give_up(self, run: journal.Run, ending: runner.Aborted) -> None:
         """The operation cannot succeed: take down what it left, or leave what it did not touch."""
         logger.info("%s: %s given up: %s", run.subject, run.kind, ending.message)
         self._shared.host.log.write(run.subject, f"{run.kind} failed: {ending.message}")
-        kind = views.kind_of(run.kind)
-        harmless = operations.OPERATIONS[kind].harmless
-        untouched = len(run.done) < harmless and run.input.get("from_rest") is True
-        if untouched and self._machine.state != "created":
+        if self._untouched(run):
             sentence = f"{run.kind} failed: {ending.message}"
             await self._rest(run, "aborted", self._machine.state, sentence, ending.message)
             return
-        given = {"sentence": ending.message, "source": "flyd"}
-        await self._follow(run, "aborted", ending.message, "fail", given)
+        await self._take_down(run, "aborted", ending.message)
+
+    def _untouched(self, run: journal.Run) -> bool:
+        """Tell whether an operation ended before it touched anything of a machine at rest."""
+        harmless = operations.OPERATIONS[views.kind_of(run.kind)].harmless
+        from_rest = run.input.get("from_rest") is True and self._machine.state != "created"
+        return from_rest and len(run.done) < harmless
 
     async def _park(self, run: journal.Run, ending: runner.Aborted | runner.Parked) -> None:
         """A bug, or a step this build lacks."""
         logger.error("%s: %s parked: %s", run.subject, run.kind, ending.message)
         self._shared.host.log.write(run.subject, f"{run.kind} failed: {ending.message}")
+        if self._untouched(run):
+            sentence = f"{run.kind} failed: {ending.message}"
+            await self._rest(run, "parked", self._machine.state, sentence, ending.message)
+            return
         course = lifecycle.COURSES[views.kind_of(run.kind)]
         unknown = ending.step not in self._shared.runner.known
         if course.tearing_down or unknown:
-            await self._rest(run, "parked", "failed", ending.message, ending.message)
+            saved = course.target is None and self._machine.state == "suspended"
+            state: lifecycle.State = "suspended" if saved else "failed"
+            await self._rest(run, "parked", state, ending.message, ending.message)
         else:
-            given = {"sentence": ending.message, "source": "flyd"}
-            await self._follow(run, "parked", ending.message, "fail", given)
+            await self._take_down(run, "parked", ending.message)
+
+    async def _take_down(self, run: journal.Run, outcome: journal.Outcome, message: str) -> None:
+        """Take down what an operation left; a resume that failed leaves it suspended."""
+        if run.kind == "resume":
+            given = {"sentence": f"resume failed: {message}", "source": "flyd"}
+            await self._follow(run, outcome, message, "clear", given)
+            return
+        given = {"sentence": message, "source": "flyd"}
+        await self._follow(run, outcome, message, "fail", given)
 
     async def _follow(
         self,
@@ -425,6 +445,8 @@ class Driver:
             changes["started_at_ms"] = int(run.done["boot"]["started_at_ms"])
             image = ImageConfig.model_validate(run.done["fetch_image"]["config"])
             changes["image_config"] = image
+        if outcome == "done" and "await_resumed" in run.done:
+            changes["started_at_ms"] = int(run.done["await_resumed"]["resumed_at_ms"])
         machine = self._machine.model_copy(update=changes)
         closing = events.closing(host.event_ids, machine, run, outcome)
 
@@ -433,7 +455,10 @@ class Driver:
             for event in closing:
                 store.add_event(tx, machine.org_id, event)
             if "started_at_ms" in changes:
-                store.open_usage(tx, machine, host.host_id, changes["started_at_ms"])
+                store.open_usage(tx, host.sized(machine), host.host_id, changes["started_at_ms"])
+            elif state == "suspended" and "save_state" in run.done:
+                saved_at_ms = int(run.done["save_state"]["saved_at_ms"])
+                store.close_usage(tx, machine.machine_id, saved_at_ms)
 
         await self._shared.journal.end(run, outcome, message, also=also)
         self._enter(machine, None, closing)
@@ -442,47 +467,33 @@ class Driver:
 
     async def _watch(self) -> None:
         """Watch a started VM until it has ended; then say so."""
-        vmm, machine_id = self._shared.host.vmm, self._machine.machine_id
-        while True:
-            try:
-                if await self._saw_the_end() or machine_id not in await vmm.observed():
-                    record = await vmm.exit_record(machine_id, self._machine.instance_id)
-                    self._ended.append(Ended(record))
-                    self._wake.set()
-                    return
-            except (OSError, ValueError, errors.Failure) as error:
-                logger.info("%s: watching again: %s", machine_id, error)
-            await self._shared.host.clock.sleep(_LOOK_AGAIN_S)
-
-    async def _saw_the_end(self) -> bool:
-        session = await self._shared.host.vmm.connect(self._machine.machine_id)
-        if session is None:
-            return False
         try:
-            async for status in session.changes():
-                if status.phase == "exited":
-                    return True
-        finally:
-            await session.close()
-        return False
+            ended = await watching.until_ended(self._shared.host, self._machine)
+        except Exception:
+            # A guard like that of `live`: a bug here is said, and looked past a moment later.
+            logger.exception("%s: the watch failed", self._machine.machine_id)
+            await self._shared.host.clock.sleep(_AFTER_BUG_S)
+            return
+        self._ended.append(ended)
+        self._wake.set()
 
-    async def _take_in_exit(self, ended: Ended) -> None:
+    async def _take_in_exit(self, ended: mailbox.Ended) -> None:
         """What ran has ended by itself: by the restart policy, again or not."""
         machine, host = self._machine, self._shared.host
         if machine.state != "started":
             return
-        code, sentence = exits.UNKNOWN_CODE, exits.LOST
-        if ended.record is not None:
-            told = exits.of_record(ended.record)
-            code, sentence = told.code, told.sentence
-        logger.info("%s: %s", machine.machine_id, sentence)
         now_ms = host.clock.now_ms()
-        then = policy.after_exit(machine, code, now_ms)
-        given: dict[str, Any] = {"ended_at_ms": self._lost_at_ms}
-        self._lost_at_ms = None
+        told = exits.lost(machine.instance_id, now_ms, now_ms)
+        if ended.record is not None:
+            told = exits.of_record(ended.record, ran_out=ended.ran_out)
+        logger.info("%s: %s", machine.machine_id, told.sentence)
+        then = policy.after_exit(machine, told.code, now_ms, brief=told.brief)
+        given: dict[str, Any] = {}
         if isinstance(then, policy.Relaunch):
             given |= {"restarts": then.restarts.model_dump()}
-            await self._begin("relaunch", given | {"until_ms": now_ms + then.wait_ms})
+            until_ms = now_ms + then.wait_ms
+            pause = {"until_ms": until_ms, "wait_ms": then.wait_ms}
+            await self._begin("relaunch", given | pause)
         elif isinstance(then, policy.Destroy):
             await self._begin("destroy", given)
         else:
@@ -497,14 +508,27 @@ class Driver:
 
     async def begin_recovery(self, kind: lifecycle.Kind) -> None:
         """Begin what recovery decided, in place of an unfinished operation; before `live`."""
-        given = dict(self._run.input) if self._run is not None else {"source": "flyd"}
+        given: dict[str, Any] = {"source": "flyd"}
+        if self._run is not None:
+            given = dict(self._run.input)
+        if kind == "restart" and self._run is None:
+            self._shared.host.log.write(
+                self._machine.machine_id, "Its network device has vanished; it is restarted"
+            )
+            given["requested"] = True
         await self._begin(kind, given)
 
-    async def park_unknown(self, step: str) -> None:
-        """Leave the machine failed: this build lacks a step of its operation; before `live`."""
+    async def park_unknown(self, step: str, *, runs: bool) -> None:
+        """Give up an operation that this build cannot finish; before `live`.
+
+        Args:
+            step: The one it lacks.
+            runs: The machine was started and its VM is there: it is left alone.
+        """
         if self._run is not None:
             message = f"this version of Godwit has no step {step!r} of {self._run.kind!r}"
-            await self._rest(self._run, "parked", "failed", message, message)
+            state: lifecycle.State = "started" if runs else "failed"
+            await self._rest(self._run, "parked", state, message, message)
 
     # -- telling ------------------------------------------------------------------------
 
@@ -542,7 +566,7 @@ class Driver:
 
     def _publish(self) -> None:
         self._face.show(self._machine, self._run, self._sentence)
-        self._shared.changed(self)
+        self._shared.changed(self._machine.machine_id)
 
     # -- its tasks ----------------------------------------------------------------------
 

@@ -14,7 +14,9 @@ from godwit.durable import journal
 
 _KEPT_EVENTS = 5
 _TRAIL = 64
-_NEW_TRAIL = frozenset({"prepare", "start", "relaunch", "restart", "update", "replace"})
+_NEW_TRAIL = frozenset({"prepare", "start", "resume", "relaunch", "restart", "update", "replace"})
+_BEGINS = frozenset({"launch", "resume"})
+_REACHES = frozenset({"start", "suspend", "fail"})
 
 
 class Face:
@@ -60,6 +62,7 @@ class Face:
             revision=self._revision(),
             private_ip=self._network.private_ip(machine.plumbing),
             local_ipv4=self._network.local_ipv4(machine.plumbing),
+            public_ip=self._network.public_ip(),
         )
         entry = waits.Reached(
             state=self.snapshot.shown,
@@ -103,8 +106,8 @@ def _known_trail(events: tuple[records.Event, ...]) -> list[waits.Reached]:
     """Return the states reached since the last launch, as far as kept events tell."""
     found: list[waits.Reached] = []
     for event in reversed(events):
-        if event.type == "launch":
+        if event.type in _BEGINS:
             found.clear()
-        elif event.type in ("start", "fail"):
+        elif event.type in _REACHES and event.status not in lifecycle.TRANSIENT:
             found.append(waits.Reached(event.status, event.instance_id, event.id))
     return found

@@ -1,8 +1,9 @@
 """What may be asked of a machine, when, and where it leads. Pure: a table.
 
     created ──start──► started ──stop──► stopped ──destroy──► destroyed
-       │                 │  ▲               │  ▲
-       └─prepare──► stopped  └──relaunch    └──start──► started
+       │                 │  ▲               │
+       └─prepare──► stopped └──relaunch     └──start──► started
+    started ──suspend──► suspended ──resume──► started   (no usable snapshot: start, same root)
     any operation that cannot succeed ──fail──► failed ──start/destroy──► …
 
 `State` is stored. The transient names that users see (`starting`, `stopping`, …) come from the
@@ -25,8 +26,10 @@ REQUESTS: tuple[Request, ...] = Request.__args__  # type: ignore[attr-defined]
 Kind = Literal[
     "prepare",
     "start",
+    "resume",
     "relaunch",
     "stop",
+    "suspend",
     "restart",
     "update",
     "replace",
@@ -60,11 +63,13 @@ _ANYTHING_STRONGER: frozenset[Request] = frozenset({"stop", "update", "replace",
 COURSES: dict[Kind, Course] = {
     "prepare": Course("stopped", None, frozenset({"update", "replace", "destroy", "kill"})),
     "start": Course("started", "starting", _ANYTHING_STRONGER),
+    "resume": Course("started", "starting", _ANYTHING_STRONGER),
     # After an exit, by the restart policy; it may be waiting, and a restart need not.
     "relaunch": Course("started", "restarting", _ANYTHING_STRONGER | {"restart"}),
     "restart": Course("started", "restarting", _ANYTHING_STRONGER),
     "update": Course("started", "replacing", _ANYTHING_STRONGER),
     "replace": Course("stopped", "replacing", frozenset({"update", "replace", "kill"})),
+    "suspend": Course("suspended", "suspending", _ANYTHING_STRONGER | {"restart"}),
     "stop": Course("stopped", "stopping", frozenset({"kill"}), tearing_down=True),
     # The process ended by itself and stays down.
     "settle": Course("stopped", "stopping", tearing_down=True),
@@ -77,8 +82,27 @@ COURSES: dict[Kind, Course] = {
 
 TRANSIENT: frozenset[str] = frozenset(
     course.shown for course in COURSES.values() if course.shown is not None
-) | {"created", "creating", "suspending", "updating"}
+) | {"created", "creating", "updating"}
 """Names that are not `settled` (spec/machines.md §3.6)."""
+
+
+MEANINGS: dict[str, str] = {
+    "created": "Taken on by its host; its image is being brought there.",
+    "starting": "On its way up: image, network, disk, VM, boot; or on from its snapshot.",
+    "started": "Its process runs.",
+    "stopping": "On its way down; what it used is taken away.",
+    "stopped": "At rest. It holds no memory, so a start may find none; the next boot has a fresh"
+    " root.",
+    "suspending": "Its memory and devices are being saved.",
+    "suspended": "At rest with its memory and disk saved; its memory stays reserved. A start runs"
+    " it on from there, or boots it with the same disk when the snapshot is of no use.",
+    "restarting": "On its way down and up again, or waiting for the restart policy's pause.",
+    "replacing": "A new version takes the place of the present one.",
+    "failed": "An operation was given up and what it left is taken down; the sentence says why.",
+    "destroying": "On its way to be gone.",
+    "destroyed": "Gone. It can still be read for a while.",
+}
+"""What each state that users see means, in the order of a life."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +132,9 @@ class Refuse:
 
 Verdict = Run | Done | Refuse
 
-_NO_SUSPEND = Refuse("failed_precondition", "this host cannot suspend machines")
+_NOT_RUNNING = Refuse(
+    "failed_precondition", "unable to suspend machine: only a started machine can be suspended"
+)
 _GONE = Refuse("not_found", "machine is destroyed")
 _NOT_YET = Refuse("failed_precondition", "unable to start machine from current state: 'created'")
 _RUNNING = Refuse(
@@ -123,7 +149,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
         "restart": _NOT_YET,
         "update": Run("update"),
         "replace": Run("replace"),
-        "suspend": _NO_SUSPEND,
+        "suspend": _NOT_RUNNING,
         "destroy": Run("destroy"),
         "kill": Run("destroy"),
     },
@@ -133,7 +159,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
         "restart": Run("restart"),
         "update": Run("update"),
         "replace": Run("replace"),
-        "suspend": _NO_SUSPEND,
+        "suspend": Run("suspend"),
         "destroy": _RUNNING,
         "kill": Run("destroy"),
     },
@@ -143,12 +169,12 @@ TABLE: dict[State, dict[Request, Verdict]] = {
         "restart": Run("restart"),
         "update": Run("update"),
         "replace": Run("replace"),
-        "suspend": _NO_SUSPEND,
+        "suspend": _NOT_RUNNING,
         "destroy": Run("destroy"),
         "kill": Run("destroy"),
     },
     "suspended": {
-        "start": Run("start"),
+        "start": Run("resume"),
         "stop": Run("stop"),
         "restart": Run("restart"),
         "update": Run("update"),
@@ -163,7 +189,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
         "restart": Run("restart"),
         "update": Run("update"),
         "replace": Run("replace"),
-        "suspend": _NO_SUSPEND,
+        "suspend": _NOT_RUNNING,
         "destroy": Run("destroy"),
         "kill": Run("destroy"),
     },

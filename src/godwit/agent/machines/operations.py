@@ -25,8 +25,10 @@ class Operation:
 START = Operation(
     (
         "log_launch",
+        "check_secrets",
         "fetch_image",
         "clear_remains",
+        "await_turn",
         "plumb_network",
         "prepare_vm",
         "spawn_vmm",
@@ -35,6 +37,15 @@ START = Operation(
 )
 STOP = Operation(("signal_guest", "await_exit", "record_exit", "discard_vmm", "release_network"))
 TEARDOWN = Operation(("record_exit", "discard_vmm", "release_network"))
+SUSPEND = Operation(
+    ("save_state", "discard_keeping_disk", "release_network"),
+    harmless=1,
+)
+# Without a usable snapshot it hands over to a start that keeps the root.
+RESUME = Operation(
+    ("fetch_image", "clear_remains", "plumb_network", "resume_vm", "await_resumed"),
+    harmless=1,
+)
 PREPARE = Operation(("fetch_image",))
 RESTART = Operation((*STOP.steps, *START.steps))
 RELAUNCH = Operation(("record_exit", "discard_vmm", "wait_before_restart", *START.steps))
@@ -45,8 +56,10 @@ DESTROY = STOP
 OPERATIONS: dict[Kind, Operation] = {
     "prepare": PREPARE,
     "start": START,
+    "resume": RESUME,
     "relaunch": RELAUNCH,
     "stop": STOP,
+    "suspend": SUSPEND,
     "restart": RESTART,
     "update": UPDATE,
     "replace": REPLACE,

@@ -63,7 +63,9 @@ def _work(host: work.Host, machine: records.Machine, unfinished: journal.Run | N
         "park", machine.machine_id, machine.org_id, "stop", (), {}, host.clock.now_ms()
     )
     given = {"requested": True, "timeout_ms": min(stop.timeout_ms, _LONGEST_STOP_MS)}
-    return work.Work(host, replace(run, input=given), lambda: present[0], told)
+    # What was on its way out of a suspend comes back with the disk it had.
+    kind = "clear" if machine.state == "suspended" else run.kind
+    return work.Work(host, replace(run, kind=kind, input=given), lambda: present[0], told)
 
 
 async def _run_steps(doing: work.Work, operation: operations.Operation) -> None:

@@ -32,19 +32,23 @@ class Destroy:
 AfterExit = Relaunch | Settle | Destroy
 
 
-def after_exit(machine: records.Machine, exit_code: int, now_ms: int) -> AfterExit:
+def after_exit(
+    machine: records.Machine, exit_code: int, now_ms: int, *, brief: str = ""
+) -> AfterExit:
     """Say what follows an exit that nobody asked for.
 
     Args:
         machine: As it was while it ran.
         exit_code: Of its process; anything but 0 when the VM broke away.
         now_ms: The present.
+        brief: How it ended, for people.
     """
     wanted = config.restart(machine.config)
     history = machine.restarts
     present = now_ms - history.waited_ms
-    recent = tuple(at for at in history.recent if present - at < WINDOW_MS)
-    said = f"exited with code {exit_code}"
+    # A clock that was set back leaves restarts in the future: they are long past, too.
+    recent = tuple(at for at in history.recent if abs(present - at) < WINDOW_MS)
+    said = brief or f"exited with code {exit_code}"
     if wanted.policy == "no" or (wanted.policy == "on-failure" and exit_code == 0):
         return _rest(machine, said)
     if wanted.policy == "on-failure" and len(recent) >= wanted.max_retries:

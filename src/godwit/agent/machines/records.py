@@ -3,7 +3,7 @@
 from typing import Any
 
 from godwit.agent import ports
-from godwit.agent.machines import lifecycle
+from godwit.agent.machines import lifecycle, schedules
 from godwit.images.config import ImageConfig
 from godwit.wire import host_rpc
 from godwit.wire.record import Record
@@ -30,11 +30,14 @@ class Machine(Record):
         slot: Its place in the network; free again once it is destroyed.
         config: As submitted.
         pull_token: For the platform's registry; only as good as its life.
+        min_secrets_version: The oldest secrets of its app that will do for this version.
+        secrets_version: Of its app's secrets that this version has; 0 for none.
         state: Where it rests; what it is going through is in the journal.
         sentence: Why it rests there, for people.
         exit_code: Of the last exit.
         image_config: Of the image it was last started from.
-        started_at_ms: When its process was last started.
+        started_at_ms: When its process was last started, or resumed.
+        due_ms: When its schedule starts it next.
         forgotten: Its directory and logs are gone as well.
     """
 
@@ -54,6 +57,8 @@ class Machine(Record):
     resources: host_rpc.Resources
     config: dict[str, Any]
     pull_token: str | None = None
+    min_secrets_version: int | None = None
+    secrets_version: int = 0
     state: lifecycle.State = "created"
     sentence: str = ""
     cordoned: bool = False
@@ -61,10 +66,21 @@ class Machine(Record):
     exit_code: int | None = None
     image_config: ImageConfig | None = None
     started_at_ms: int | None = None
+    due_ms: int | None = None
     created_at_ms: int
     updated_at_ms: int
     destroyed_at_ms: int | None = None
     forgotten: bool = False
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Return what log lines about the machine carry."""
+        return {
+            "org_id": self.org_id,
+            "network_id": self.network_id,
+            "app": self.app,
+            "machine_id": self.machine_id,
+        }
 
     @property
     def plumbing(self) -> ports.Plumbing:
@@ -126,7 +142,10 @@ def from_offer(offer: host_rpc.Offer, slot: int, now_ms: int) -> Machine:
         resources=offer.resources,
         config=offer.config,
         pull_token=offer.pull_token,
+        min_secrets_version=offer.min_secrets_version,
+        secrets_version=offer.secrets_version,
         cordoned=offer.cordoned,
+        due_ms=schedules.next_due(offer.config, now_ms, now_ms),
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
     )
@@ -141,6 +160,9 @@ def updated(machine: Machine, update: host_rpc.Update, now_ms: int) -> Machine:
             "resources": update.resources,
             "config": update.config,
             "pull_token": update.pull_token,
+            "min_secrets_version": update.min_secrets_version,
+            "secrets_version": update.secrets_version,
+            "due_ms": schedules.next_due(update.config, machine.created_at_ms, now_ms),
             "updated_at_ms": now_ms,
         }
     )

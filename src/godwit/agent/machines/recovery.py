@@ -5,10 +5,14 @@ The journal is the truth about what was done, the host about what exists.
     recorded                      observed                     verdict
     operation, all steps known    tap as the journal says      Resume
     operation, all steps known    tap plumbed but gone         Again   (the host was restarted)
-    operation, a step unknown     –                            Park
-    started                       shim                         Adopt
+    suspend, parked by `down`     no shim                      Start   (`down` stopped it)
+    operation, a step unknown     –                            Park    (of the operation only)
+    started                       shim and tap                 Adopt
+    started                       shim without tap             Restart (nobody reaches it)
     started, parked by `down`     no shim                      Start
     started                       no shim                      Ended   (exit.json, or a crash)
+    suspended                     shim or tap                  Clear   (disk and snapshot stay)
+    failed                        –                            Clear   (a disk may be left)
     anything else                 shim or tap                  Clear
     anything else                 nothing                      Rest
     no record                     shim or tap                  → `orphans`
@@ -58,14 +62,24 @@ class Again:
 
 @dataclass(frozen=True)
 class Park:
-    """Leave it as failed; this build cannot finish its operation."""
+    """Give up its operation, which this build cannot finish.
+
+    Attributes:
+        runs: It was started and its VM is there: it goes on as it is.
+    """
 
     step: str
+    runs: bool = False
 
 
 @dataclass(frozen=True)
 class Adopt:
     """It runs; watch it."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """It runs without a network: a new tap does not reach a VM that holds the lost one."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +102,28 @@ class Rest:
     """Nothing to do."""
 
 
-Verdict = Resume | Again | Park | Adopt | Ended | Start | Clear | Rest
+Verdict = Resume | Again | Park | Adopt | Restart | Ended | Start | Clear | Rest
 
 
 def recover(recorded: Recorded, observed: Observed) -> Verdict:
     """Say what to do with one machine."""
     if recorded.operation is not None:
-        if recorded.missing_step is not None:
-            return Park(recorded.missing_step)
-        return Again() if recorded.plumbed and not observed.tap else Resume()
+        return _unfinished(recorded, observed)
     if recorded.state == "started":
         if observed.shim:
-            return Adopt()
+            return Adopt() if observed.tap else Restart()
         return Start() if recorded.parked else Ended()
-    return Clear() if observed.shim or observed.tap else Rest()
+    left = observed.shim or observed.tap or recorded.state == "failed"
+    return Clear() if left else Rest()
+
+
+def _unfinished(recorded: Recorded, observed: Observed) -> Verdict:
+    if recorded.missing_step is not None:
+        runs = recorded.state == "started" and observed.shim and observed.tap
+        return Park(recorded.missing_step, runs=runs)
+    if recorded.operation == "suspend" and recorded.parked and not observed.shim:
+        return Start()
+    return Again() if recorded.plumbed and not observed.tap else Resume()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from godwit.agent import books, ports, slots
 from godwit.agent.machines import (
+    config,
     driver,
     events,
+    holdings,
     lifecycle,
+    mailbox,
+    mending,
     operations,
     records,
     recovery,
@@ -21,7 +25,7 @@ from godwit.agent.machines import (
     views,
     work,
 )
-from godwit.base import errors, processes, tasks
+from godwit.base import errors, log, processes, tasks
 from godwit.base.principal import Principal
 from godwit.durable import journal, runner
 from godwit.durable.database import Transaction
@@ -35,7 +39,6 @@ _CLEAN_UP_S = 60.0
 
 Changed = Callable[[driver.Driver], None]
 Dropped = Callable[[str], None]
-Chore = Callable[[], Awaitable[None]]
 
 
 class Machines:
@@ -60,7 +63,8 @@ class Machines:
         self._last_slot = slots.FIRST_SLOT - 1
         self.store = store.Store(host.database)
         self._revisions = revisions.Revisions(self.store, owned)
-        self._shared = driver.Shared(
+        self._mender = mending.Mender(host, lambda: self)
+        self._shared = mailbox.Shared(
             host=host,
             journal=ledger,
             runner=runner.Runner(ledger, host.clock, steps.CATALOGUE),
@@ -141,7 +145,9 @@ class Machines:
 
     async def _take_on(self, who: Principal, offer: host_rpc.Offer) -> driver.Driver:
         machine = records.from_offer(offer, self._next_slot(), self._host.clock.now_ms())
-        kind: lifecycle.Kind = "prepare" if offer.skip_launch else "start"
+        # A standby rests until what it stands by for is lost with its host.
+        rests = offer.skip_launch or bool(config.standbys(offer.config))
+        kind: lifecycle.Kind = "prepare" if rests else "start"
         source = "user" if not who.subject.startswith("component:") else "flyd"
         intent = journal.Intent(
             subject=machine.machine_id,
@@ -152,12 +158,14 @@ class Machines:
         )
         created = (
             (events.make(self._host.event_ids, machine, None, "launch", "created", source=source),)
-            if offer.skip_launch
+            if rests
             else ()
         )
 
         def also(tx: Transaction) -> None:
             store.put_machine(tx, machine)
+            if offer.secrets is not None:
+                holdings.put_secrets(tx, machine, machine.instance_id, offer.secrets)
             for event in created:
                 store.add_event(tx, machine.org_id, event)
 
@@ -194,13 +202,14 @@ class Machines:
         made = driver.Driver(self._shared, machine, run, known)
         self._drivers[machine.machine_id] = made
         self._apps.setdefault(machine.app_id, set()).add(machine.machine_id)
-        self._changed(made)
+        self._changed(machine.machine_id)
         return made
 
-    def _changed(self, changed: driver.Driver) -> None:
-        machine = changed.machine
-        if self._drivers.get(machine.machine_id) is not changed:
+    def _changed(self, machine_id: str) -> None:
+        changed = self._drivers.get(machine_id)
+        if changed is None:
             return
+        machine = self._host.sized(changed.machine)
         needed = views.needs(machine, changed.run)
         if needed is None:
             self._books.release(machine.machine_id)
@@ -234,7 +243,8 @@ class Machines:
             observed = recovery.Observed(
                 shim=machine.machine_id in shims, tap=machine.slot in taps
             )
-            await self._apply(known, recovery.recover(recorded, observed), alive_at_ms)
+            with log.bound(**machine.about):
+                await self._apply(known, recovery.recover(recorded, observed), alive_at_ms)
             self._tasks.spawn(known.live(), name=machine.machine_id)
         await self._remove_orphans(shims, taps)
         if parked:
@@ -262,9 +272,11 @@ class Machines:
         if isinstance(verdict, recovery.Again) and known.operation is not None:
             await known.begin_recovery(known.operation)
         elif isinstance(verdict, recovery.Park):
-            await known.park_unknown(verdict.step)
+            await known.park_unknown(verdict.step, runs=verdict.runs)
         elif isinstance(verdict, recovery.Start):
             await known.begin_recovery("start")
+        elif isinstance(verdict, recovery.Restart):
+            await known.begin_recovery("restart")
         elif isinstance(verdict, recovery.Clear):
             await known.begin_recovery("clear")
         elif isinstance(verdict, recovery.Ended):
@@ -293,10 +305,18 @@ class Machines:
         for slot in found.slots:
             await cautiously(f"orphan tap {slot}", remove_tap(slot))
 
+    async def mend(self) -> None:
+        """Mend what came apart beside the machines' own doings."""
+        await self._mender.round()
+
     # -- housekeeping -------------------------------------------------------------------
 
     async def tidy(self) -> None:
-        """Remove the logs, later the records, of machines destroyed a while ago."""
+        """Remove the logs, later the records, of machines destroyed a while ago.
+
+        What could not be removed is tried again; until then the record stays, as the only thing
+        that tells of it.
+        """
         now_ms = self._host.clock.now_ms()
         for each in self:
             machine = each.machine
@@ -304,16 +324,22 @@ class Machines:
                 continue
             age_ms = now_ms - machine.destroyed_at_ms
             if not machine.forgotten and age_ms >= _LOGS_KEPT_MS:
-                await cautiously(
-                    f"logs of {machine.machine_id}", self._host.vmm.forget(machine.machine_id)
-                )
-                await each.mark_forgotten()
-            if age_ms >= _RECORDS_KEPT_MS:
-                await self.store.drop(machine.machine_id)
-                del self._drivers[machine.machine_id]
-                self._apps[machine.app_id].discard(machine.machine_id)
-                for listener in self._on_drop:
-                    listener(machine.machine_id)
+                with log.bound(**machine.about):
+                    forgetting = self._host.vmm.forget(machine.machine_id)
+                    if await cautiously(f"logs of {machine.machine_id}", forgetting):
+                        await each.mark_forgotten()
+            if each.machine.forgotten and age_ms >= _RECORDS_KEPT_MS:
+                await self._drop(machine)
+
+    async def _drop(self, machine: records.Machine) -> None:
+        await self.store.drop(machine.machine_id)
+        del self._drivers[machine.machine_id]
+        siblings = self._apps[machine.app_id]
+        siblings.discard(machine.machine_id)
+        if not siblings:
+            del self._apps[machine.app_id]
+        for listener in self._on_drop:
+            listener(machine.machine_id)
 
     async def still_alive(self) -> None:
         """Write down that this agent is at work: where intervals end that nobody saw end."""
@@ -321,10 +347,16 @@ class Machines:
         await self.store.set_fact("alive_at_ms", str(now_ms), synced=False)
 
 
-async def cautiously(what: str, doing: Awaitable[None], within_s: float = _CLEAN_UP_S) -> None:
-    """Clean up; what cannot be cleaned now is said and left for the next time."""
+async def cautiously(what: str, doing: Awaitable[None], within_s: float = _CLEAN_UP_S) -> bool:
+    """Clean up; what cannot be cleaned now is said and left for the next time.
+
+    Returns:
+        Whether it is done.
+    """
     try:
         async with asyncio.timeout(within_s):
             await doing
     except (OSError, ValueError, errors.Failure, processes.ProgramFailed) as error:
         logger.warning("%s could not be cleaned up: %s", what, error)
+        return False
+    return True

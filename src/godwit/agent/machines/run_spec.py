@@ -6,6 +6,7 @@ Sources: spec/machines.md §5.1 (environment, precedence), §5.3 (names), §5.4 
 import base64
 import binascii
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from godwit.agent.machines import config as settings
@@ -15,6 +16,8 @@ from godwit.images.config import ImageConfig
 from godwit.wire import guest
 
 _DEFAULT_MODE = 0o644
+_NONE: Mapping[str, bytes] = MappingProxyType({})
+_NO_MORE: Mapping[str, str] = MappingProxyType({})
 
 
 def argv(config: Mapping[str, Any], image: ImageConfig) -> tuple[str, ...]:
@@ -37,8 +40,27 @@ def argv(config: Mapping[str, Any], image: ImageConfig) -> tuple[str, ...]:
     return (*entrypoint, *command)
 
 
-def environment(machine: records.Machine, image: ImageConfig, private_ip: str) -> dict[str, str]:
-    """Return the environment: image, then config.env, then what the platform says."""
+def environment(
+    machine: records.Machine,
+    image: ImageConfig,
+    private_ip: str,
+    *,
+    public_ip: str = "",
+    secrets: Mapping[str, bytes] = _NONE,
+    more: Mapping[str, str] = _NO_MORE,
+) -> dict[str, str]:
+    """Return the environment: image, config.env, secrets, one process's own, the platform's.
+
+    Bytes that are not UTF-8 are surrogates (PEP 383); `guest.split_environment` takes them apart.
+
+    Args:
+        machine: The machine.
+        image: What its image says.
+        private_ip: Its 6PN address.
+        public_ip: Under which it is seen outside; empty without a way out.
+        secrets: Of its app, in the clear.
+        more: Variables of one of several processes.
+    """
     found: dict[str, str] = {}
     for entry in image.env:
         name, _, value = entry.partition("=")
@@ -46,6 +68,8 @@ def environment(machine: records.Machine, image: ImageConfig, private_ip: str) -
             found[name] = value
     given = settings.mapping(machine.config.get("env"))
     found.update({str(name): str(value) for name, value in given.items() if value is not None})
+    found.update({name: value.decode(errors="surrogateescape") for name, value in secrets.items()})
+    found.update(more)
     found.update(
         {
             "FLY_APP_NAME": machine.app,
@@ -59,6 +83,8 @@ def environment(machine: records.Machine, image: ImageConfig, private_ip: str) -
             "FLY_VM_MEMORY_MB": str(machine.resources.memory_mb),
         }
     )
+    if public_ip:
+        found["FLY_PUBLIC_IP"] = public_ip
     return found
 
 
@@ -108,11 +134,18 @@ def resolver(config: Mapping[str, Any]) -> guest.Resolver:
     )
 
 
-def files(config: Mapping[str, Any]) -> tuple[guest.File, ...]:
+def files(
+    config: Mapping[str, Any], secrets: Mapping[str, bytes] | None = _NONE
+) -> tuple[guest.File, ...]:
     """Return the files put into the root before the process starts.
 
+    Args:
+        config: The machine's.
+        secrets: In the clear; `None` leaves out what is made of them.
+
     Raises:
-        Failure: `invalid_argument` for a file without an absolute path or a value.
+        Failure: `invalid_argument` for a file without an absolute path or a value, or of a secret
+            that is not there or not base64.
     """
     found = []
     for index, entry in enumerate(settings.items(config.get("files"))):
@@ -120,9 +153,14 @@ def files(config: Mapping[str, Any]) -> tuple[guest.File, ...]:
         value = entry.get("raw_value")
         if not path.startswith("/"):
             raise errors.invalid(f"files[{index}]: guest_path must be absolute, not {path!r}")
+        name = entry.get("secret_name")
+        if value is None and isinstance(name, str) and name:
+            if secrets is None:
+                continue
+            value = _of_secret(f"files[{index}] ({path})", name, secrets)
         if not isinstance(value, str):
             raise errors.invalid(
-                f"files[{index}] ({path}): only raw_value is available on this host"
+                f"files[{index}] ({path}): this host makes files of raw_value and secret_name"
             )
         found.append(
             guest.File(
@@ -142,29 +180,115 @@ def build(
     private_ip: str,
     local_ipv4: str,
     entropy: bytes,
+    public_ip: str = "",
+    secrets: Mapping[str, bytes] | None = _NONE,
 ) -> guest.RunSpec:
-    """Return what init is told at this boot.
+    """Return what init is told at this boot; with `None` for secrets, what a resume needs of it.
 
     Raises:
         Failure: `invalid_argument` when the config and the image give nothing to run.
     """
-    init = settings.mapping(machine.config.get("init"))
+    main, *beside = processes(machine, image, private_ip, public_ip=public_ip, secrets=secrets)
     return guest.RunSpec(
         machine_id=machine.machine_id,
         hostname=hostname(machine),
         entropy_base64=base64.b64encode(entropy).decode(),
+        root=guest.Root(lasting=settings.persist(machine.config) != "never"),
+        swap=guest.Swap() if settings.swap_bytes(machine.config) else None,
         network=network,
         resolver=resolver(machine.config),
         hosts=hosts(machine, private_ip, local_ipv4),
-        files=files(machine.config),
-        process=guest.Process(
-            argv=argv(machine.config, image),
-            env=environment(machine, image, private_ip),
-            working_directory=image.working_directory or "/",
-            user=image.user,
-            tty=init.get("tty") is True,
-        ),
+        files=files(machine.config, secrets),
+        process=main,
+        beside=tuple(beside),
     )
+
+
+def processes(
+    machine: records.Machine,
+    image: ImageConfig,
+    private_ip: str,
+    *,
+    public_ip: str = "",
+    secrets: Mapping[str, bytes] | None = _NONE,
+) -> tuple[guest.Process, ...]:
+    """Return what runs in the machine: its processes, or the one that init and image say.
+
+    Raises:
+        Failure: `invalid_argument` for one with nothing to run or a secret that is not there.
+    """
+    init = settings.mapping(machine.config.get("init"))
+    several = settings.items(machine.config.get("processes"))
+    made = []
+    for at, given in enumerate(several or (init,)):
+        own = given if several else {}
+        hidden = own.get("ignore_app_secrets") is True
+        whole = environment(
+            machine,
+            image,
+            private_ip,
+            public_ip=public_ip,
+            secrets={} if hidden or secrets is None else secrets,
+            more=_own_variables(f"processes[{at}]", own, machine, private_ip, secrets),
+        )
+        env, env_base64 = guest.split_environment(whole)
+        made.append(
+            guest.Process(
+                argv=argv({"init": given}, image),
+                env=env,
+                env_base64=env_base64,
+                working_directory=image.working_directory or "/",
+                user=str(own.get("user") or "") or image.user,
+                tty=init.get("tty") is True,
+            )
+        )
+    return tuple(made)
+
+
+def _own_variables(
+    place: str,
+    process: Mapping[str, Any],
+    machine: records.Machine,
+    private_ip: str,
+    secrets: Mapping[str, bytes] | None,
+) -> dict[str, str]:
+    """Return the variables of one of several processes."""
+    given = settings.mapping(process.get("env"))
+    found = {str(name): str(value) for name, value in given.items() if value is not None}
+    fields = {
+        "id": machine.machine_id,
+        "version": machine.instance_id,
+        "app_name": machine.app,
+        "private_ip": private_ip,
+        "region": machine.region,
+        "image": machine.image.reference,
+    }
+    for entry in settings.items(process.get("env_from")):
+        name, field = str(entry.get("env_var") or ""), str(entry.get("field_ref") or "")
+        if name and field in fields:
+            found[name] = fields[field]
+    if secrets is None:
+        return found
+    for entry in settings.items(process.get("secrets")):
+        variable = str(entry.get("env_var") or "")
+        name = str(entry.get("name") or variable)
+        if not variable:
+            continue
+        if name not in secrets:
+            raise errors.invalid(f"{place}.secrets: the machine has no secret {name}")
+        found[variable] = secrets[name].decode(errors="surrogateescape")
+    return found
+
+
+def _of_secret(place: str, name: str, secrets: Mapping[str, bytes]) -> str:
+    """Return the base64 that a secret holds; never quoted when it is none."""
+    if name not in secrets:
+        raise errors.invalid(f"{place}: the machine has no secret {name}")
+    try:
+        base64.b64decode(secrets[name], validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.invalid(f"{place}: the secret {name} is not base64") from None
+    return secrets[name].decode()
 
 
 def _as_base64(value: str) -> str:

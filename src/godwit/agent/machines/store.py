@@ -1,10 +1,14 @@
-"""The agent's tables: machines, their events, usage intervals. SQL is fenced to here.
+"""The agent's tables: machines, their events, usage intervals.
+
+SQL is fenced to here and, for what is kept beside a machine's record, to `holdings`.
 
 Functions that take a `Transaction` are called inside one, together with the journal's own
 writes; the methods of `Store` open their own.
 """
 
-from godwit.agent.machines import records
+from collections.abc import Iterable
+
+from godwit.agent.machines import holdings, records, usage
 from godwit.base import clock, ids
 from godwit.durable.database import Transaction, Writer
 from godwit.wire import host_rpc
@@ -49,6 +53,9 @@ SCHEMA = (
     CREATE INDEX usage_by_org ON usage (org_id, id);
     CREATE TABLE facts_of_agent (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT
     """,
+    holdings.TABLES,
+    usage.TABLES,
+    holdings.SECRETS,
 )
 
 _KEPT_EVENTS = 50
@@ -91,13 +98,16 @@ class Store:
 
         return await self._database.read(work)
 
-    async def events(self, machine_id: str, limit: int) -> list[records.Event]:
-        """Return a machine's events, the newest first."""
+    async def events(
+        self, machine_id: str, limit: int, before: str | None = None
+    ) -> list[records.Event]:
+        """Return a machine's events, the newest first, those older than one when it is given."""
 
         def work(tx: Transaction) -> list[records.Event]:
             rows = tx.execute(
-                "SELECT record FROM events WHERE machine_id = ? ORDER BY id DESC LIMIT ?",
-                (machine_id, limit),
+                "SELECT record FROM events WHERE machine_id = ? AND (? IS NULL OR id < ?)"
+                " ORDER BY id DESC LIMIT ?",
+                (machine_id, before, before, limit),
             )
             return [records.Event.model_validate_json(row["record"]) for row in rows]
 
@@ -131,6 +141,11 @@ class Store:
 
         return await self._database.read(work)
 
+    async def expire_usage(self, before_ms: int) -> None:
+        """Drop the usage intervals that ended before a time."""
+        while await self._database.write(lambda tx: usage.expire(tx, before_ms), synced=False):
+            pass
+
     async def fact(self, name: str) -> str | None:
         """Return one of the agent's own facts (`revision`, `alive_at_ms`, `parked`)."""
 
@@ -157,6 +172,8 @@ class Store:
             tx.execute("DELETE FROM events WHERE machine_id = ?", (machine_id,))
             tx.execute("DELETE FROM operations WHERE subject = ?", (machine_id,))
             tx.execute("DELETE FROM machines WHERE machine_id = ?", (machine_id,))
+            holdings.drop(tx, machine_id)
+            usage.forget(tx, machine_id)
 
         await self._database.write(work)
 
@@ -183,11 +200,20 @@ def put_machine(tx: Transaction, machine: records.Machine) -> None:
             machine.model_dump_json(),
         ),
     )
+    holdings.keep_version(tx, machine)
+    if destroyed:
+        holdings.forget_secrets(tx, machine.machine_id)
 
 
-def set_cordoned(tx: Transaction, machine_id: str, *, cordoned: bool) -> None:
-    """Store whether edges may send a machine traffic."""
-    tx.execute("UPDATE machines SET cordoned = ? WHERE machine_id = ?", (cordoned, machine_id))
+def set_cordoned(
+    tx: Transaction, machine: records.Machine, told: Iterable[records.Event], *, cordoned: bool
+) -> None:
+    """Store whether edges may send a machine traffic, and the events that tell of it."""
+    tx.execute(
+        "UPDATE machines SET cordoned = ? WHERE machine_id = ?", (cordoned, machine.machine_id)
+    )
+    for event in told:
+        add_event(tx, machine.org_id, event)
 
 
 def add_event(tx: Transaction, org_id: str, event: records.Event) -> bool:

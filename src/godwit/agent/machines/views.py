@@ -7,14 +7,16 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from godwit.agent.machines import config as settings
-from godwit.agent.machines import lifecycle, records
-from godwit.base import clock
+from godwit.agent.machines import holdings, lifecycle, records
+from godwit.base import clock, encoded, errors
 from godwit.durable.journal import Run
 from godwit.wire import facts, host_rpc
 
 _EMBEDDED_EVENTS = 5
 _DEFAULT_SOFT_LIMIT = 20
 _PORTS = range(1, 65_536)
+_AROUND_BYTES = 2_048
+"""Room in a fact for all but metadata and services: ids, names, addresses."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Snapshot:
         sentence: What it is doing right now, or why it rests.
         shown: Its public state.
         revision: Grows with every change on this host.
+        public_ip: Under which it is seen outside, empty without a way out.
     """
 
     machine: records.Machine
@@ -46,12 +49,19 @@ class Snapshot:
     revision: int
     private_ip: str
     local_ipv4: str
+    public_ip: str = ""
 
     @property
     def version(self) -> str:
         """Return the version that is in place, or on its way."""
         update = _pending(self.run)
         return update.instance_id if update is not None else self.machine.instance_id
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the config of that version, as submitted."""
+        update = _pending(self.run)
+        return update.config if update is not None else self.machine.config
 
 
 _KINDS: dict[str, lifecycle.Kind] = {kind: kind for kind in lifecycle.KINDS}
@@ -89,6 +99,7 @@ def larger(one: host_rpc.Resources, other: host_rpc.Resources) -> host_rpc.Resou
         cpu_kind="performance" if "performance" in kinds else "shared",
         cpus=max(one.cpus, other.cpus),
         memory_mb=max(one.memory_mb, other.memory_mb),
+        max_memory_mb=max(one.max_memory_mb, other.max_memory_mb),
     )
 
 
@@ -99,11 +110,32 @@ def _pending(run: Run | None) -> host_rpc.Update | None:
     return host_rpc.Update.model_validate(run.input["update"])
 
 
+def resumed(snapshot: Snapshot) -> bool:
+    """Tell whether a machine's process runs on from a snapshot, as far as kept events tell."""
+    began = (event.type for event in snapshot.events if event.type in ("launch", "resume"))
+    return next(began, "") == "resume"
+
+
 def view(
-    identity: Identity, snapshot: Snapshot, checks: Sequence[host_rpc.CheckStatus]
+    identity: Identity,
+    snapshot: Snapshot,
+    checks: Sequence[host_rpc.CheckStatus],
+    *,
+    written: holdings.Written | None = None,
+    lease: host_rpc.Lease | None = None,
 ) -> host_rpc.MachineView:
-    """Return a machine as its owner sees it; a version on its way is shown already."""
+    """Return a machine as its owner sees it; a version on its way is shown already.
+
+    Args:
+        identity: This host.
+        snapshot: The machine.
+        checks: Their last results.
+        written: What its metadata became since that version was submitted.
+        lease: The one that is held.
+    """
     machine, update = snapshot.machine, _pending(snapshot.run)
+    updated_at_ms = max(machine.updated_at_ms, written.updated_at_ms if written else 0)
+    config = effective(snapshot.config, written)
     return host_rpc.MachineView(
         machine_id=machine.machine_id,
         instance_id=snapshot.version,
@@ -119,25 +151,43 @@ def view(
         cordoned=machine.cordoned,
         private_ip=snapshot.private_ip,
         image=machine.image if update is None else update.image,
-        config=machine.config if update is None else update.config,
+        config=config,
         created_at=clock.rfc3339(machine.created_at_ms),
-        updated_at=clock.rfc3339(machine.updated_at_ms),
+        updated_at=clock.rfc3339(updated_at_ms),
         events=tuple(event.public() for event in snapshot.events[:_EMBEDDED_EVENTS]),
         checks=tuple(checks),
+        metadata=settings.metadata(config),
+        lease=lease,
+        secrets_version=(machine if update is None else update).secrets_version,
         epoch=identity.epoch,
         revision=snapshot.revision,
     )
 
 
-def fact(identity: Identity, snapshot: Snapshot, passing: Mapping[int, bool]) -> facts.MachineFact:
+def effective(config: dict[str, Any], written: holdings.Written | None) -> dict[str, Any]:
+    """Return a config with its metadata as they are now; untouched while nobody wrote to them."""
+    return config if written is None else config | {"metadata": dict(written.values)}
+
+
+def fact(
+    identity: Identity,
+    snapshot: Snapshot,
+    passing: Mapping[int, bool],
+    written: holdings.Written | None = None,
+    *,
+    draining: bool = False,
+) -> facts.MachineFact:
     """Return a machine as edges and DNS need it.
 
     Args:
         identity: This host.
         snapshot: The machine.
         passing: By the service's place in the config, whether its checks let traffic through.
+        written: What the metadata of the version in place became since it was submitted.
+        draining: It is kept from new requests for a moment.
     """
     machine = snapshot.machine
+    config = effective(machine.config, written)
     return facts.MachineFact(
         owner=identity.host_id,
         epoch=identity.epoch,
@@ -154,14 +204,32 @@ def fact(identity: Identity, snapshot: Snapshot, passing: Mapping[int, bool]) ->
         host_id=identity.host_id,
         region=machine.region,
         state=snapshot.shown,
-        cordoned=machine.cordoned,
+        # An edge that knows of no drains keeps away all the same.
+        cordoned=machine.cordoned or draining,
+        draining=draining,
         in_dns=settings.in_dns(machine.config),
         private_ip=snapshot.private_ip,
         local_ipv4=snapshot.local_ipv4,
-        process_group=settings.process_group(machine.config),
-        metadata=settings.metadata(machine.config),
+        process_group=settings.process_group(config),
+        metadata=settings.metadata(config),
         services=services(machine.config, passing),
     )
+
+
+def check_told(config: Mapping[str, Any]) -> None:
+    """Return if the bus would take the fact about a machine of this config.
+
+    Control refuses one that is too long before it is offered; this is the owner's own word.
+
+    Raises:
+        Failure: `invalid_argument`.
+    """
+    said = [settings.metadata(config), settings.process_group(config), services(config, {})]
+    if sum(encoded.size(each) for each in said) > facts.MOST_BYTES - _AROUND_BYTES:
+        raise errors.invalid(
+            "config: its services and metadata are too long to be told of",
+            hint="give fewer ports, or less metadata",
+        )
 
 
 def services(config: Mapping[str, Any], passing: Mapping[int, bool]) -> tuple[facts.Service, ...]:

@@ -4,6 +4,14 @@
     16b    32b network 32b host    32b slot    16b within the machine's /112
 
 Beside it every machine has an IPv4 of its own host, 172.16.0.0/12 plus its slot.
+
+Between hosts the same address has another form, in which the host comes first, so that one prefix
+leads to all of a host's machines whatever their network:
+
+    fdab : HHHH HHHH : NNNN NNNN : MMMM MMMM : 0001
+
+The sum of its 16-bit words is the same, so checksums that cover one cover the other. Hosts
+themselves are in network 0, which no machine is in (`wire.members`).
 """
 
 from dataclasses import dataclass
@@ -13,6 +21,8 @@ from typing import Self
 from godwit.agent import slots
 
 PRIVATE = IPv6Network("fdaa::/16")
+BETWEEN_HOSTS = IPv6Network("fdab::/16")
+HOSTS = IPv6Network("fdaa::/48")
 RESOLVER = IPv6Address("fdaa::3")
 GATEWAY_V6 = IPv6Address("fe80::1")
 LOCAL = IPv4Network("172.16.0.0/12")
@@ -20,6 +30,7 @@ GATEWAY_V4 = IPv4Address("172.16.0.1")
 NETWORK_PREFIX = 48
 _NUMBER = range(1, 1 << 32)
 _SELF = 2
+_SELF_BETWEEN_HOSTS = 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,12 @@ class PrivateAddress:
         return IPv6Address(int(PRIVATE.network_address) | parts | _SELF)
 
     @property
+    def between_hosts(self) -> IPv6Address:
+        """Return the form that the address has on the way from host to host."""
+        parts = self.host_number << 80 | self.network_number << 48 | self.slot << 16
+        return IPv6Address(int(BETWEEN_HOSTS.network_address) | parts | _SELF_BETWEEN_HOSTS)
+
+    @property
     def network(self) -> IPv6Network:
         """Return the prefix of the organization's network, which isolation is about."""
         return network_prefix(self.network_number)
@@ -73,6 +90,18 @@ def network_prefix(network_number: int) -> IPv6Network:
     """Return the /48 that all machines of a network share."""
     base = int(PRIVATE.network_address) | network_number << 80
     return IPv6Network((base, NETWORK_PREFIX))
+
+
+def host_prefix(host_number: int) -> IPv6Network:
+    """Return the /48 that all machines of a host share between hosts."""
+    base = int(BETWEEN_HOSTS.network_address) | _checked(host_number) << 80
+    return IPv6Network((base, NETWORK_PREFIX))
+
+
+def _checked(host_number: int) -> int:
+    if host_number not in _NUMBER:
+        raise ValueError(f"host number {host_number} is not within 1..2^32-1")
+    return host_number
 
 
 def local_ipv4(slot: int) -> IPv4Address:

@@ -13,9 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from godwit.agent import ports, slots
-from godwit.agent.network import addresses, links, rules, sysctls
+from godwit.agent.network import (
+    addresses,
+    links,
+    mesh_device,
+    mesh_rules,
+    outbound,
+    rules,
+    sysctls,
+)
 from godwit.agent.network.addresses import PrivateAddress
-from godwit.base import processes
+from godwit.base import clock, processes
 from godwit.wire import guest
 
 logger = logging.getLogger(__name__)
@@ -39,6 +47,7 @@ class HostNetwork:
         run_dir: Path,
         policy: rules.Policy | None = None,
         mtu: int = DEFAULT_MTU,
+        mesh: mesh_rules.Mesh | None = None,
     ) -> None:
         """Take what differs from host to host.
 
@@ -47,12 +56,17 @@ class HostNetwork:
             run_dir: Where the kernel parameters' former values are kept; emptied by a reboot.
             policy: The packet policy's parameters, the uplink among them.
             mtu: Of taps and guests: what the mesh between hosts carries.
+            mesh: The other hosts as they are known at the start; `reach` tells of later ones.
         """
         self.host_number = host_number
         self._policy = policy or rules.Policy()
         self._mtu = mtu
+        self._outbound = outbound.Outbound(
+            self._policy.uplink, monotonic=clock.SystemClock().monotonic
+        )
         self._parameters = sysctls.HostParameters(run_dir / "network-parameters.json")
         self._plumbed: dict[int, PrivateAddress] = {}
+        self._mesh = mesh
         self._nft = asyncio.Lock()
 
     async def start(self) -> None:
@@ -60,7 +74,7 @@ class HostNetwork:
         self._parameters.ensure([*sysctls.keep_router_advertisements(), *links.HOST_SYSCTLS])
         async with self._nft:
             self._plumbed = {found.private.slot: found.private for found in await self._kernel()}
-            await self._apply()
+            await self._apply(self._mesh)
         await _ip(links.host_commands())
         logger.info("network ready, %d machines plumbed", len(self._plumbed))
 
@@ -83,6 +97,7 @@ class HostNetwork:
         )
         for slot in await self.observed():
             await _remove_tap(slots.tap_name(slot))
+        await mesh_device.remove(mesh_device.device_name(self.host_number))
         await _cut_flows("ipv6", str(addresses.PRIVATE))
         for slot in left:
             await _cut_flows("ipv4", str(addresses.local_ipv4(slot)))
@@ -92,6 +107,20 @@ class HostNetwork:
             await processes.run(command, timeout_s=_TIMEOUT_S, check=False)
         self._parameters.restore()
 
+    async def reach(self, mesh: mesh_rules.Mesh | None) -> None:
+        """Ensure that machines reach those of just these other hosts.
+
+        One host more or less is one element; only the first and the last change the rules.
+        """
+        async with self._nft:
+            former = self._mesh
+            if former is None or mesh is None:
+                if former != mesh:
+                    await self._apply(mesh)
+            elif former != mesh:
+                await _nft(_difference(former, mesh))
+            self._mesh = mesh
+
     def private_ip(self, plumbing: ports.Plumbing) -> str:
         """Return the machine's 6PN address."""
         return str(self._private(plumbing))
@@ -99,6 +128,10 @@ class HostNetwork:
     def local_ipv4(self, plumbing: ports.Plumbing) -> str:
         """Return the IPv4 on which this host reaches the machine."""
         return str(addresses.local_ipv4(plumbing.slot))
+
+    def public_ip(self) -> str:
+        """Return the address under which machines are seen outside, empty without a way out."""
+        return self._outbound.address()
 
     def guest_network(self, plumbing: ports.Plumbing) -> guest.Network:
         """Return what init is told."""
@@ -122,7 +155,7 @@ class HostNetwork:
         sysctls.set_all(links.tap_sysctls(plumbing.tap))
         async with self._nft:
             self._plumbed[plumbing.slot] = private
-            await _nft(rules.admit(rules.guest(private)))
+            await _nft(rules.admit(rules.guest(private), in_mesh=self._mesh is not None))
         await _ip(links.tap_commands(plumbing.tap, private, self._mtu))
 
     async def unplumb(self, plumbing: ports.Plumbing) -> None:
@@ -131,7 +164,13 @@ class HostNetwork:
         async with self._nft:
             private = self._plumbed.pop(plumbing.slot, None) or self._private(plumbing)
             still_used = any(other.network == private.network for other in self._plumbed.values())
-            await _nft(rules.expel(rules.guest(private), last_of_network=not still_used))
+            await _nft(
+                rules.expel(
+                    rules.guest(private),
+                    last_of_network=not still_used,
+                    in_mesh=self._mesh is not None,
+                )
+            )
         await _cut_flows("ipv6", str(private))
         await _cut_flows("ipv4", self.local_ipv4(plumbing))
 
@@ -143,9 +182,14 @@ class HostNetwork:
     def _private(self, plumbing: ports.Plumbing) -> PrivateAddress:
         return PrivateAddress(plumbing.network_number, self.host_number, plumbing.slot)
 
-    async def _apply(self) -> None:
+    async def _apply(self, mesh: mesh_rules.Mesh | None) -> None:
         guests = [rules.guest(private) for private in self._plumbed.values()]
-        await _nft(rules.table(self._policy, guests))
+        await _nft(rules.table(self._policy, guests, closed=self._closed(), mesh=mesh))
+
+    def _closed(self) -> list[str]:
+        """Return the families in which this host forwarded nothing before Godwit."""
+        names = links.FORWARDING.items()
+        return [family for family, name in names if self._parameters.was(name) == "0"]
 
     async def _kernel(self) -> list[links.PlumbedTap]:
         shown = await processes.run(
@@ -153,6 +197,16 @@ class HostNetwork:
             timeout_s=_TIMEOUT_S,
         )
         return links.plumbed_taps(shown.stdout)
+
+
+def _difference(former: mesh_rules.Mesh, mesh: mesh_rules.Mesh) -> str:
+    """Return the transaction from one set of other hosts to another."""
+    steps = (("delete", former.others - mesh.others), ("add", mesh.others - former.others))
+    return "".join(
+        mesh_rules.host_element(verb, rules.TABLE, number)
+        for verb, numbers in steps
+        for number in sorted(numbers)
+    )
 
 
 async def _remove_tap(tap: str) -> None:

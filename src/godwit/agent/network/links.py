@@ -27,6 +27,9 @@ HOST_SYSCTLS = (
 )
 """What forwarding needs of the whole host, in this order."""
 
+FORWARDING = {"ipv4": "ipv4/ip_forward", "ipv6": "ipv6/conf/all/forwarding"}
+"""Which of them lets a host route, by family."""
+
 _TAP_SYSCTLS = (
     ("ipv6/conf/{tap}/disable_ipv6", "0"),
     ("ipv6/conf/{tap}/addr_gen_mode", "1"),

@@ -5,9 +5,13 @@ one machine adds and takes away. Everything is keyed by the tap a packet comes f
 guest writes into a packet can widen what it may do. In the order a packet meets the chains:
 
     guard      a tap's packets carry that machine's own addresses, or end here; before conntrack
+    pace_out   what a guest sends is bounded, and in pace_in what is sent to it: by bytes, dropping
     to_host    of the host a guest reaches the resolver, pings, and answers to what the host asked
-    through    guest to guest within one 6PN network; guest to world; nothing comes in from outside
+    through    guest to guest within one 6PN network; guest to world; nothing comes in from
+               outside, nor is routed for others where nothing was before Godwit had the host
+               forward
     to_world   leaves under the host's own address
+    mesh_rules what there is besides, once there are other hosts
     from_vmm   VMM processes own no network socket: their way out is the tap
     table arp  a guest asks for its gateway's hardware address and answers for its own
 
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from godwit.agent import slots
-from godwit.agent.network import addresses
+from godwit.agent.network import addresses, mesh_rules
 
 TABLE = "godwit"
 REFUSED_V4 = (
@@ -31,12 +35,21 @@ REFUSED_V4 = (
     "127.0.0.0/8",
     "169.254.0.0/16",
     "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.88.99.0/24",
     "192.168.0.0/16",
+    "198.18.0.0/15",
     "224.0.0.0/3",
 )
-"""Not of the world: other guests, metadata services, the networks the host is managed on."""
-REFUSED_V6 = ("::/127", "::ffff:0:0/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8")
-"""As above; `fdaa::/16` is judged before. NAT64 would be a way around the list for IPv4."""
+"""Not of the world: other guests, metadata services, the networks the host is managed on, and what
+else IANA's special-purpose registry says is not to be forwarded. The three prefixes for examples
+lead nowhere and are left to it."""
+REFUSED_V6 = ("::/3", "4000::/2", "8000::/1", "2001::/23", "2002::/16")
+"""As above. The world is 2000::/3 alone; outside it lie loopback, embedded IPv4 and NAT64
+(64:ff9b::/96, 64:ff9b:1::/48), which would be ways around the list for IPv4, discard-only
+(100::/64), segment routing (5f00::/16), local (fc00::/7, where `fdaa::/16` is judged before),
+link-local, the former site-local (fec0::/10) and multicast. Inside it protocol assignments with
+Teredo, ORCHID and benchmarking (2001::/23), and 6to4, which embeds IPv4 as well."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Policy:
         allowed: Prefixes that guests may reach although they are private.
         flows_per_machine: Tracked connections one machine may hold.
         queries_per_second: Questions one machine may ask the resolver, in datagrams.
+        mbit_each_way: Traffic of one machine, Mbit a second; 0 for as much as there is. A
+            second's worth may come at once.
     """
 
     uplink: str | None = None
@@ -56,6 +71,7 @@ class Policy:
     allowed: tuple[str, ...] = ()
     flows_per_machine: int = 8_192
     queries_per_second: int = 2_000
+    mbit_each_way: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,24 @@ def guest(private: addresses.PrivateAddress) -> Guest:
     return Guest(slots.tap_name(private.slot), private.slot, private)
 
 
-def table(policy: Policy, guests: Iterable[Guest]) -> str:
-    """Return the transaction that replaces whatever stood before, flows left alone."""
+def table(
+    policy: Policy,
+    guests: Iterable[Guest],
+    *,
+    closed: Iterable[str] = (),
+    mesh: mesh_rules.Mesh | None = None,
+) -> str:
+    """Return the transaction that replaces whatever stood before, flows left alone.
+
+    Args:
+        policy: What differs from host to host.
+        guests: The machines to let through.
+        closed: Families (`ipv4`, `ipv6`) in which the host routes for nobody but its machines.
+        mesh: How the host is part of the mesh; `None` when it is alone.
+    """
     members = list(guests)
     networks = sorted({g.private.network for g in members})
+    between = mesh_rules.parts(mesh, (g.private.network_number for g in members))
     elements = {name: sorted(_named(members, name)) for name in _OWN_SETS}
     elements["networks"] = [_pair(network) for network in networks]
     fill = {name: _elements(values) for name, values in elements.items()}
@@ -107,21 +137,29 @@ def table(policy: Policy, guests: Iterable[Guest]) -> str:
         private=addresses.PRIVATE,
         slots=slots.LAST_SLOT,
         mask=_MASK,
+        pace=_pace(policy.mbit_each_way),
+        strangers=_strangers(closed),
+        mesh=between,
         **fill,
     )
 
 
-def admit(machine: Guest) -> str:
-    """Return the transaction that lets a machine's packets through."""
-    return "".join([*_each("add", machine), _network("add", machine.private.network)])
+def admit(machine: Guest, *, in_mesh: bool = False) -> str:
+    """Return the transaction that lets a machine's packets through.
+
+    Args:
+        machine: It.
+        in_mesh: There are other hosts: the table was rendered with a mesh.
+    """
+    return "".join([*_each("add", machine), *_network("add", machine.private, in_mesh)])
 
 
-def expel(machine: Guest, *, last_of_network: bool) -> str:
+def expel(machine: Guest, *, last_of_network: bool, in_mesh: bool = False) -> str:
     """Return the transaction that ends it; correct also when the machine was never admitted."""
     lines = [*_each("add", machine), *_each("delete", machine)]
     if last_of_network:
-        network = machine.private.network
-        lines += [_network("add", network), _network("delete", network)]
+        for verb in ("add", "delete"):
+            lines += _network(verb, machine.private, in_mesh)
     return "".join(lines)
 
 
@@ -131,6 +169,44 @@ def remove() -> str:
         f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n"
         for family in ("inet", "arp")
     )
+
+
+_BURST_KB = 256
+"""A few of the largest packets that a tap hands over."""
+
+
+def _pace(mbit: int) -> str:
+    """Return the statement that finds a tap's packets beyond its rate."""
+    if not mbit:
+        return ""
+    # The kernel's bucket holds a second's worth beside the burst.
+    limit = f"limit rate over {mbit * 1_000 // 8} kbytes/second burst {_BURST_KB} kbytes"
+    return "".join(
+        f"""\
+    set paced_{way} {{ type ifname; size {slots.LAST_SLOT}; flags dynamic, timeout; timeout 1m; }}
+    counter paced_{way} {{ }}
+    chain pace_{way} {{
+        type filter hook {hook} priority {priority}; policy accept;
+        {device} "gw*" update @paced_{way} {{ {device} {limit} }} counter name paced_{way} drop
+    }}
+"""
+        for way, hook, priority, device in (
+            ("out", "prerouting", "raw + 5", "iifname"),
+            ("in", "postrouting", "srcnat + 5", "oifname"),
+        )
+    )
+
+
+def _strangers(closed: Iterable[str]) -> str:
+    """Return the rules for packets neither from nor to a machine; bridges do not route."""
+    families = sorted(closed)
+    rules = [f"meta nfproto {family} counter name strangers drop" for family in families]
+    if rules:
+        rules.insert(0, 'meta iifkind "bridge" meta oifkind "bridge" accept')
+        # Builds on this host have links of their own: `builder.jail` judges them.
+        rules.insert(1, 'iifname "bgw*" accept')
+        rules.insert(2, 'oifname "bgw*" ct state established,related accept')
+    return "".join(f"        {rule}\n" for rule in rules)
 
 
 _OWN_SETS = ("sources4", "sources6", "links6")
@@ -154,8 +230,12 @@ def _each(verb: str, machine: Guest) -> list[str]:
     return lines
 
 
-def _network(verb: str, network: IPv6Network) -> str:
-    return f"{verb} element inet {TABLE} networks {{ {_pair(network)} }}\n"
+def _network(verb: str, private: addresses.PrivateAddress, in_mesh: bool) -> list[str]:
+    lines = [f"{verb} element inet {TABLE} networks {{ {_pair(private.network)} }}\n"]
+    if in_mesh:
+        numbers = private.network_number, private.host_number
+        lines.append(mesh_rules.network_element(verb, TABLE, *numbers))
+    return lines
 
 
 def _elements(values: Iterable[str]) -> str:
@@ -185,9 +265,11 @@ table inet godwit {{
     counter refused_by_host {{ }}
     counter refused_on_the_way {{ }}
     counter escaped {{ }}
-
+    counter strangers {{ }}
+{mesh.sets}
     chain guard {{
         type filter hook prerouting priority raw; policy accept;
+{mesh.guard}\
         iifname != "gw*" accept
         iifname . ip6 saddr @sources6 ip6 daddr {resolver} udp dport 53 goto question
         iifname . ip6 saddr @sources6 accept
@@ -201,6 +283,7 @@ iifname . ip6 saddr @links6 accept
 counter name flooded drop
         notrack accept
     }}
+{pace}\
     chain answer {{
         type filter hook output priority raw; policy accept;
         oifname "gw*" ip6 saddr {resolver} udp sport 53 notrack
@@ -226,10 +309,13 @@ counter name flooded drop
     chain through {{
         type filter hook forward priority filter; policy accept;
         iifname "gw*" goto from_guest
+{mesh.through}\
         oifname "gw*" ct state established, related accept
         oifname "gw*" counter name refused_on_the_way drop
+{strangers}\
     }}
     chain from_guest {{
+{mesh.from_guest}\
         ct state established accept
         ct state invalid drop
         jump new_flow
@@ -260,7 +346,9 @@ counter name flooded drop
     chain from_vmm {{
         type filter hook output priority filter; policy accept;
         meta skuid {first_uid}-{last_uid} counter name escaped drop
+{mesh.output}\
     }}
+{mesh.chains}\
 }}
 table arp godwit {{
     set sources4 {{ type ifname . ipv4_addr; {arp} }}

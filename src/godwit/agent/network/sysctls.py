@@ -49,6 +49,11 @@ class HostParameters:
             self._store(before)
             path.write_text(value)
 
+    def was(self, name: str) -> str:
+        """Return what a parameter was before Godwit changed it, or is if it did not."""
+        change = self._load().get(name)
+        return change["was"] if change else (self._root / name).read_text().strip()
+
     def restore(self) -> None:
         """Put back what was before, the last change first, and forget it."""
         for name, change in reversed(self._load().items()):

@@ -1,9 +1,9 @@
-"""Machines' ephemeral disks: a fresh ext4 for each boot, copied from one empty disk per size.
+"""Machines' ephemeral disks: fresh for each boot, copied from one empty disk per kind and size.
 
 Making a file system takes tens of milliseconds and the result is always the same, so it is made
 once; a copy shares its blocks where the file system can (reflink), and otherwise only the few
-megabytes that are not holes are copied. Such a disk lives as long as one boot: it has no journal,
-and nothing waits for it to reach the platter.
+megabytes that are not holes are copied. A disk that lives as long as one boot has no journal, and
+nothing waits for it to reach the platter; a root that lasts has one.
 """
 
 import asyncio
@@ -12,45 +12,64 @@ import fcntl
 import os
 import secrets
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from godwit.base import processes
+
+Kind = Literal["scratch", "root", "swap"]
+"""A root is a scratch disk that outlives its boot."""
 
 _FICLONE = 0x4004_9409
 """linux/fs.h; fails on file systems without reflinks."""
 _MKFS_S = 120.0
-_LAYOUT = ("-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0,nodiscard")
+_MKFS = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,nodiscard")
+_MAKERS: dict[Kind, tuple[str, ...]] = {
+    "scratch": (*_MKFS, "-O", "^has_journal"),
+    "root": (*_MKFS, "-J", "size=16"),
+    "swap": ("mkswap", "--quiet"),
+}
+_ENDINGS: dict[Kind, str] = {"scratch": "ext4", "root": "ext4", "swap": "img"}
 
 
-class ScratchDisks:
+class Disks:
     """Copies of empty disks, made from templates kept beside them on the same file system."""
 
     def __init__(self, templates: Path) -> None:
         self._templates = templates
         self._making = asyncio.Lock()
 
-    async def make(self, path: Path, size_bytes: int) -> None:
-        """Ensure a fresh, empty disk at the path, replacing what was there."""
-        template = self._templates / f"scratch-{size_bytes}.ext4"
+    async def make(self, path: Path, kind: Kind, size_bytes: int) -> None:
+        """Ensure a fresh, empty disk at the path, replacing what was there.
+
+        It is there whole or not at all: a root that lasts is taken as it is the next time.
+
+        Raises:
+            OSError: There is no room.
+            ProgramFailed: There is no such disk of that size.
+        """
+        template = self._templates / f"{kind}-{size_bytes}.{_ENDINGS[kind]}"
         async with self._making:
             if not await asyncio.to_thread(template.exists):
-                await self._make_template(template, size_bytes)
-        await asyncio.to_thread(clone, template, path)
+                await self._make_template(template, kind, size_bytes)
+        new = path.with_name(f".{path.name}.new")
+        await asyncio.to_thread(clone, template, new)
+        new.replace(path)
 
-    async def _make_template(self, template: Path, size_bytes: int) -> None:
+    async def _make_template(self, template: Path, kind: Kind, size_bytes: int) -> None:
         new = template.with_name(f"{template.name}.{secrets.token_hex(4)}.new")
         try:
             await asyncio.to_thread(_empty_file, new, size_bytes)
-            await processes.run(["mkfs.ext4", "-q", "-F", *_LAYOUT, str(new)], timeout_s=_MKFS_S)
+            await processes.run([*_MAKERS[kind], str(new)], timeout_s=_MKFS_S)
             new.rename(template)
         finally:
             new.unlink(missing_ok=True)
 
 
-def clone(source: Path, target: Path) -> None:
+def clone(source: Path, target: Path, *, mode: int = 0o600) -> None:
     """Copy a file, sharing its blocks if possible and keeping its holes; the target is new."""
     target.unlink(missing_ok=True)
     with source.open("rb") as given, _new_file(target) as made:
+        os.fchmod(made.fileno(), mode)
         try:
             fcntl.ioctl(made.fileno(), _FICLONE, given.fileno())
         except OSError as error:

@@ -8,8 +8,9 @@ there (see `wire.channel`).
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from godwit.agent.ports import Chunk, Exit, Window
 from godwit.base import errors
 from godwit.wire import channel
 
@@ -17,31 +18,6 @@ MESSAGES = frozenset({"exec_started", "exec_exited", "exec_failed"})
 _CREDIT = struct.Struct(">I")
 _GRANT_BYTES = 65_536
 """Consumed bytes are granted again in portions, not one by one."""
-
-
-class Window(NamedTuple):
-    """The size of a terminal."""
-
-    rows: int
-    cols: int
-
-    def message(self) -> dict[str, int]:
-        """Return the size as the guest is told."""
-        return {"rows": self.rows, "cols": self.cols}
-
-
-class Chunk(NamedTuple):
-    """Output as it came: `Kind.STDOUT` or `Kind.STDERR`, and its bytes."""
-
-    kind: channel.Kind
-    data: bytes
-
-
-class Exit(NamedTuple):
-    """How a command ended; `exit_code` is 128 + signal when a signal ended it."""
-
-    exit_code: int
-    signal: int | None
 
 
 def not_running(message: str) -> errors.Failure:
@@ -54,17 +30,26 @@ class ExecStream:
 
     Attributes:
         number: Names it on its connection.
+        pieces: How many pieces of output have come.
     """
 
-    def __init__(self, number: int, send: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        number: int,
+        send: Callable[[bytes], Awaitable[None]],
+        credit: int = channel.INITIAL_CREDIT,
+    ) -> None:
         self.number = number
+        self.pieces = 0
         self._send = send
         loop = asyncio.get_running_loop()
         self._pid: asyncio.Future[int] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self._output: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self._to_grant = 0
-        self._allowed = channel.INITIAL_CREDIT
+        self._allowed = credit
+        self._portion = min(_GRANT_BYTES, credit)
+        self._ended = False
         self._credit = channel.INITIAL_CREDIT
         self._may_write = asyncio.Event()
 
@@ -84,7 +69,7 @@ class ExecStream:
             self._output.put_nowait(None)
             return None
         self._to_grant += len(chunk.data)
-        if self._to_grant >= _GRANT_BYTES and not self._exit.done():
+        if self._to_grant >= self._portion and not self._exit.done():
             granted, self._to_grant = self._to_grant, 0
             self._allowed += granted
             await self._frame(channel.Kind.CREDIT, _CREDIT.pack(granted))
@@ -115,7 +100,7 @@ class ExecStream:
 
     async def resize(self, window: Window) -> None:
         """Change the size of the command's terminal."""
-        await self._message({"type": "resize", **window.message()})
+        await self._message({"type": "resize", **window._asdict()})
 
     async def signal(self, name: str) -> None:
         """Send the command a signal, such as `SIGINT`."""
@@ -148,7 +133,11 @@ class ExecStream:
             self._allowed -= len(frame.payload)
             if self._allowed < 0:
                 raise channel.BadFrame(f"stream {self.number} sends without credit")
+            self.pieces += 1
             self._output.put_nowait(Chunk(frame.kind, frame.payload))
+        elif frame.kind == channel.Kind.EOF and not self._ended:
+            self._ended = True
+            self._output.put_nowait(None)
         elif frame.kind == channel.Kind.CREDIT and len(frame.payload) == _CREDIT.size:
             self._credit += _CREDIT.unpack(frame.payload)[0]
             self._may_write.set()

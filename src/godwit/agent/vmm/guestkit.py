@@ -29,10 +29,12 @@ from godwit.base.errors import Failure
 PACKAGE = "linux-image-cloud-amd64"
 BOOT_MODULES = ("virtio_mmio", "virtio_console")
 """What the control channel needs, loaded before init says hello."""
-RUN_MODULES = ("virtio_blk", "virtio_net", "erofs", "overlay")
+VSOCK_MODULES = ("vsock", "vmw_vsock_virtio_transport")
+"""What it needs beside that where the VM has a vsock device, as Firecracker's have."""
+RUN_MODULES = ("virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "erofs", "overlay")
 """What a machine needs, loaded after its run spec came: a template has none of these."""
 
-_KERNEL_FORMAT = 1
+_KERNEL_FORMAT = 3
 _INITRAMFS_FORMAT = 1
 _KEPT_INITRAMFS = 4
 _LOCK_DEADLINE_S = 600.0
@@ -71,6 +73,9 @@ async def ensure(cache: Path, programs: Path) -> GuestKit:
     home.mkdir(parents=True, exist_ok=True)
     init = programs / "godwit-init"
     async with _locked(home / "lock"):
+        for left in home.glob("unpack-*"):
+            # Of one that was killed.
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
         program = await asyncio.to_thread(_read_init, init)
         kernel = await _ensure_kernel(home)
         image = await asyncio.to_thread(_ensure_initramfs, home, kernel, program)
@@ -218,11 +223,12 @@ def _copy_modules(tree: Path, version: str, into: Path) -> str:
         return kernel_image.module_depends(contents[name])
 
     boot = kernel_image.load_order(BOOT_MODULES, depends, loaded=builtin)
+    vsock = kernel_image.load_order(VSOCK_MODULES, depends, loaded=builtin | set(boot))
     run = kernel_image.load_order(RUN_MODULES, depends, loaded=builtin | set(boot))
-    for name in (*boot, *run):
+    for name in (*boot, *vsock, *run):
         (into / f"{name}.ko").write_bytes(contents[name])
-    lines = [*(f"boot {name}.ko\n" for name in boot), *(f"run {name}.ko\n" for name in run)]
-    return "".join(lines)
+    moments = {"boot": boot, "vsock": vsock, "run": run}
+    return "".join(f"{moment} {name}.ko\n" for moment, names in moments.items() for name in names)
 
 
 def _read_module(path: Path) -> bytes:

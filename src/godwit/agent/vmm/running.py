@@ -17,6 +17,9 @@ _CONFIG_FLAG = b"--config"
 CONFIG_NAME = "shim.json"
 _NAME_FLAG = b"-name"
 
+Test = Callable[[int], bool]
+"""Whether a pid is the one that is meant."""
+
 
 def vm_name(machine_id: str) -> str:
     """Return what a machine's VMM is called on its command line."""
@@ -42,12 +45,12 @@ def is_shim(machines: Path, machine_id: str) -> Callable[[int], bool]:
     return lambda pid: _after(command_line(pid), _CONFIG_FLAG) == config
 
 
-def is_vmm(machine_id: str, uids: range) -> Callable[[int], bool]:
-    """Return a test for the machine's VMM: its name, under one of our own users."""
+def is_vmm(machine_id: str, uids: range, *, flag: bytes = _NAME_FLAG) -> Callable[[int], bool]:
+    """Return a test for the machine's VMM: its name behind a flag, under one of our own users."""
     name = vm_name(machine_id).encode()
 
     def test(pid: int) -> bool:
-        return _after(command_line(pid), _NAME_FLAG) == name and _uid(pid) in uids
+        return _after(command_line(pid), flag) == name and _uid(pid) in uids
 
     return test
 
@@ -63,6 +66,11 @@ def command_line(pid: int) -> list[bytes]:
         return (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def argument(pid: int, flag: bytes) -> bytes | None:
+    """Return what a process was told behind a flag; `None` for one that is gone or was not."""
+    return _after(command_line(pid), flag)
 
 
 def is_alive(pid: int) -> bool:

@@ -15,16 +15,20 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from godwit.agent import ports
 from godwit.agent.vmm import commands, exec_stream
 from godwit.base import tasks
-from godwit.wire import channel, host_rpc, shim
+from godwit.wire import channel, guest, host_rpc, shim
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_S = 5.0
 _ANSWER_S = 10.0
 _READ_BYTES = 65_536
+_TAKES_S = 10.0
+_FLUSH_S = 1.0
 _GONE = "the machine's shim is gone"
+_DEAF = "the machine's shim takes nothing"
 
 
 class Session:
@@ -108,6 +112,14 @@ class Session:
         """
         return await commands.run(self, request, env)
 
+    async def ps(self) -> tuple[host_rpc.GuestProcess, ...]:
+        """Return the guest's processes.
+
+        Raises:
+            Failure: `failed_precondition`, `deadline_exceeded`, `unavailable`.
+        """
+        return await commands.processes(self)
+
     async def open_exec(
         self,
         argv: tuple[str, ...],
@@ -115,7 +127,7 @@ class Session:
         *,
         user: str = "",
         working_directory: str = "/",
-        tty: exec_stream.Window | None = None,
+        tty: ports.Window | None = None,
     ) -> exec_stream.ExecStream:
         """Start a command and return its streams, while it runs.
 
@@ -124,6 +136,7 @@ class Session:
                 user).
             ConnectionError: The shim is gone.
         """
+        text, coded = guest.split_environment(env)
         self._last_number += 1
         stream = exec_stream.ExecStream(self._last_number, self._send_bytes)
         self._streams[stream.number] = stream
@@ -133,14 +146,36 @@ class Session:
                     "type": "exec",
                     "stream": stream.number,
                     "argv": list(argv),
-                    "env": env,
+                    "env": text,
+                    "env_base64": coded,
                     "user": user,
                     "working_directory": working_directory,
-                    "tty": tty.message() if tty is not None else None,
+                    "tty": tty._asdict() if tty is not None else None,
                 }
             )
             async with asyncio.timeout(_ANSWER_S):
                 await stream.started()
+        except BaseException:
+            self._streams.pop(stream.number, None)
+            raise
+        return stream
+
+    async def accept(self, credit: int) -> exec_stream.ExecStream:
+        """Return the next connection to the machine's `/.fly/api`, however long that takes.
+
+        Args:
+            credit: Bytes that may come before any are read.
+
+        Raises:
+            Failure: The machine does not run, or shim or guest have no such socket.
+            ConnectionError: The shim is gone.
+        """
+        self._last_number += 1
+        stream = exec_stream.ExecStream(self._last_number, self._send_bytes, credit)
+        self._streams[stream.number] = stream
+        try:
+            await self.send({"type": "accept", "stream": stream.number, "credit": credit})
+            await stream.started()
         except BaseException:
             self._streams.pop(stream.number, None)
             raise
@@ -167,8 +202,12 @@ class Session:
     async def close(self) -> None:
         """Drop the connection; the machine is not touched."""
         self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(_FLUSH_S):
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            # A shim that reads nothing would keep what is still to be sent for ever.
+            self._writer.transport.abort()
         await self._tasks.cancel()
         await self._end()
 
@@ -190,7 +229,11 @@ class Session:
         if self._gone.is_set() or self._writer.is_closing():
             raise ConnectionResetError(_GONE)
         self._writer.write(data)
-        await self._writer.drain()
+        try:
+            async with asyncio.timeout(_TAKES_S):
+                await self._writer.drain()
+        except TimeoutError as error:
+            raise ConnectionAbortedError(_DEAF) from error
 
     async def _read(self) -> None:
         decoder = channel.Decoder()
@@ -245,6 +288,11 @@ class Session:
             stream = self._streams.get(body.get("stream") or 0)
             if stream is not None and stream.refuse(message):
                 del self._streams[stream.number]
+        elif regarding == "accept":
+            # A shim of a former release does not say which.
+            for stream in tuple(self._streams.values()):
+                if stream.refuse(message):
+                    del self._streams[stream.number]
         elif regarding == "stats":
             for answer in self._asked.values():
                 if not answer.done():

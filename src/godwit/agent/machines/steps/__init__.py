@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from godwit.agent.machines.steps import down, history, image, up
+from godwit.agent.machines.steps import down, history, image, secrets, up
 from godwit.agent.machines.work import Work
 from godwit.durable.runner import Step
 
 Output = Mapping[str, Any]
 
 CATALOGUE: dict[str, Step[Work]] = {
-    step.name: step for step in (*image.STEPS, *history.STEPS, *up.STEPS, *down.STEPS)
+    step.name: step
+    for step in (*image.STEPS, *history.STEPS, *secrets.STEPS, *up.STEPS, *down.STEPS)
 }
 """Every step by its name. A name that a released version journaled is never taken away."""

@@ -10,6 +10,8 @@ from godwit.wire import host_rpc
 
 _WRITE_S = 30.0
 _LONGEST_WAIT_S = 120.0
+_LONGEST_PAUSE_MS = 60_000
+"""Release 0.1 journaled the end of the pause and not its length."""
 
 
 async def log_launch(work: Work, _: Mapping[str, Mapping[str, Any]]) -> None:
@@ -20,7 +22,10 @@ async def log_launch(work: Work, _: Mapping[str, Mapping[str, Any]]) -> None:
 async def record_exit(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Ensure the end of what ran is in the history, and its usage interval closed."""
     found = await work.note_exit()
-    return {} if found is None else {"exit_code": found.code}
+    if found is None:
+        return {}
+    last_word = found.last_words[-1] if found.last_words else ""
+    return {"exit_code": found.code, "last_word": last_word}
 
 
 async def adopt_version(work: Work, _: Mapping[str, Mapping[str, Any]]) -> None:
@@ -28,6 +33,7 @@ async def adopt_version(work: Work, _: Mapping[str, Mapping[str, Any]]) -> None:
     update = host_rpc.Update.model_validate(work.input["update"])
     if work.machine.instance_id != update.instance_id:
         await work.store(records.updated(work.machine, update, work.host.clock.now_ms()))
+    await work.host.secrets.forget_others(work.machine)
 
 
 async def wait_before_restart(work: Work, _: Mapping[str, Mapping[str, Any]]) -> None:
@@ -36,8 +42,9 @@ async def wait_before_restart(work: Work, _: Mapping[str, Mapping[str, Any]]) ->
     left_s = (until_ms - work.host.clock.now_ms()) / 1000
     if left_s > 0:
         work.say(f"restarting in {left_s:.0f} s")
-        # Bounded: a clock that jumped back must not hold the machine down.
-        await work.host.clock.sleep(min(left_s, 60.0))
+        # Bounded: a clock that was set back must not hold the machine down.
+        longest_s = int(work.input.get("wait_ms", _LONGEST_PAUSE_MS)) / 1000
+        await work.host.clock.sleep(min(left_s, longest_s))
 
 
 STEPS: tuple[Step[Work], ...] = (

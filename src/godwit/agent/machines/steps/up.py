@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
-from godwit.agent.machines import config, run_spec
+from godwit.agent.machines import config, records, run_spec
 from godwit.agent.machines.work import Work
-from godwit.durable.runner import Abort, Step
+from godwit.base import errors
+from godwit.durable.runner import Abort, HandOff, Step
 from godwit.images.config import ImageConfig
 from godwit.wire import shim
 
@@ -18,15 +19,29 @@ BOOTS = 3
 _RUNNING_S = 150.0
 """From spawn to the process running; past it the boot counts as dead. Longer than the shim's
 own deadline for hello."""
+_RESUMED_S = 60.0
+"""From a resume to the guest's word that its process runs on."""
+_STUCK_S = 300.0
 _ENTROPY_BYTES = 64
 _HOST_S = 60.0
 _PATIENCE_S = 120.0
+_TURN_S = 3_600.0
+"""A thousand machines on a slow host."""
 
 Outputs = Mapping[str, Mapping[str, Any]]
 
 
-def plan(work: Work, outputs: Outputs) -> ports.VmPlan:
-    """Return all that is needed to boot the machine once.
+async def _boot_plan(work: Work, outputs: Outputs) -> ports.VmPlan:
+    """Return all that is needed to boot the machine once, its secrets in the clear.
+
+    Raises:
+        Failure: As `plan`; `failed_precondition` when its secrets do not open here.
+    """
+    return plan(work, outputs, await work.host.secrets.opened(work.machine))
+
+
+def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> ports.VmPlan:
+    """Return all that is needed to boot the machine once, or with no secrets to resume it.
 
     Raises:
         Failure: `invalid_argument` when config and image give nothing to run.
@@ -41,9 +56,12 @@ def plan(work: Work, outputs: Outputs) -> ports.VmPlan:
         app_id=machine.app_id,
         slot=machine.slot,
         tap=plumbing.tap,
-        resources=machine.resources,
+        resources=work.host.sized(machine).resources,
         image=Path(image["path"]),
         scratch_bytes=config.scratch_bytes(machine.config),
+        swap_bytes=config.swap_bytes(machine.config),
+        kernel_arguments=config.kernel_arguments(machine.config),
+        lasting_root=_lasts(machine),
         run_spec=run_spec.build(
             machine,
             ImageConfig.model_validate(image["config"]),
@@ -51,13 +69,46 @@ def plan(work: Work, outputs: Outputs) -> ports.VmPlan:
             private_ip=network.private_ip(plumbing),
             local_ipv4=network.local_ipv4(plumbing),
             entropy=work.host.random(_ENTROPY_BYTES),
+            public_ip=network.public_ip(),
+            secrets=secrets,
+        ),
+        keep_scratch=_kept(work) != "nothing",
+        suspendable=(
+            config.suspends_idle(machine.config) and config.unsuspendable(machine.config) is None
         ),
     )
 
 
+def _lasts(machine: records.Machine) -> bool:
+    return config.persist(machine.config) != "never"
+
+
+def _kept(work: Work) -> ports.Kept:
+    """Return what of the VM before this one stays for it."""
+    if work.run.kind == "resume" or work.input.get("keep_root") is True:
+        return "all"
+    return "root" if _lasts(work.machine) else "nothing"
+
+
 async def clear_remains(work: Work, _: Outputs) -> None:
-    """Ensure nothing of an earlier boot is left."""
-    await work.host.vmm.discard(work.machine.machine_id, work.machine.slot)
+    """Ensure nothing of an earlier boot is left but a root that lasts.
+
+    After a suspend its disk and snapshot stay.
+    """
+    machine = work.machine
+    await work.host.vmm.discard(machine.machine_id, machine.slot, keep=_kept(work))
+
+
+async def await_turn(work: Work, _: Outputs) -> None:
+    """Wait for the machine's turn to boot: after a power loss all machines of a host want to."""
+    machine = work.host.sized(work.machine)
+    hardware = ports.Hardware.of(
+        machine.resources,
+        swap_bytes=config.swap_bytes(machine.config),
+        kernel_arguments=config.kernel_arguments(machine.config),
+        lasting_root=_lasts(machine),
+    )
+    await work.host.vmm.await_turn(machine.machine_id, machine.org_id, hardware)
 
 
 async def plumb_network(work: Work, _: Outputs) -> None:
@@ -66,13 +117,13 @@ async def plumb_network(work: Work, _: Outputs) -> None:
 
 
 async def prepare_vm(work: Work, outputs: Outputs) -> None:
-    """Ensure scratch disk, run spec and shim configuration."""
-    await work.host.vmm.prepare(plan(work, outputs))
+    """Ensure the machine's disks."""
+    await work.host.vmm.prepare(await _boot_plan(work, outputs))
 
 
 async def spawn_vmm(work: Work, outputs: Outputs) -> None:
     """Ensure shim and VMM run."""
-    await work.host.vmm.spawn(plan(work, outputs))
+    await work.host.vmm.spawn(await _boot_plan(work, outputs))
 
 
 async def boot(work: Work, outputs: Outputs) -> dict[str, Any]:
@@ -94,14 +145,49 @@ async def boot(work: Work, outputs: Outputs) -> dict[str, Any]:
 
 async def _respawn(work: Work, outputs: Outputs) -> None:
     host, machine = work.host, work.machine
-    await host.vmm.discard(machine.machine_id, machine.slot)
+    await host.vmm.discard(machine.machine_id, machine.slot, keep=_kept(work))
     await host.network.plumb(machine.plumbing)
-    again = plan(work, outputs)
+    again = await _boot_plan(work, outputs)
     await host.vmm.prepare(again)
     await host.vmm.spawn(again)
 
 
-async def _await_process(work: Work) -> tuple[int | None, str]:
+async def resume_vm(work: Work, outputs: Outputs) -> None:
+    """Ensure shim and VM run on from the saved state.
+
+    Raises:
+        HandOff: There is no usable snapshot: it is booted, keeping its root.
+    """
+    try:
+        await work.host.vmm.resume(plan(work, outputs, None))
+    except errors.Failure as failure:
+        if failure.code != "failed_precondition":
+            raise
+        raise _cold(work, failure.message) from failure
+
+
+async def await_resumed(work: Work, _: Outputs) -> dict[str, Any]:
+    """Ensure the machine's process runs on, or ran on and has ended.
+
+    Raises:
+        HandOff: The resumed VM is dead: it is booted, keeping its root.
+    """
+    try:
+        started_at_ms, why = await _await_process(work, _RESUMED_S)
+    except Abort as abort:
+        started_at_ms, why = None, abort.message
+    if started_at_ms is None:
+        raise _cold(work, why)
+    work.say("Resumed from its snapshot")
+    return {"resumed_at_ms": started_at_ms}
+
+
+def _cold(work: Work, why: str) -> HandOff:
+    work.say(f"Cannot be resumed and boots instead, its disk as it was: {why}")
+    return HandOff("start", {"source": work.input.get("source"), "keep_root": True})
+
+
+async def _await_process(work: Work, within_s: float = _RUNNING_S) -> tuple[int | None, str]:
     """Return when the process started, or `None` and why this boot is dead.
 
     Raises:
@@ -112,12 +198,12 @@ async def _await_process(work: Work) -> tuple[int | None, str]:
     status: shim.Status | None = None
     if session is not None:
         try:
-            async with asyncio.timeout(_RUNNING_S):
+            async with asyncio.timeout(within_s):
                 status = await _until_running(session)
         except TimeoutError:
             with contextlib.suppress(OSError):
                 await session.kill()
-            return None, f"the guest did not start its process within {_RUNNING_S:g} s"
+            return None, f"the guest did not start its process within {within_s:g} s"
         finally:
             await session.close()
     if status is not None and status.started_at_ms is not None:
@@ -152,8 +238,11 @@ def _judge(record: shim.ExitRecord | None) -> tuple[int | None, str]:
 
 STEPS: tuple[Step[Work], ...] = (
     Step("clear_remains", "clearing what was left", clear_remains, _HOST_S, _PATIENCE_S),
+    Step("await_turn", "waiting for its turn to boot", await_turn, _TURN_S, None),
     Step("plumb_network", "connecting the network", plumb_network, _HOST_S, _PATIENCE_S),
     Step("prepare_vm", "preparing the disk", prepare_vm, _HOST_S, _PATIENCE_S),
     Step("spawn_vmm", "starting the VM", spawn_vmm, _HOST_S, _PATIENCE_S),
-    Step("boot", "booting", boot, BOOTS * (_RUNNING_S + _HOST_S), BOOTS * _RUNNING_S),
+    Step("resume_vm", "resuming the VM", resume_vm, _RESUMED_S, _PATIENCE_S),
+    Step("await_resumed", "resuming", await_resumed, _RESUMED_S + _HOST_S, _PATIENCE_S),
+    Step("boot", "booting", boot, BOOTS * (_RUNNING_S + _HOST_S), BOOTS * _RUNNING_S, _STUCK_S),
 )

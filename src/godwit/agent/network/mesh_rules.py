@@ -1,0 +1,196 @@
+"""What the packet policy says about other hosts, as nftables text; part of `rules.table`. Pure.
+
+Machines know one form of addresses, the way between hosts another (`addresses`). In the order in
+which a packet from here to a machine of another host meets the chains:
+
+    leave      its destination is a machine of a known host, in the sender's own network: it gets
+               the form by which routes lead to that host; conntrack never sees it
+    depart     nothing but what came by `leave` goes to the mesh; after routing its source gets
+               that form as well
+
+and one that comes from another host:
+
+    arrive     WireGuard has seen to it that the sender is of the host it says; it is for the host
+               itself, or for a machine here and of the sender's own network
+    restore    both addresses get the form that machines know
+    deliver    it goes to a machine and nowhere else
+
+Words are moved and changed such that their sum stays: the checksums of TCP, UDP and ICMPv6 stay
+right also where the kernel has computed them by half. nftables cannot exchange two fields; as the
+network is the same in both addresses, each is read from the other while it is overwritten.
+What the kernel answers to a packet that cannot leave quotes a form that its machine does not know;
+`quote` puts it back, without which path MTU discovery would fail.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from godwit.agent.network import addresses
+from godwit.wire.members import mesh_address
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How this host is part of the mesh.
+
+    Attributes:
+        device: The WireGuard interface.
+        host_number: This host's own.
+        others: The numbers of the hosts whose machines are reached.
+    """
+
+    device: str
+    host_number: int
+    others: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `rules.table` puts where; all empty on a host that is alone."""
+
+    sets: str = ""
+    guard: str = ""
+    through: str = ""
+    from_guest: str = ""
+    output: str = ""
+    chains: str = ""
+
+
+def parts(mesh: Mesh | None, network_numbers: Iterable[int]) -> Parts:
+    """Return the mesh's share of the policy.
+
+    Args:
+        mesh: How this host is part of it; `None` when it is alone.
+        network_numbers: Of the networks that have machines here.
+    """
+    if mesh is None:
+        return Parts()
+    hosts = ", ".join(_host(number) for number in sorted(mesh.others))
+    here = sorted(set(network_numbers))
+    networks = ", ".join(_network(number, mesh.host_number) for number in here)
+    values = {
+        "hosts": f"elements = {{ {hosts} }}" if hosts else "",
+        "networks": f"elements = {{ {networks} }}" if networks else "",
+        "device": mesh.device,
+        "between": addresses.BETWEEN_HOSTS,
+        "of_hosts": addresses.HOSTS,
+        "own": mesh_address(mesh.host_number),
+        "number": mesh.host_number,
+        "mask": _NETWORK,
+        "mask_sender": _SENDER,
+        "mask_receiver": _RECEIVER,
+    }
+    texts = (_SETS, _GUARD, _THROUGH, _GUEST, _OUTPUT, _CHAINS)
+    return Parts(*(text.format(**values) for text in texts))
+
+
+def host_element(verb: str, table: str, host_number: int) -> str:
+    """Return the line that adds or deletes a host whose machines are reached."""
+    return f"{verb} element inet {table} hosts {{ {_host(host_number)} }}\n"
+
+
+def network_element(verb: str, table: str, network_number: int, host_number: int) -> str:
+    """Return the line that adds or deletes a network that has machines here."""
+    element = _network(network_number, host_number)
+    return f"{verb} element inet {table} mesh_networks {{ {element} }}\n"
+
+
+def _host(number: int) -> str:
+    """Return what the addresses of a host's machines have in common, all else zero."""
+    return str(IPv6Address(int(addresses.PRIVATE.network_address) | number << 48 | 2))
+
+
+def _network(number: int, host_number: int) -> str:
+    """Return what two ends between hosts have, from a network to the same one on this host."""
+    sender = int(addresses.BETWEEN_HOSTS.network_address) | number << 48 | 1
+    return f"{IPv6Address(sender)} . {IPv6Address(sender | host_number << 80)}"
+
+
+_NETWORK = "ffff:ffff:ffff::"
+_SENDER = "ffff:0:0:ffff:ffff::ffff"
+_RECEIVER = "ffff:ffff:ffff:ffff:ffff::ffff"
+"""All of an address between hosts but the machine, and the sender's host: that one is known by
+WireGuard."""
+
+_SETS = """\
+    set hosts {{ type ipv6_addr; {hosts} }}
+    set mesh_networks {{ type ipv6_addr . ipv6_addr; {networks} }}
+    counter refused_from_mesh {{ }}
+"""
+
+_GUARD = """\
+        iifname "{device}" goto arrive
+        iifname "gw*" ip6 daddr {between} counter name refused_on_the_way drop
+        iifname "gw*" ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts \
+iifname . ip6 saddr @sources6 goto leave
+        iifname != "gw*" iifname != "lo" ip6 daddr {{ {of_hosts}, {between} }} \
+counter name refused_from_mesh drop
+"""
+
+_THROUGH = """\
+        iifname "{device}" goto deliver
+        oifname "{device}" counter name refused_on_the_way drop
+"""
+
+_GUEST = """\
+        oifname "{device}" goto depart
+"""
+
+_OUTPUT = """\
+        oifname "gw*" icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded }} \
+@nh,576,16 0xfdab goto quote
+"""
+
+_CHAINS = """\
+    chain leave {{
+        ip6 saddr & {mask} . ip6 daddr & {mask} != @networks \
+counter name refused_on_the_way drop
+        notrack
+        @nh,208,32 set @nh,240,32 comment "destination: first the host"
+        @nh,240,32 set @nh,80,32 comment "then the network, which is the source's"
+        @nh,192,16 set 0xfdab
+        @nh,304,16 set 1
+        accept
+    }}
+    chain depart {{
+        tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+        ct state untracked ip6 daddr {between} goto sign
+        counter name refused_on_the_way drop
+    }}
+    chain sign {{
+        @nh,112,32 set @nh,240,32 comment "source: the network, which is the destination's"
+        @nh,80,32 set {number} comment "before it this host"
+        @nh,64,16 set 0xfdab
+        @nh,176,16 set 1
+        accept
+    }}
+
+    chain arrive {{
+        ip6 saddr & {mask_sender} . ip6 daddr & {mask_receiver} @mesh_networks goto restore
+        ip6 daddr {own} ip6 saddr & ffff:ffff:ffff::ffff:ffff:ffff == fdaa::1 accept
+        counter name refused_from_mesh drop
+    }}
+    chain restore {{
+        notrack
+        @nh,112,32 set @nh,80,32 comment "source: its host behind"
+        @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
+        @nh,64,16 set 0xfdaa
+        @nh,176,16 set 2
+        @nh,192,48 set @nh,64,48 comment "destination: likewise"
+        @nh,240,32 set {number} comment "behind it this host"
+        @nh,304,16 set 2
+        accept
+    }}
+    chain deliver {{
+        oifname "gw*" ct state untracked accept
+        counter name refused_from_mesh drop
+    }}
+
+    chain quote {{
+        @nh,624,32 set @nh,592,32 comment "as in `restore`, within what is quoted"
+        @nh,592,32 set @nh,464,32
+        @nh,576,16 set 0xfdaa
+        @nh,688,16 set 2
+    }}
+"""

@@ -1,0 +1,82 @@
+"""The file of this host's bus server, kept to the members there are.
+
+Written before the server starts, from what this host's disk knows of the cluster, and again
+whenever that changes; the running server reads it anew and cuts whoever is no member any more.
+"""
+
+import logging
+import signal
+from collections.abc import Iterable
+
+from godwit.base.settings import Settings
+from godwit.host import bus_config, membership, running
+from godwit.host.identity import HostIdentity, Keys, write_private
+from godwit.wire.facts import MemberFact
+
+logger = logging.getLogger(__name__)
+
+CLUSTER_PORT_ABOVE = 2_000
+"""A server takes the others of its region at this many ports above its clients': 6222."""
+
+
+def text(
+    settings: Settings, who: HostIdentity, keys: Keys, members: Iterable[MemberFact] = ()
+) -> str:
+    """Return the file's content for these members and this host itself."""
+    there = {one.host_id: one for one in members if one.state != "removed"}
+    # What this host knows of itself is newer than what it was told.
+    users = [bus_config.this_member(who, keys)] + [
+        bus_config.Member(one.host_id, one.region, one.keys)
+        for one in there.values()
+        if one.host_id != who.host_id
+    ]
+    server = bus_config.Server(
+        who.host_id,
+        who.region,
+        settings.listen.bus,
+        settings.paths.data / "bus",
+        _cluster(settings, who, keys, there.values()),
+    )
+    return bus_config.render(server, users)
+
+
+def refresh(
+    settings: Settings, who: HostIdentity, keys: Keys, members: Iterable[MemberFact]
+) -> bool:
+    """Have file and server follow the members; return whether anything changed."""
+    path = settings.paths.run / "bus.conf"
+    before = path.read_text() if path.exists() else ""
+    now = text(settings, who, keys, members)
+    if now == before:
+        return False
+    write_private(path, now)
+    server = running.read(settings.paths.run / "pids" / "bus.json")
+    if server is not None:
+        # A server becomes one of several only at its start; the supervisor starts it again.
+        becomes = ("cluster {" in now) != ("cluster {" in before)
+        server.signal(signal.SIGTERM if becomes else signal.SIGHUP)
+        logger.info("the bus %s", "is started again" if becomes else "reads its users anew")
+    return True
+
+
+def _cluster(
+    settings: Settings, who: HostIdentity, keys: Keys, members: Iterable[MemberFact]
+) -> bus_config.Cluster | None:
+    """Return how this server finds the others of its region, if there are any."""
+    named = [one for one in members if one.host_id != who.host_id]
+    others = membership.bus_servers(named, who.region)
+    secret = keys.directory / "cluster.secret"
+    if not others:
+        return None
+    if not secret.exists():
+        logger.error("%s is missing: this region's bus servers stay apart", secret)
+        return None
+    return bus_config.Cluster(
+        above(settings.listen.bus), tuple(map(above, others)), secret.read_text().strip()
+    )
+
+
+def above(address: str) -> str:
+    """Return where the server whose clients are taken there takes other servers."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + CLUSTER_PORT_ABOVE}"
