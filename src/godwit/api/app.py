@@ -7,18 +7,29 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 import godwit
-from godwit.api import problems
+from godwit.api import limits, problems
 from godwit.api.guard import Guard
 from godwit.api.routes import (
     apps,
     builds,
+    deploys,
     documents,
+    host_images,
+    hosts,
+    inside,
+    leases,
     logs,
     machine_actions,
     machines,
+    metadata,
+    org_machines,
     orgs,
     platform,
+    registries,
+    registry_events,
     releases,
+    secrets,
+    terminals,
     tokens,
 )
 from godwit.base import errors
@@ -28,10 +39,21 @@ ROUTERS: tuple[APIRouter, ...] = (
     apps.ROUTER,
     machines.ROUTER,
     machine_actions.ROUTER,
+    inside.ROUTER,
+    terminals.ROUTER,
+    leases.ROUTER,
+    metadata.ROUTER,
+    org_machines.ROUTER,
     platform.ROUTER,
+    hosts.ROUTER,
+    host_images.ROUTER,
     logs.ROUTER,
     orgs.ROUTER,
+    registries.ROUTER,
+    registry_events.ROUTER,
     releases.ROUTER,
+    deploys.ROUTER,
+    secrets.ROUTER,
     builds.ROUTER,
     tokens.ROUTER,
     documents.ROUTER,
@@ -66,6 +88,7 @@ def create(ctx: Context) -> FastAPI:
         redirect_slashes=False,
     )
     api.state.ctx = ctx
+    api.state.limits = limits.Limits(ctx.clock) if ctx.options.rate_limits else None
     for one in ROUTERS:
         api.include_router(one)
     api.add_exception_handler(errors.Failure, problems.on_failure)

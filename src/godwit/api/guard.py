@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import secrets
 
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +12,11 @@ from godwit.api import problems
 from godwit.base import errors, ids
 
 logger = logging.getLogger(__name__)
+
+_TRACEPARENT = re.compile(
+    rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""W3C Trace Context, §3.2."""
 
 
 class Guard:
@@ -25,13 +32,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request_id = f"{ids.ulid()}-{self._region}"
+        trace = _trace(scope)
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = [*message.get("headers", ()), (b"fly-request-id", request_id.encode())]
+                headers = [
+                    *message.get("headers", ()),
+                    (b"fly-request-id", request_id.encode()),
+                    *trace,
+                ]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -51,3 +63,11 @@ class Guard:
                 failure = errors.Failure("internal", f"this is a fault of Godwit: {request_id}")
                 answer = JSONResponse(problems.body(failure), 500)
                 await answer(scope, receive, send_with_id)
+
+
+def _trace(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the headers that name a request in the caller's trace, or in one of its own."""
+    given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+    found = _TRACEPARENT.fullmatch(given)
+    trace_id = found[1] if found else secrets.token_hex(16).encode()
+    return [(b"fly-trace-id", trace_id), (b"fly-span-id", secrets.token_hex(8).encode())]

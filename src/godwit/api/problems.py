@@ -8,25 +8,34 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from godwit.api.limits import TooMany
 from godwit.base import errors
 from godwit.control import machine_config
 from godwit.control.apps import NameTaken
+from godwit.control.leases import Held
+from godwit.control.machines import TooManyMachines
 
-STATUS: Mapping[errors.Code, int] = {
-    "invalid_argument": 400,
-    "unauthenticated": 401,
-    "permission_denied": 403,
-    "not_found": 404,
-    "already_exists": 422,
-    "conflict": 409,
-    "failed_precondition": 412,
-    "insufficient_capacity": 503,
-    "manifest_unknown": 400,
-    "deadline_exceeded": 408,
-    "unavailable": 503,
-    "rate_limited": 429,
-    "internal": 500,
+MEANINGS: Mapping[errors.Code, str] = {
+    "invalid_argument": "The request can never succeed as it is; the text names each wrong field."
+    " Also for the machines of an app that was deleted (`could not find app`).",
+    "unauthenticated": "There is no token, or it is unknown, revoked or expired.",
+    "permission_denied": "The token lacks the scope, or the thing is another organization's.",
+    "not_found": "There is no such thing, or the machine is destroyed and does no more.",
+    "already_exists": "The name is taken: `status` is `name_taken` for an app's.",
+    "conflict": "Somebody else holds the machine's lease (`data` says who, after an attempt to"
+    " acquire it), `current_version` is not its version any more, or what is waited for will not"
+    " come.",
+    "failed_precondition": "The machine's state forbids it now, or it was changed since the caller"
+    " looked.",
+    "insufficient_capacity": "No host has room; `status` is `insufficient_capacity`, the text says"
+    " what each host lacks.",
+    "manifest_unknown": "The image is not there (`MANIFEST_UNKNOWN`).",
+    "deadline_exceeded": "A wait or a command took longer than it may; the machine goes on.",
+    "unavailable": "The machine's host, the bus or the database is away: ask again.",
+    "rate_limited": "The same was asked too often; `Retry-After` says when to ask again.",
+    "internal": "A fault of Godwit: the text holds the `fly-request-id` to look for in its log.",
 }
+"""What each code means to who asked, for the reference."""
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
 
@@ -46,6 +55,9 @@ class NotAuthenticated(errors.Failure):
         self.challenge = challenge
 
 
+_OF_KIND: Mapping[type[errors.Failure], int] = {TooLarge: 413, TooManyMachines: 422}
+
+
 def body(failure: errors.Failure) -> dict[str, Any]:
     """Return the error body for a failure."""
     text = f"{failure.code}: {failure.message}"
@@ -56,7 +68,9 @@ def body(failure: errors.Failure) -> dict[str, Any]:
         status = "insufficient_capacity"
     elif isinstance(failure, NameTaken):
         status = "name_taken"
-    found = {"error": text, "status": status}
+    found: dict[str, Any] = {"error": text, "status": status}
+    if isinstance(failure, Held) and failure.lease is not None:
+        found["data"] = failure.lease.model_dump(mode="json", exclude={"nonce"})
     return {**found, "hint": failure.hint} if failure.hint else found
 
 
@@ -71,8 +85,12 @@ async def on_failure(request: Request, failure: Exception) -> Response:
         )
     if not isinstance(failure, errors.Failure):
         raise failure
-    status = 413 if isinstance(failure, TooLarge) else STATUS[failure.code]
-    return JSONResponse(body(failure), status)
+    status = next(
+        (number for kind, number in _OF_KIND.items() if isinstance(failure, kind)),
+        errors.STATUS[failure.code],
+    )
+    wait = {"Retry-After": str(failure.wait_s)} if isinstance(failure, TooMany) else None
+    return JSONResponse(body(failure), status, headers=wait)
 
 
 async def on_invalid(request: Request, error: Exception) -> Response:

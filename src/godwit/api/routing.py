@@ -1,7 +1,7 @@
 """Routes that say what they need: guarded by it before anything of the request is read.
 
-Order for every request: routed (else 404) → token → scope → body (bounded, strict JSON) → the
-route. A route's own function then calls one service function, which checks again, per
+Order for every request: routed (else 404) → token → scope → rate → body (bounded, strict JSON) →
+the route. A route's own function then calls one service function, which checks again, per
 organization.
 """
 
@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
-from godwit.api import problems, strict_json
+from godwit.api import limits, problems, strict_json
 from godwit.base import errors
 from godwit.base.principal import Principal, Scope
 from godwit.control import tokens
@@ -28,7 +28,12 @@ MAX_BODY_BYTES = 393_216
 
 _BODY_S = 30.0
 _MOST_TOKENS = 8
+_LONGEST_NAME = 100
 _NEED = "x-godwit-scope"
+_OWN = "x-godwit-own"
+_FILTER = b"metadata."
+VOUCHED_FOR = "godwit.principal"
+"""Where an ASGI scope holds the machine that asks at its `/.fly/api` (`guest_requests`)."""
 
 
 class JsonRequest(Request):
@@ -51,13 +56,23 @@ class Route(APIRoute):
         declared: Need = (self.openapi_extra or {})[_NEED]
         return declared
 
+    @property
+    def own(self) -> bool:
+        """Tell whether a machine may ask this about itself without a token."""
+        return bool((self.openapi_extra or {}).get(_OWN))
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with the guard around it."""
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
+        method = next(iter(self.methods or ()))
+        rate = limits.rate(method, self.path_format)
 
         async def guarded(request: Request) -> Response:
-            await _authorize(request, self.need)
+            await _authorize(request, self.need, own=self.own)
+            if rate is not None:
+                _count(request, f"{method} {self.path_format}", rate)
+            request = _without_empty_values(request)
             if takes_body:
                 request = await _read_json(request)
             return await handle(request)
@@ -65,14 +80,20 @@ class Route(APIRoute):
         return guarded
 
 
-def needs(need: Need, **extra: Any) -> dict[str, Any]:
-    """Return the declaration for a route: `@router.get(…, openapi_extra=needs("apps:read"))`."""
+def needs(need: Need, *, own: bool = False, **extra: Any) -> dict[str, Any]:
+    """Return the declaration for a route: `@router.get(…, openapi_extra=needs("apps:read"))`.
+
+    Args:
+        need: The scope, or what else.
+        own: A machine may ask this about itself without a token, at its `/.fly/api`.
+        extra: More of the route's OpenAPI.
+    """
     security: list[dict[str, list[str]]] = []
     if need == "basic":
         security = [{"registry": []}]
     elif need != "public":
         security = [{"token": []}]
-    return {_NEED: need, "security": security, **extra}
+    return {_NEED: need, **({_OWN: True} if own else {}), "security": security, **extra}
 
 
 def router(tag: str) -> APIRouter:
@@ -81,7 +102,10 @@ def router(tag: str) -> APIRouter:
 
 
 async def authenticate(request: Request) -> Principal | None:
-    """Return who asks by `Authorization: Bearer …` or `FlyV1 …,…`."""
+    """Return who asks by `Authorization: Bearer …` or `FlyV1 …,…`; else whose host says so."""
+    if "authorization" not in request.headers:
+        vouched_for: Principal | None = request.scope.get(VOUCHED_FOR)
+        return vouched_for
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     candidates = [credentials.strip()]
     if scheme.lower() == "flyv1":
@@ -106,19 +130,69 @@ def _principal(request: Request) -> Principal:
     return who
 
 
-Ctx = Annotated[Context, Depends(context)]
-Who = Annotated[Principal, Depends(_principal)]
+# Coroutines, though they wait for nothing: others would each be run in a thread.
+async def _give_context(request: Request) -> Context:
+    return context(request)
 
 
-async def _authorize(request: Request, need: Need) -> None:
+async def _give_principal(request: Request) -> Principal:
+    return _principal(request)
+
+
+Ctx = Annotated[Context, Depends(_give_context)]
+Who = Annotated[Principal, Depends(_give_principal)]
+Nonce = Annotated[str | None, Header(alias="fly-machine-lease-nonce", max_length=200)]
+"""What proves that the caller holds the machine's lease."""
+
+
+async def _authorize(request: Request, need: Need, *, own: bool) -> None:
     if need in ("public", "basic"):
         return
     who = await authenticate(request)
     if who is None:
         raise problems.NotAuthenticated
+    if who.machine_id is not None and not own:
+        raise errors.Failure(
+            "permission_denied",
+            "a machine may not ask this without a token",
+            hint="send a token as `Authorization: Bearer …`",
+        )
     if need != "token":
-        who.require(need)  # type: ignore[arg-type]
+        about = request.path_params.get("machine_id")
+        who.require(need, machine_id=about)  # type: ignore[arg-type]
     request.state.principal = who
+
+
+def _count(request: Request, action: str, rate: limits.Rate) -> None:
+    """Refuse what is asked too often of one thing.
+
+    Raises:
+        TooMany: It is.
+    """
+    counted: limits.Limits | None = request.app.state.limits
+    if counted is None:
+        return
+    who = _principal(request)
+    about = request.path_params.get("machine_id") or request.path_params.get("app_name")
+    if rate is limits.DELETION:
+        about = who.subject
+    # A machine that asks too often about itself stands in nobody else's way.
+    whose = who.org_ids if who.machine_id is None else who.subject
+    counted.take((action, whose, str(about)[:_LONGEST_NAME]), rate)
+
+
+def _without_empty_values(request: Request) -> Request:
+    """Leave out of the query what has no value: to the public API's clients that is unset.
+
+    A filter by metadata may be for an empty value.
+    """
+    query: bytes = request.scope["query_string"]
+    if not query:
+        return request
+    said = [
+        part for part in query.split(b"&") if part.partition(b"=")[2] or part.startswith(_FILTER)
+    ]
+    return Request({**request.scope, "query_string": b"&".join(said)}, request.receive)
 
 
 async def _read_json(request: Request) -> Request:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from godwit.base import errors, ids
+from godwit.base import errors, ids, log
 from godwit.base.principal import Principal, Scope
 from godwit.control import audit, names, organizations
 from godwit.control.context import Context
@@ -46,13 +46,15 @@ class AppPage:
     next_name: str | None
 
 
-async def require(rows: Rows, who: Principal, scope: Scope, name: str) -> App:
-    """Return a living app this principal may act on.
+async def require(
+    rows: Rows, who: Principal, scope: Scope, name: str, *, machine_id: str | None = None
+) -> App:
+    """Return a living app this principal may act on; or on one machine of it.
 
     Raises:
         Failure: `not_found`; `permission_denied` when it is somebody else's.
     """
-    who.require(scope)
+    who.require(scope, machine_id=machine_id)
     app = await rows.apps.by_name(name) if ids.is_app_name(name) else None
     if app is None:
         raise errors.not_found(
@@ -60,7 +62,27 @@ async def require(rows: Rows, who: Principal, scope: Scope, name: str) -> App:
         )
     if not who.may_see(app.org_id):
         raise errors.Failure("permission_denied", f"app {name!r} belongs to somebody else")
+    log.bind(org_id=app.org_id, network_id=app.network_id, app=app.name)
     return app
+
+
+async def require_operable(
+    rows: Rows, who: Principal, scope: Scope, name: str, *, machine_id: str | None = None
+) -> App:
+    """Return a living app whose machines are asked for.
+
+    Raises:
+        Failure: As `require`; `invalid_argument` when it is one of theirs that was deleted.
+    """
+    try:
+        return await require(rows, who, scope, name, machine_id=machine_id)
+    except errors.Failure as failure:
+        if failure.code != "not_found" or not ids.is_app_name(name):
+            raise
+        former = await rows.apps.deleted_by_name(name)
+        if former is None or not who.may_see(former.org_id):
+            raise
+        raise errors.invalid(f"could not find app {name!r}: it was deleted") from failure
 
 
 async def get(ctx: Context, who: Principal, name: str) -> AppWithCount:
@@ -123,6 +145,7 @@ async def delete(ctx: Context, who: Principal, name: str) -> None:
         app = await require(rows, who, "apps:write", name)
         revision = await rows.meta.next_revision()
         await rows.apps.mark_deleted(app.id, ctx.clock.now_ms(), revision)
+        await rows.app_secrets.forget(app.id)
         # Updated to time 0: upkeep takes them up at once.
         await rows.placements.want_destroyed(app.id, 0)
         await publish(ctx, rows, app, revision, deleted=True)

@@ -13,13 +13,15 @@ from typing import Any
 
 from godwit.base import errors, ids
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, registry
+from godwit.control import apps, audit, disk, registry, registry_credentials
 from godwit.control.context import Context
 from godwit.control.ports import BuildRequest
 from godwit.control.records import App
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _MOST_ARGUMENTS = 100
 
 
@@ -30,6 +32,8 @@ class Wanted:
     Attributes:
         dockerfile: Path within the context.
         label: The image's tag; `deployment-<ULID>` when empty.
+        secrets: For RUN steps that ask for them; nowhere else.
+        labels: Of the image.
         force: Build although several organizations share this host; the operator's to say,
             because a build here is root on it.
     """
@@ -38,6 +42,8 @@ class Wanted:
     target: str = ""
     args: dict[str, str] = field(default_factory=dict)
     label: str = ""
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    labels: dict[str, str] = field(default_factory=dict)
     no_cache: bool = False
     offline: bool = False
     force: bool = False
@@ -48,7 +54,8 @@ async def admit(ctx: Context, who: Principal, app_name: str, wanted: Wanted) -> 
 
     Raises:
         Failure: `failed_precondition` when organizations share the host and `force` is not
-            set; `invalid_argument`.
+            set; `insufficient_capacity` when there is no room for another image;
+            `invalid_argument`.
     """
     _check(wanted)
     async with ctx.store.write() as rows:
@@ -73,6 +80,7 @@ async def admit(ctx: Context, who: Principal, app_name: str, wanted: Wanted) -> 
             dockerfile=wanted.dockerfile,
             force=wanted.force,
         )
+    await disk.room_to_push(ctx, app.org_id)
     return app
 
 
@@ -92,9 +100,13 @@ async def run(
         context=context,
         reference=f"{ctx.options.registry}/{app.name}:{tag}",
         push_token=registry.push_token(ctx, app),
+        push_limit_bytes=await disk.room_to_push(ctx, app.org_id),
+        credentials=await registry_credentials.of_builds(ctx, app.org_id),
         dockerfile=wanted.dockerfile,
         target=wanted.target,
         args=wanted.args,
+        secrets=wanted.secrets,
+        labels=wanted.labels,
         no_cache=wanted.no_cache,
         offline=wanted.offline,
     )
@@ -116,3 +128,14 @@ def _check(wanted: Wanted) -> None:
     for name, value in wanted.args.items():
         if _ARGUMENT.fullmatch(name) is None or "\0" in value:
             raise errors.invalid(f"args: {name!r} is not the name of a build argument")
+    for what, given, form in (
+        ("secrets", wanted.secrets, _SECRET),
+        ("labels", wanted.labels, _LABEL),
+    ):
+        if len(given) > _MOST_ARGUMENTS:
+            raise errors.invalid(f"{what}: more than {_MOST_ARGUMENTS}")
+        wrong = [
+            name for name, value in given.items() if not form.fullmatch(name) or "\0" in value
+        ]
+        if wrong:
+            raise errors.invalid(f"{what}: {wrong[0]!r} is not a name, or its value holds a NUL")

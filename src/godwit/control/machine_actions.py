@@ -6,7 +6,7 @@ from typing import Any
 
 from godwit.base import errors
 from godwit.base.principal import Principal, Scope
-from godwit.control import audit, machine_config, machines
+from godwit.control import audit, machine_config, machines, secrets
 from godwit.control.context import Context
 from godwit.control.records import Placement
 from godwit.wire import host_rpc
@@ -106,42 +106,114 @@ def command(argv: list[str] | None, line: str | None) -> tuple[str, ...]:
     return tuple(argv)
 
 
-async def start(ctx: Context, who: Principal, app_name: str, machine_id: str) -> str:
-    """Start a machine; return the state it was in.
+async def start(
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    *,
+    min_secrets_version: int | None = None,
+    nonce: str | None = None,
+) -> str:
+    """Start a machine, or resume one that is suspended; return the state it was in.
+
+    Args:
+        ctx: Control.
+        who: Who asks.
+        app_name: Whose machine.
+        machine_id: Which one.
+        min_secrets_version: The oldest secrets of the app that will do.
+        nonce: Of the caller's lease.
 
     Raises:
-        Failure: `failed_precondition` when it cannot be started now.
+        Failure: `failed_precondition` when it cannot be started now, or the app has no secrets
+            that new; `conflict` when somebody else holds its lease.
     """
-    answer = await _act(ctx, who, app_name, machine_id, verb="start", body={})
-    return str(answer.get("previous_state", ""))
+    asked: dict[str, Any] = under(nonce)
+    if min_secrets_version:
+        async with ctx.store.read() as rows:
+            app, _ = await machines.locate(rows, who, "machines:write", app_name, machine_id)
+            await secrets.require_version(rows, app, min_secrets_version)
+        asked["min_secrets_version"] = min_secrets_version
+    body = await act(ctx, who, app_name, machine_id, verb="start", body=asked)
+    return str(body.get("previous_state", ""))
 
 
-async def stop(ctx: Context, who: Principal, app_name: str, machine_id: str, grace: Grace) -> None:
+async def stop(
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    grace: Grace,
+    *,
+    nonce: str | None = None,
+) -> None:
     """Stop a machine; returns before it rests."""
-    await _act(ctx, who, app_name, machine_id, verb="stop", body=grace.body())
+    body = {**grace.body(), **under(nonce)}
+    await act(ctx, who, app_name, machine_id, verb="stop", body=body)
+
+
+async def suspend(
+    ctx: Context, who: Principal, app_name: str, machine_id: str, *, nonce: str | None = None
+) -> None:
+    """Suspend a machine with its memory; returns before it rests.
+
+    Raises:
+        Failure: `failed_precondition` when it cannot be suspended.
+    """
+    await act(ctx, who, app_name, machine_id, verb="suspend", body=under(nonce))
 
 
 async def restart(
-    ctx: Context, who: Principal, app_name: str, machine_id: str, grace: Grace
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    grace: Grace,
+    *,
+    nonce: str | None = None,
 ) -> None:
     """Stop and start a machine; returns before it runs."""
-    await _act(ctx, who, app_name, machine_id, verb="restart", body=grace.body())
+    body = {**grace.body(), **under(nonce)}
+    await act(ctx, who, app_name, machine_id, verb="restart", body=body)
 
 
-async def signal(ctx: Context, who: Principal, app_name: str, machine_id: str, name: str) -> None:
+async def signal(
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    name: str,
+    *,
+    nonce: str | None = None,
+) -> None:
     """Send a signal to a machine's main process."""
-    await _act(ctx, who, app_name, machine_id, verb="signal", body={"signal": name})
+    body = {"signal": name, **under(nonce)}
+    await act(ctx, who, app_name, machine_id, verb="signal", body=body)
 
 
 async def set_cordon(
-    ctx: Context, who: Principal, app_name: str, machine_id: str, *, cordoned: bool
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    *,
+    cordoned: bool,
+    nonce: str | None = None,
 ) -> None:
     """Take a machine out of the edge's routing, or put it back."""
-    await _act(ctx, who, app_name, machine_id, verb="cordon" if cordoned else "uncordon", body={})
+    verb = "cordon" if cordoned else "uncordon"
+    await act(ctx, who, app_name, machine_id, verb=verb, body=under(nonce))
 
 
 async def destroy(
-    ctx: Context, who: Principal, app_name: str, machine_id: str, *, force: bool
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    *,
+    force: bool,
+    nonce: str | None = None,
 ) -> None:
     """Destroy a machine, one that runs only with force; done already is no mistake.
 
@@ -153,7 +225,8 @@ async def destroy(
     if row.destroyed_at_ms is not None:
         return
     try:
-        await _act(ctx, who, app_name, machine_id, verb="destroy", body={"force": force})
+        body = {"force": force, **under(nonce)}
+        await act(ctx, who, app_name, machine_id, verb="destroy", body=body)
     except errors.Failure as failure:
         if failure.code != "not_found":
             raise
@@ -180,7 +253,7 @@ async def wait(
         asked = request.model_copy(update={"timeout_s": max(left, 0.0)})
         try:
             body = await ctx.hosts.call(
-                _host(row), "machine.wait", asked, who, max(left, 0.0) + _MARGIN_S
+                machines.host_of(row), "machine.wait", asked, who, max(left, 0.0) + _MARGIN_S
             )
             return host_rpc.WaitAnswer.model_validate(body)
         except errors.Failure as failure:
@@ -192,20 +265,28 @@ async def wait(
 
 
 async def execute(
-    ctx: Context, who: Principal, app_name: str, machine_id: str, wanted: Command
+    ctx: Context,
+    who: Principal,
+    app_name: str,
+    machine_id: str,
+    wanted: Command,
+    *,
+    nonce: str | None = None,
 ) -> host_rpc.ExecAnswer:
     """Run one command in a machine and return how it ended.
 
     Raises:
-        Failure: `deadline_exceeded`, `failed_precondition` when the machine does not run.
+        Failure: `deadline_exceeded`, `failed_precondition` when the machine does not run,
+            `conflict` when somebody else holds its lease.
     """
     request = host_rpc.ExecRequest(
         machine_id=machine_id,
         command=wanted.argv,
         stdin=wanted.stdin,
         timeout_s=wanted.timeout_s,
+        nonce=nonce,
     )
-    answer = await _act(
+    answer = await act(
         ctx,
         who,
         app_name,
@@ -225,9 +306,11 @@ async def events(
     """Return a machine's history, newest first; what is kept of it when its host is away."""
     async with ctx.store.read() as rows:
         _, row = await machines.locate(rows, who, "machines:read", app_name, machine_id)
+    asked = {"machine_id": machine_id, "limit": limit}
     try:
-        asked = {"machine_id": machine_id, "limit": limit}
-        body = await ctx.hosts.call(_host(row), "machine.events", asked, who, ctx.options.ask_s)
+        body = await ctx.hosts.call(
+            machines.host_of(row), "machine.events", asked, who, ctx.options.ask_s
+        )
         found = body.get("events", ())
     except errors.Failure as failure:
         if failure.code not in (*machines.SILENT, "not_found"):
@@ -236,7 +319,12 @@ async def events(
     return [host_rpc.MachineEvent.model_validate(one) for one in found][:limit]
 
 
-async def _act(
+def under(nonce: str | None) -> dict[str, Any]:
+    """Return what a request says of the lease it is made under."""
+    return {"nonce": nonce} if nonce else {}
+
+
+async def act(
     ctx: Context,
     who: Principal,
     app_name: str,
@@ -248,12 +336,27 @@ async def _act(
     timeout_s: float | None = None,
     detail: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Pass a request on to the machine's host, its audit row written first."""
+    """Pass a request on to the machine's host, its audit row written first.
+
+    Args:
+        ctx: Control.
+        who: Who asks.
+        app_name: Whose machine.
+        machine_id: Which one.
+        verb: Without `machine.`.
+        body: What the host is asked.
+        scope: What that takes.
+        timeout_s: How long the host may take; the settings' time for a change when left out.
+        detail: What the audit row says; the body but for the lease's nonce when left out.
+
+    Raises:
+        Failure: What the host says; `unavailable` when it is away.
+    """
     async with ctx.store.write() as rows:
         app, row = await machines.locate(rows, who, scope, app_name, machine_id)
         if row.destroyed_at_ms is not None:
             raise errors.not_found(f"machine {machine_id} is destroyed")
-        told = detail if detail is not None else body
+        told = {key: value for key, value in body.items() if key != "nonce"}
         await audit.record(
             rows,
             ctx.clock,
@@ -262,10 +365,10 @@ async def _act(
             machine_id,
             org_id=app.org_id,
             app=app.name,
-            **told,
+            **(told if detail is None else detail),
         )
     return await ctx.hosts.call(
-        _host(row),
+        machines.host_of(row),
         f"machine.{verb}",
         {"machine_id": machine_id, **body},
         who,
@@ -273,10 +376,22 @@ async def _act(
     )
 
 
-def _host(row: Placement) -> str:
-    if row.host_id is None:
-        raise errors.Failure("unavailable", f"machine {row.machine_id} has no host")
-    return row.host_id
+async def ask(
+    ctx: Context, who: Principal, app_name: str, machine_id: str, verb: str
+) -> dict[str, Any]:
+    """Return what the machine's host alone knows of it.
+
+    Raises:
+        Failure: What the host says; `unavailable` when it is away.
+    """
+    async with ctx.store.read() as rows:
+        _, row = await machines.locate(rows, who, "machines:read", app_name, machine_id)
+    if row.destroyed_at_ms is not None:
+        raise errors.not_found(f"machine {machine_id} is destroyed")
+    asked = {"machine_id": machine_id}
+    return await ctx.hosts.call(
+        machines.host_of(row), f"machine.{verb}", asked, who, ctx.options.ask_s
+    )
 
 
 def _wait_for_the_gone(row: Placement, request: host_rpc.WaitRequest) -> host_rpc.WaitAnswer:

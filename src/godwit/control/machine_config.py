@@ -3,12 +3,18 @@
 What is checked here is kept and returned exactly as submitted; these records are only read to
 decide. Unknown fields are allowed. Go's zero values (`""`, `0`, `null`, empty lists and maps)
 mean "unset", as Go clients send them for many optional fields.
+
+What a config says is told again: to its host in one request, to whoever asks for the machine, its
+services and metadata to every edge and DNS in one record of the catalog. All of these have an end
+(`wire.facts.MOST_BYTES`, the bus's 512 KiB), so everything of which a config may hold many is
+bounded here, before anybody is offered the machine.
 """
 
 import base64
 import binascii
 import contextlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,11 +28,24 @@ from pydantic import (
     model_validator,
 )
 
-from godwit.base import durations, errors
+from godwit.base import durations, encoded, errors, ids, kernel_arguments
+from godwit.wire import metadata
 
 STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
 LONGEST_STOP_MS = 300_000
+MOST_BYTES = 196_608
+"""Of a whole config, as JSON in UTF-8."""
+MOST_HANDED_BYTES = 57_344
+"""Of what init is handed in one message of 64 KiB: environment, files, commands."""
+_HANDED = ("env", "files", "init", "processes", "dns")
+MOST_PROCESSES = 8
+MOST_PORTS = 100
+MOST_CHECKS = 64
+_LONGEST_CHECK = 100
 _MOST_MISTAKES = 20
+_HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$"
+_HEADER_VALUE = r"^[^\x00-\x08\x0a-\x1f\x7f]{0,2000}$"
+"""RFC 9110, §5."""
 
 
 def duration_ms(value: object) -> int:
@@ -60,12 +79,31 @@ def _variable(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _variable_name(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not the name of a variable")
+    return name
+
+
 def _base64(text: str) -> str:
     try:
         base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError("must be base64") from error
     return text
+
+
+def _machine_id(text: str) -> str:
+    if not ids.is_machine_id(text):
+        raise ValueError("must be ids of machines, 14 hexadecimal digits each")
+    return text
+
+
+def _kernel_arguments(given: list[str]) -> list[str]:
+    mistake = kernel_arguments.mistake(given)
+    if mistake is not None:
+        raise ValueError(mistake)
+    return given
 
 
 def _is_zero(value: object) -> bool:
@@ -82,7 +120,13 @@ def _signal(name: str) -> str:
 Duration = Annotated[int, BeforeValidator(duration_ms)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Variables = Annotated[dict[str, str], AfterValidator(_variable)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+MachineId = Annotated[str, AfterValidator(_machine_id)]
+Persist = Literal["", "none", "never", "restart", "always", 0, 1, 2, 3]
+"""Names, or the numbers that clients written in Go have for them."""
+KernelArguments = Annotated[list[str], AfterValidator(_kernel_arguments)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+Load = Annotated[int, Field(ge=1, le=2**31 - 1)]
 StopSignal = Annotated[str, AfterValidator(_signal)]
 
 
@@ -107,7 +151,7 @@ class Init(Part):
     cmd: list[str] = []
     tty: bool = False
     swap_size_mb: int | None = Field(None, ge=0, le=65_536)
-    kernel_args: list[str] = []
+    kernel_args: KernelArguments = []
 
 
 class Guest(Part):
@@ -119,13 +163,21 @@ class Guest(Part):
     max_memory_mb: int | None = Field(None, ge=1)
     gpu_kind: str | None = None
     gpus: int | None = None
-    kernel_args: list[str] = []
+    persist_rootfs: Persist | None = None
+    kernel_args: KernelArguments = []
+
+
+class CheckHeader(Part):
+    """A header of a check's request."""
+
+    name: Annotated[str, Field(pattern=_HEADER_NAME)]
+    values: list[Annotated[str, Field(pattern=_HEADER_VALUE)]] = []
 
 
 class Check(Part):
-    """A health check."""
+    """A health check; `exec` runs a command in the machine, and its exit code says how it is."""
 
-    type: Literal["tcp", "http"]
+    type: Literal["tcp", "http", "exec"]
     port: Port | None = None
     interval: Duration | None = None
     timeout: Duration | None = None
@@ -135,15 +187,25 @@ class Check(Part):
     protocol: Literal["http", "https"] = "http"
     tls_skip_verify: bool = False
     tls_server_name: str = ""
+    headers: list[CheckHeader] = Field([], max_length=50)
     kind: Literal["informational", "readiness"] | None = None
+    command: list[str] = []
+
+    @model_validator(mode="after")
+    def _commands_are_for_exec(self) -> "Check":
+        if self.type == "exec" and not self.command:
+            raise ValueError("command: is required with type exec")
+        if self.type != "exec" and self.command:
+            raise ValueError("command: is for type exec alone")
+        return self
 
 
 class NamedCheck(Check):
-    """A check beside the services: it has to say its port."""
+    """A check beside the services: it has to say its port, unless it runs a command."""
 
     @model_validator(mode="after")
     def _has_port(self) -> "NamedCheck":
-        if self.port is None:
+        if self.port is None and self.type != "exec":
             raise ValueError("port: is required")
         return self
 
@@ -154,7 +216,9 @@ class ServicePort(Part):
     port: Port | None = None
     start_port: Port | None = None
     end_port: Port | None = None
-    handlers: list[Literal["http", "tls", "pg_tls", "proxy_proto", "tcp"]] = []
+    handlers: list[Literal["http", "tls", "pg_tls", "proxy_proto", "tcp"]] = Field(
+        [], max_length=5
+    )
     force_https: bool = False
 
     @model_validator(mode="after")
@@ -178,8 +242,8 @@ class Concurrency(Part):
     """How much load a machine takes."""
 
     type: Literal["connections", "requests"] = "connections"
-    soft_limit: int | None = Field(None, ge=1)
-    hard_limit: int | None = Field(None, ge=1)
+    soft_limit: Load | None = None
+    hard_limit: Load | None = None
 
     @model_validator(mode="after")
     def _soft_first(self) -> "Concurrency":
@@ -255,6 +319,7 @@ class Dns(Part):
     options: list[DnsOption] = []
     hostname: str = ""
     hostname_fqdn: str = ""
+    dns_forward_rules: list[dict[str, Any]] = []
 
 
 class Mount(Part):
@@ -268,8 +333,22 @@ class Mount(Part):
 class Rootfs(Part):
     """The writable disk over the image."""
 
-    persist: Literal["never", "none", "restart", "always"] | None = None
+    persist: Persist | None = None
     size_gb: int | None = Field(None, ge=1, le=50)
+
+
+class EnvFrom(Part):
+    """A variable that says something of the machine."""
+
+    env_var: VariableName
+    field_ref: Literal["id", "version", "app_name", "private_ip", "region", "image"]
+
+
+class ProcessSecret(Part):
+    """A variable with a secret of the app; named like it unless said."""
+
+    env_var: VariableName
+    name: str = ""
 
 
 class Process(Part):
@@ -279,7 +358,16 @@ class Process(Part):
     entrypoint: list[str] = []
     cmd: list[str] = []
     env: Variables = {}
+    env_from: list[EnvFrom] = Field([], max_length=100)
+    secrets: list[ProcessSecret] = Field([], max_length=100)
+    ignore_app_secrets: bool = False
     user: str = ""
+
+    @model_validator(mode="after")
+    def _says_what_runs(self) -> "Process":
+        if not (self.exec or self.entrypoint or self.cmd):
+            raise ValueError("say what runs: exec, entrypoint or cmd")
+        return self
 
 
 class Metrics(Part):
@@ -288,6 +376,19 @@ class Metrics(Part):
     port: Port
     path: str = "/metrics"
     https: bool = False
+
+
+class Static(Part):
+    """Files of the machine that the edge would serve."""
+
+    guest_path: str
+    url_prefix: str
+
+
+class Spot(Part):
+    """What a machine may cost at most, against the usual price."""
+
+    max_price_fraction: float | None = Field(None, gt=0, le=1)
 
 
 class MachineConfig(Part):
@@ -304,15 +405,18 @@ class MachineConfig(Part):
     auto_destroy: bool = False
     schedule: Literal["hourly", "daily", "weekly", "monthly"] | None = None
     metadata: dict[str, str] = {}
-    processes: list[Process] = []
+    processes: list[Process] = Field([], max_length=MOST_PROCESSES)
     containers: list[dict[str, Any]] = []
     files: list[File] = []
     mounts: list[Mount] = Field([], max_length=1)
     metrics: Metrics | None = None
+    statics: list[Static] = Field([], max_length=100)
+    spot: Spot | None = None
     dns: Dns | None = None
     stop_config: StopConfig | None = None
-    standbys: list[str] = []
+    standbys: list[MachineId] = Field([], max_length=100)
     rootfs: Rootfs | None = None
+    cache_drive: dict[str, Any] = {}
 
 
 class _Submitted(Part):
@@ -332,7 +436,27 @@ def parse(config: dict[str, Any]) -> MachineConfig:
     except ValidationError as error:
         raise errors.invalid("; ".join(mistakes(error.errors(include_url=False)))) from error
     _refuse_what_is_not_there(parsed)
+    _refuse_too_much(config, parsed)
+    _check_processes(parsed)
+    if parsed.standbys and parsed.services:
+        raise errors.invalid(
+            "config.standbys: a machine with services takes traffic and cannot stand by",
+            hint="take the services out of this machine, or run it beside the others",
+        )
     return parsed
+
+
+def _check_processes(config: MachineConfig) -> None:
+    init = config.init
+    if not config.processes or init is None:
+        return
+    if init.exec or init.entrypoint or init.cmd:
+        raise errors.invalid(
+            "config.processes: what runs is said by init, too",
+            hint="say it in processes alone",
+        )
+    if init.tty and len(config.processes) > 1:
+        raise errors.invalid("config.init.tty: several processes have no terminal")
 
 
 def mistakes(found: Sequence[Any]) -> list[str]:
@@ -367,6 +491,7 @@ def sentence(error: Any) -> str:
 _UNION_MEMBERS = frozenset({"bool", "literal['off','stop','suspend']", "int", "str"})
 _SENTENCES = {
     "missing": "is required",
+    "string_pattern_mismatch": "is not what a header may hold",
     "int_type": "must be an integer",
     "int_parsing": "must be an integer",
     "int_from_float": "must be an integer",
@@ -387,17 +512,47 @@ def _refuse_what_is_not_there(config: MachineConfig) -> None:
     missing = {
         "mounts": (bool(config.mounts), "volumes"),
         "containers": (bool(config.containers), "machines of several containers"),
-        "processes": (bool(config.processes), "processes beside init's"),
-        "schedule": (config.schedule is not None, "scheduled machines"),
-        "rootfs.persist": (
-            config.rootfs is not None and config.rootfs.persist in ("restart", "always"),
-            "persistent root file systems",
+        "cache_drive": (bool(config.cache_drive), "cache drives"),
+        "dns.dns_forward_rules": (
+            config.dns is not None and bool(config.dns.dns_forward_rules),
+            "forwarding of names",
         ),
-        "files": (
-            any(file.secret_name or file.image_config for file in config.files),
-            "files from secrets and images",
-        ),
+        "files": (any(file.image_config for file in config.files), "files from images"),
     }
     for name, (asked, what) in missing.items():
         if asked:
             raise errors.invalid(f"config.{name}: this platform has no {what} yet")
+
+
+def _refuse_too_much(given: Mapping[str, Any], parsed: MachineConfig) -> None:
+    size = encoded.size(given)
+    if size > MOST_BYTES:
+        raise errors.invalid(
+            f"config: has {size} bytes as JSON, at most {MOST_BYTES} are taken",
+            hint="put large files into the image",
+        )
+    handed = {name: given[name] for name in _HANDED if name in given}
+    if encoded.size(handed) > MOST_HANDED_BYTES:
+        raise errors.invalid(
+            f"config: env, files and init have {encoded.size(handed)} bytes as JSON, at most"
+            f" {MOST_HANDED_BYTES} are taken",
+            hint="put large files into the image",
+        )
+    parts = [part.kernel_args for part in (parsed.guest, parsed.init) if part is not None]
+    mistake = kernel_arguments.mistake(list(itertools.chain.from_iterable(parts)))
+    if mistake is not None:
+        raise errors.invalid(f"config.guest.kernel_args: with those of init {mistake}")
+    ports = sum(len(service.ports) for service in parsed.services)
+    if ports > MOST_PORTS:
+        raise errors.invalid(
+            f"config.services: {ports} ports, at most {MOST_PORTS} are taken in all",
+            hint="give adjacent ports as start_port and end_port",
+        )
+    checks = len(parsed.checks) + sum(len(service.checks) for service in parsed.services)
+    if checks > MOST_CHECKS:
+        raise errors.invalid(
+            f"config.checks: {checks} with those of services, at most {MOST_CHECKS} are taken"
+        )
+    if any(len(name) > _LONGEST_CHECK for name in parsed.checks):
+        raise errors.invalid(f"config.checks: a name has more than {_LONGEST_CHECK} characters")
+    metadata.check(parsed.metadata, "config.metadata")

@@ -3,48 +3,100 @@
 A read asks the owner and falls back on the last that was heard, marked `unreachable`.
 """
 
-import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pydantic
 
-from godwit.base import clock, errors, ids
+from godwit.base import clock, errors, ids, log, principal
 from godwit.base.principal import Principal, Scope
-from godwit.control import apps, audit, guest_sizes, machine_config, names, placement, registry
+from godwit.control import (
+    apps,
+    audit,
+    guest_sizes,
+    machine_config,
+    names,
+    placement,
+    registry,
+    secrets,
+)
 from godwit.control import regions as places
 from godwit.control.context import Context
 from godwit.control.records import App, MachineVersion, Placement
 from godwit.control.rows import Rows
 from godwit.wire import host_rpc
 
+logger = logging.getLogger(__name__)
+
 HostStatus = Literal["ok", "unknown", "unreachable"]
 
 SILENT = ("unavailable", "deadline_exceeded")
-_MOST_LISTED = 1_000
+_OLD = "replaced"
+_ME = principal.component("control")
+_MOST_VERSIONS = 50
 _LONGEST_NAME = 63
+
+
+class TooManyMachines(errors.Failure):
+    """The organization has as many machines as it may have."""
+
+    def __init__(self, org_slug: str, most: int) -> None:
+        super().__init__(
+            "failed_precondition",
+            f"organization {org_slug!r} has {most} machines, and may have no more",
+            hint="destroy some; whoever runs this platform may raise `limits.org_machines`",
+        )
 
 
 @dataclass(frozen=True)
 class NewMachine:
-    """What a caller wants; empty means the default."""
+    """What a caller wants; empty means the default.
+
+    Attributes:
+        lease_ttl_s: Above 0, the machine begins under the caller's lease.
+        min_secrets_version: The oldest secrets of the app that will do.
+        machine_id: The id it gets; asked for again, the one that is there is finished and
+            returned. Empty mints one.
+    """
 
     config: dict[str, Any]
     name: str = ""
     region: str = ""
     skip_launch: bool = False
     cordoned: bool = False
+    lease_ttl_s: int = 0
+    min_secrets_version: int | None = None
+    machine_id: str = ""
+
+
+class GivenUp(errors.Failure):
+    """A machine of that id was begun and given up: whatever there is of it goes."""
+
+    def __init__(self, machine_id: str) -> None:
+        super().__init__(
+            "unavailable",
+            f"machine {machine_id} was given up before it was made: that took too long",
+            hint="make it again",
+        )
 
 
 @dataclass(frozen=True)
 class NewVersion:
-    """A new config for a machine; name and region, when given, must be those it has."""
+    """A new config for a machine; name and region, when given, must be those it has.
+
+    Attributes:
+        nonce: Of the caller's lease.
+    """
 
     config: dict[str, Any]
     name: str = ""
     region: str = ""
     skip_launch: bool = False
     current_version: str | None = None
+    lease_ttl_s: int = 0
+    min_secrets_version: int | None = None
+    nonce: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,26 +108,6 @@ class Machine:
     destroyed: bool = False
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which machines are listed."""
-
-    include_deleted: bool = False
-    region: str | None = None
-    states: frozenset[str] = frozenset()
-    metadata: tuple[tuple[str, str], ...] = ()
-
-    def wants(self, machine: Machine) -> bool:
-        """Tell whether a machine is listed."""
-        view = machine.view
-        if self.region and view.region != self.region:
-            return False
-        if self.states and view.state not in self.states:
-            return False
-        metadata = view.config.get("metadata") or {}
-        return all(metadata.get(key) == value for key, value in self.metadata)
-
-
 async def locate(
     rows: Rows, who: Principal, scope: Scope, app_name: str, machine_id: str
 ) -> tuple[App, Placement]:
@@ -84,13 +116,14 @@ async def locate(
     Raises:
         Failure: `not_found`; `permission_denied` when the app is somebody else's.
     """
-    app = await apps.require(rows, who, scope, app_name)
+    app = await apps.require_operable(rows, who, scope, app_name, machine_id=machine_id)
     found = await rows.placements.get(machine_id) if ids.is_machine_id(machine_id) else None
     if found is None or found.app_id != app.id or found.status != "accepted":
         raise errors.not_found(
             f"app {app_name!r} has no machine {machine_id!r}",
             hint="list them with `godwit machine list`",
         )
+    log.bind(**found.about)
     return app, found
 
 
@@ -99,39 +132,32 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
 
     Raises:
         Failure: `invalid_argument`, `manifest_unknown`, `already_exists` (name),
-            `insufficient_capacity`, `unavailable`.
+            `insufficient_capacity`, `unavailable`; `GivenUp` for an id that ended so.
     """
     async with ctx.store.read() as rows:
-        app = await apps.require(rows, who, "machines:write", app_name)
+        app = await apps.require_operable(rows, who, "machines:write", app_name)
         present = await rows.hosts.regions()
+        begun = await rows.placements.get(wanted.machine_id) if wanted.machine_id else None
+    if begun is not None:
+        await _take_up(ctx, app, begun)
+        if begun.status == "accepted":
+            return await _ask(ctx, who, app_name, begun, None)
     config = machine_config.parse(wanted.config)
-    resources = guest_sizes.resources(config)
+    guest_sizes.resources(config)
+    await secrets.check_machine(ctx, app, config, wanted.min_secrets_version)
     if wanted.name and not _is_name(wanted.name):
         raise errors.invalid(f"name: must be 1 to {_LONGEST_NAME} printable characters")
     regions = places.choose(wanted.region, present, ctx.options.region)
     pull_token = await registry.pull_token(ctx, app, config.image)
     image = await ctx.images.resolve(config.image, pull_token)
-    row = await _commit(ctx, who, app, wanted, regions[0])
-    offer = host_rpc.Offer(
-        machine_id=row.machine_id,
-        instance_id=row.instance_id,
-        name=row.name,
-        org_id=app.org_id,
-        org_slug=app.org_slug,
-        network_id=app.network_id,
-        network_number=app.network_number,
-        app_id=app.id,
-        app=app.name,
-        region=regions[0],
-        image=image,
-        resources=resources,
-        config=wanted.config,
-        pull_token=pull_token,
-        skip_launch=wanted.skip_launch,
-        cordoned=wanted.cordoned,
-    )
-    taken = await _place_or_abandon(ctx, who, offer, regions)
-    await _accept(ctx, app, taken)
+    row = begun or await _commit(ctx, who, app, wanted, regions[0])
+    offer = _offer(app, who, wanted, row, image)
+    offer = offer.model_copy(update={"pull_token": registry.offered(pull_token)})
+    if row.host_id is None:
+        taken = await _place_or_abandon(ctx, who, offer, regions)
+    else:
+        taken = await _offer_again(ctx, who, offer, row.host_id)
+    await _accept(ctx, app, replace(row, host_id=taken.host_id), taken.view, config.standbys)
     return Machine(taken.view, "ok")
 
 
@@ -151,6 +177,8 @@ async def update(
         raise errors.invalid("region: a machine cannot move by an update")
     config = machine_config.parse(wanted.config)
     resources = guest_sizes.resources(config)
+    await secrets.check_machine(ctx, app, config, wanted.min_secrets_version)
+    sealed = await secrets.for_host(ctx, app.id, host_of(row))
     pull_token = await registry.pull_token(ctx, app, config.image)
     image = await ctx.images.resolve(config.image, pull_token)
     request = host_rpc.Update(
@@ -159,16 +187,17 @@ async def update(
         image=image,
         resources=resources,
         config=wanted.config,
-        pull_token=pull_token,
+        pull_token=registry.offered(pull_token),
         skip_launch=wanted.skip_launch,
         current_version=wanted.current_version or None,
+        lease_ttl_s=wanted.lease_ttl_s,
+        lease_owner=who.subject if wanted.lease_ttl_s else "",
+        min_secrets_version=wanted.min_secrets_version,
+        secrets_version=sealed.version if sealed else 0,
+        secrets=sealed,
+        nonce=wanted.nonce,
     )
-    body = await ctx.hosts.call(_host(row), "machine.update", request, who, ctx.options.act_s)
-    view = host_rpc.MachineView.model_validate(body)
-    now_ms = ctx.clock.now_ms()
     async with ctx.store.write() as rows:
-        await rows.placements.record_view(machine_id, view.model_dump(mode="json"), now_ms)
-        await rows.placements.add_version(_version(app, row.machine_id, view, now_ms))
         await audit.record(
             rows,
             ctx.clock,
@@ -177,9 +206,16 @@ async def update(
             machine_id,
             org_id=app.org_id,
             app=app.name,
-            version=view.instance_id,
+            version=request.instance_id,
             image=image.reference,
         )
+    body = await ctx.hosts.call(host_of(row), "machine.update", request, who, ctx.options.act_s)
+    view = host_rpc.MachineView.model_validate(body)
+    now_ms = ctx.clock.now_ms()
+    async with ctx.store.write() as rows:
+        await rows.placements.record_view(machine_id, kept(view), now_ms)
+        await rows.placements.add_version(_version(app, row.machine_id, view, now_ms))
+        await rows.standbys.put(row, config.standbys)
     return Machine(view, "ok")
 
 
@@ -192,54 +228,62 @@ async def get(
         Failure: `not_found`.
     """
     async with ctx.store.read() as rows:
-        app, row = await locate(rows, who, "machines:read", app_name, machine_id)
-        old = await rows.placements.versions(machine_id, _MOST_LISTED) if version else []
-    machine = await _ask(ctx, who, app, row)
-    if version and version != machine.view.instance_id:
-        for known in old:
-            if known.version == version:
-                shown = {"instance_id": version, "state": "replaced", "config": known.config}
-                return replace(machine, view=machine.view.model_copy(update=shown))
-        raise errors.not_found(f"machine {machine_id} has no version {version!r}")
-    return machine
-
-
-async def listed(ctx: Context, who: Principal, app_name: str, only: Filter) -> list[Machine]:
-    """Return an app's machines, oldest first; each host is asked once."""
+        _, row = await locate(rows, who, "machines:read", app_name, machine_id)
+    machine = await _ask(ctx, who, app_name, row, version)
+    if not version or version == machine.view.instance_id:
+        return machine
     async with ctx.store.read() as rows:
-        app = await apps.require(rows, who, "machines:read", app_name)
-        found = await rows.placements.of_app(
-            app.id, destroyed=only.include_deleted, limit=_MOST_LISTED
-        )
-    host_ids = sorted({row.host_id for row in found if row.host_id and not row.destroyed_at_ms})
-    answers = await asyncio.gather(*(_ask_host(ctx, who, app, host_id) for host_id in host_ids))
-    views = {view.machine_id: view for answer in answers for view in answer or ()}
-    silent = {host for host, answer in zip(host_ids, answers, strict=True) if answer is None}
-    machines = []
-    for row in found:
-        view = views.get(row.machine_id)
-        status: HostStatus = "unreachable" if row.host_id in silent else "ok"
-        machine = Machine(view, "ok") if view else _last_heard(app, row, status)
-        gone = machine.view.state == "destroyed"
-        if (only.include_deleted or not gone) and only.wants(machine):
-            machines.append(machine)
-    return machines
+        old = await rows.placements.version(machine_id, version)
+    if old is None:
+        raise errors.not_found(f"machine {machine_id} has no version {version!r}")
+    shown = {"instance_id": version, "state": _OLD, "config": old.config}
+    return replace(machine, view=machine.view.model_copy(update=shown))
 
 
 async def versions(
     ctx: Context, who: Principal, app_name: str, machine_id: str
-) -> list[MachineVersion]:
-    """Return the configs a machine has had, newest first."""
+) -> list[host_rpc.Version]:
+    """Return the configs a machine has had, newest first; as control knows them else."""
     async with ctx.store.read() as rows:
-        await locate(rows, who, "machines:read", app_name, machine_id)
-        return await rows.placements.versions(machine_id, 100)
+        _, row = await locate(rows, who, "machines:read", app_name, machine_id)
+        known = await rows.placements.versions(machine_id, _MOST_VERSIONS)
+    try:
+        return await _versions_of_owner(ctx, who, row)
+    except errors.Failure as failure:
+        if failure.code not in (*SILENT, "not_found"):
+            raise
+    return [host_rpc.Version(version=one.version, user_config=one.config) for one in known]
+
+
+async def _versions_of_owner(
+    ctx: Context, who: Principal, row: Placement
+) -> list[host_rpc.Version]:
+    """Return what the owner tells, answer by answer: all at once need not fit one."""
+    found: list[host_rpc.Version] = []
+    more = True
+    while more:
+        asked = {"machine_id": row.machine_id}
+        if found:
+            asked["before"] = found[-1].version
+        body = await ctx.hosts.call(
+            host_of(row), "machine.versions", asked, who, ctx.options.ask_s
+        )
+        told = [host_rpc.Version.model_validate(one) for one in body.get("versions", ())]
+        found += told
+        more = bool(told) and body.get("more") is True
+    return found
 
 
 def _is_name(name: str) -> bool:
     return len(name) <= _LONGEST_NAME and name.isprintable() and not name.isspace()
 
 
-def _host(row: Placement) -> str:
+def host_of(row: Placement) -> str:
+    """Return where a machine lives.
+
+    Raises:
+        Failure: `unavailable` when no host has it.
+    """
     if row.host_id is None:
         raise errors.Failure("unavailable", f"machine {row.machine_id} has no host")
     return row.host_id
@@ -251,7 +295,7 @@ async def _commit(
     """Mint the machine's id and commit it before anybody is offered anything."""
     now_ms = ctx.clock.now_ms()
     row = Placement(
-        machine_id=ids.machine_id(),
+        machine_id=wanted.machine_id or ids.machine_id(),
         org_id=app.org_id,
         network_id=app.network_id,
         app_id=app.id,
@@ -267,6 +311,7 @@ async def _commit(
         destroy_wanted=False,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
+        changed_at_ms=now_ms,
     )
     async with ctx.store.write() as rows:
         # The app may have been deleted while the image was looked up.
@@ -278,6 +323,7 @@ async def _commit(
                 )
             row = replace(row, name=f"{names.make()}-{row.machine_id[:4]}")
         await rows.placements.add(row)
+        await _demand_room(ctx, rows, app)
         await audit.record(
             rows,
             ctx.clock,
@@ -292,6 +338,77 @@ async def _commit(
     return row
 
 
+async def _demand_room(ctx: Context, rows: Rows, app: App) -> None:
+    """Return if an organization may have the machine that was just added.
+
+    Raises:
+        TooManyMachines: It may not.
+    """
+    most = ctx.options.org_machines
+    if most and await rows.placements.has_more(app.org_id, most):
+        raise TooManyMachines(app.org_slug, most)
+
+
+def _offer(
+    app: App, who: Principal, wanted: NewMachine, row: Placement, image: host_rpc.ImageRef
+) -> host_rpc.Offer:
+    return host_rpc.Offer(
+        machine_id=row.machine_id,
+        instance_id=row.instance_id,
+        name=row.name,
+        org_id=app.org_id,
+        org_slug=app.org_slug,
+        network_id=app.network_id,
+        network_number=app.network_number,
+        app_id=app.id,
+        app=app.name,
+        region=row.region,
+        image=image,
+        resources=guest_sizes.resources(machine_config.parse(wanted.config)),
+        config=wanted.config,
+        skip_launch=wanted.skip_launch,
+        cordoned=wanted.cordoned,
+        lease_ttl_s=wanted.lease_ttl_s,
+        lease_owner=who.subject if wanted.lease_ttl_s else "",
+        min_secrets_version=wanted.min_secrets_version,
+    )
+
+
+async def _take_up(ctx: Context, app: App, begun: Placement) -> None:
+    """See that a machine that was begun before may be gone on with; upkeep then leaves it alone.
+
+    Raises:
+        Failure: `GivenUp`; `conflict` when the id is another app's.
+    """
+    if begun.app_id != app.id:
+        raise errors.Failure("conflict", f"machine {begun.machine_id} is of another app")
+    if begun.status == "accepted":
+        return
+    async with ctx.store.write() as rows:
+        renewed = await rows.placements.renew_offer(begun.machine_id, ctx.clock.now_ms())
+    if not renewed:
+        raise GivenUp(begun.machine_id)
+
+
+async def _offer_again(
+    ctx: Context, who: Principal, offer: host_rpc.Offer, host_id: str
+) -> placement.Taken:
+    """Offer a machine to the host that may have it already, and to no other.
+
+    Raises:
+        Failure: `GivenUp` when that host will not have it; `unavailable` while it is away.
+    """
+    try:
+        return await placement.offer_to(ctx, who, offer, host_id)
+    except errors.Failure as failure:
+        if failure.code in SILENT:
+            raise
+        async with ctx.store.write() as rows:
+            await rows.placements.abandon(offer.machine_id)
+        ctx.upkeep_wanted.set()
+        raise GivenUp(offer.machine_id) from failure
+
+
 async def _place_or_abandon(
     ctx: Context, who: Principal, offer: host_rpc.Offer, regions: list[str]
 ) -> placement.Taken:
@@ -302,19 +419,28 @@ async def _place_or_abandon(
     finally:
         if taken is None:
             async with ctx.store.write() as rows:
-                await rows.placements.set_status(offer.machine_id, "abandoned", 0)
+                await rows.placements.abandon(offer.machine_id)
             ctx.upkeep_wanted.set()
     return taken
 
 
-async def _accept(ctx: Context, app: App, taken: placement.Taken) -> None:
+async def _accept(
+    ctx: Context, app: App, row: Placement, view: host_rpc.MachineView, watched: list[str]
+) -> None:
+    """Note that a host has the machine, unless it was given up meanwhile: then upkeep ends it."""
     now_ms = ctx.clock.now_ms()
-    machine_id = taken.view.machine_id
     async with ctx.store.write() as rows:
-        await rows.placements.set_status(machine_id, "accepted", now_ms)
-        await rows.placements.record_view(machine_id, taken.view.model_dump(mode="json"), now_ms)
-        await rows.placements.add_version(_version(app, machine_id, taken.view, now_ms))
+        if not await rows.placements.accept(row.machine_id, now_ms):
+            raise GivenUp(row.machine_id)
+        await rows.placements.record_view(row.machine_id, kept(view), now_ms)
+        await rows.placements.add_version(_version(app, row.machine_id, view, now_ms))
+        await rows.standbys.put(row, watched)
         await apps.mark_deployed(rows, app)
+
+
+def kept(view: host_rpc.MachineView) -> dict[str, Any]:
+    """Return what is kept of an owner's view: all but the lease, whose nonce is its holder's."""
+    return view.model_copy(update={"lease": None}).model_dump(mode="json")
 
 
 def _version(app: App, machine_id: str, view: host_rpc.MachineView, now_ms: int) -> MachineVersion:
@@ -328,62 +454,77 @@ def _version(app: App, machine_id: str, view: host_rpc.MachineView, now_ms: int)
     )
 
 
-async def _ask(ctx: Context, who: Principal, app: App, row: Placement) -> Machine:
+async def _ask(
+    ctx: Context, who: Principal, app_name: str, row: Placement, version: str | None
+) -> Machine:
     """Return a machine by its owner's word, else by the last that was heard."""
     if row.host_id is None:
-        return _last_heard(app, row, "unknown")
+        return last_heard(app_name, row, "unknown")
+    asked = {"machine_id": row.machine_id}
     try:
         body = await ctx.hosts.call(
-            row.host_id, "machine.get", {"machine_id": row.machine_id}, who, ctx.options.ask_s
+            row.host_id,
+            "machine.get",
+            {**asked, "version": version} if version else asked,
+            who,
+            ctx.options.ask_s,
         )
         view = host_rpc.MachineView.model_validate(body)
     except errors.Failure as failure:
         if failure.code == "not_found":
-            return _last_heard(app, row, "ok" if row.destroyed_at_ms else "unknown")
+            return last_heard(app_name, row, "ok" if row.destroyed_at_ms else "unknown")
         if failure.code not in SILENT:
             raise
-        return _last_heard(app, row, "unreachable")
-    await keep_view(ctx, row, view)
-    return Machine(view, "ok", destroyed=view.state == "destroyed")
+        return last_heard(app_name, row, "unreachable")
+    if view.state != _OLD:
+        await keep_view(ctx, row, view)
+    return Machine(doomed(row, view), "ok", destroyed=view.state == "destroyed")
+
+
+async def refresh(ctx: Context, machine_id: str) -> None:
+    """Keep what a machine's owner says of it now; one that is away says nothing."""
+    async with ctx.store.read() as rows:
+        row = await rows.placements.get(machine_id)
+    if row is None or row.host_id is None or row.status != "accepted":
+        return
+    asked = {"machine_id": machine_id}
+    try:
+        body = await ctx.hosts.call(row.host_id, "machine.get", asked, _ME, ctx.options.ask_s)
+    except errors.Failure as failure:
+        with log.bound(**row.about):
+            logger.info("the view of machine %s stays as it is: %s", machine_id, failure.message)
+        return
+    await keep_view(ctx, row, host_rpc.MachineView.model_validate(body))
 
 
 async def keep_view(ctx: Context, row: Placement, view: host_rpc.MachineView) -> None:
     """Keep an owner's view if it is newer than the one that is kept."""
-    kept = row.view or {}
-    if (view.epoch, view.revision) > (kept.get("epoch", 0), kept.get("revision", 0)):
+    known = row.view or {}
+    if (view.epoch, view.revision) > (known.get("epoch", 0), known.get("revision", 0)):
         async with ctx.store.write() as rows:
-            await rows.placements.record_view(
-                row.machine_id, view.model_dump(mode="json"), ctx.clock.now_ms()
-            )
+            await rows.placements.record_view(row.machine_id, kept(view), ctx.clock.now_ms())
 
 
-async def _ask_host(
-    ctx: Context, who: Principal, app: App, host_id: str
-) -> list[host_rpc.MachineView] | None:
-    try:
-        body = await ctx.hosts.call(
-            host_id, "machine.list", {"app_id": app.id}, who, ctx.options.ask_s
-        )
-    except errors.Failure as failure:
-        if failure.code in SILENT:
-            return None
-        raise
-    return [host_rpc.MachineView.model_validate(one) for one in body.get("machines", ())]
-
-
-def _last_heard(app: App, row: Placement, status: HostStatus) -> Machine:
+def last_heard(app_name: str, row: Placement, status: HostStatus) -> Machine:
     """Return a machine as facts and earlier answers tell it."""
     try:
         view = host_rpc.MachineView.model_validate(row.view)
     except pydantic.ValidationError:
-        view = _outline(app, row)
+        view = _outline(app_name, row)
     if (row.epoch, row.revision) >= (view.epoch, view.revision) or row.destroyed_at_ms:
         state = "destroyed" if row.destroyed_at_ms else row.state
         view = view.model_copy(update={"state": state, "instance_id": row.instance_id})
-    return Machine(view, status, destroyed=row.destroyed_at_ms is not None)
+    return Machine(doomed(row, view), status, destroyed=row.destroyed_at_ms is not None)
 
 
-def _outline(app: App, row: Placement) -> host_rpc.MachineView:
+def doomed(row: Placement, view: host_rpc.MachineView) -> host_rpc.MachineView:
+    """Return a view of a machine that is to be gone as `destroying`: it counts no more."""
+    if not row.destroy_wanted or view.state == "destroyed":
+        return view
+    return view.model_copy(update={"state": "destroying"})
+
+
+def _outline(app_name: str, row: Placement) -> host_rpc.MachineView:
     """Return what is known of a machine of which only facts were heard."""
     at = clock.rfc3339(row.created_at_ms)
     return host_rpc.MachineView(
@@ -393,7 +534,7 @@ def _outline(app: App, row: Placement) -> host_rpc.MachineView:
         org_id=row.org_id,
         network_id=row.network_id,
         app_id=row.app_id,
-        app=app.name,
+        app=app_name,
         host_id=row.host_id or "",
         region=row.region,
         state=row.state,

@@ -1,6 +1,6 @@
 """Organizations: the tenants. Made by the operator."""
 
-from godwit.base import errors, ids
+from godwit.base import errors, ids, log
 from godwit.base.principal import Principal, Scope
 from godwit.control import audit
 from godwit.control.context import Context
@@ -20,6 +20,7 @@ async def require(rows: Rows, who: Principal, scope: Scope, slug: str) -> Organi
         raise errors.not_found(
             f"organization {slug!r} not found", hint="list yours with `godwit orgs list`"
         )
+    log.bind(org_id=found.id)
     return found
 
 

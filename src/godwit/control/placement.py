@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from godwit.base import errors
 from godwit.base.principal import Principal
+from godwit.control import secrets
 from godwit.control.context import Context
 from godwit.wire import host_rpc
 
@@ -37,21 +38,33 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
     reasons: list[str] = []
     answered = False
     for region in regions:
-        bids = await _bids(ctx, region, _request(offer))
+        try:
+            bids = await _bids(ctx, region, _request(offer))
+        except errors.Failure as failure:
+            # Its bus is away: the next region may have room all the same.
+            reasons.append(f"{region}: {failure.message}")
+            continue
         answered = answered or bool(bids)
         fitting = sorted((bid for bid in bids if bid.fits), key=_best_first)
         reasons += [f"{region}: {why}" for bid in bids if not bid.fits for why in bid.reasons]
         for bid in fitting[:_CANDIDATES]:
             try:
-                return await _offer(ctx, who, _for_region(offer, region), bid.host_id)
+                return await offer_to(ctx, who, _for_region(offer, region), bid.host_id)
             except errors.Failure as failure:
                 if failure.code not in _REFUSED:
                     raise
                 reasons.append(f"{region}: {failure.message}")
     if not answered:
+        if await _all_cordoned(ctx, regions):
+            raise errors.Failure(
+                "insufficient_capacity",
+                f"every host of region {', '.join(regions)} is cordoned or being drained",
+                hint="the operator lets them take machines with `godwit host uncordon`",
+            )
+        why = f": {'; '.join(reasons)}" if reasons else ""
         raise errors.Failure(
             "unavailable",
-            f"no host of region {', '.join(regions)} answers",
+            f"no host of region {', '.join(regions)} answers{why}",
             hint="see `godwit doctor` on the host",
         )
     raise _no_room(offer, regions, reasons)
@@ -65,8 +78,14 @@ async def _bids(ctx: Context, region: str, request: host_rpc.BidRequest) -> list
     """
     deadline = ctx.clock.monotonic() + ctx.options.silence_s
     while True:
+        # A host says nothing once it knows that it is cordoned; until then its bid counts for
+        # nothing here.
+        taking = await taking_machines(ctx, region)
+        if not taking:
+            return []
         try:
-            bids = await ctx.hosts.bids(region, request, ctx.options.bid_s)
+            bids = await ctx.hosts.bids(region, request, ctx.options.bid_s, hosts=len(taking))
+            bids = [bid for bid in bids if bid.host_id in taking]
         except errors.Failure:
             if ctx.clock.monotonic() >= deadline:
                 raise
@@ -76,15 +95,34 @@ async def _bids(ctx: Context, region: str, request: host_rpc.BidRequest) -> list
         await ctx.clock.sleep(0.25)
 
 
+async def taking_machines(ctx: Context, region: str) -> frozenset[str]:
+    """Return the hosts of a region that may be given machines."""
+    async with ctx.store.read() as rows:
+        return frozenset(await rows.hosts.active(region))
+
+
+async def _all_cordoned(ctx: Context, regions: list[str]) -> bool:
+    return not any([await taking_machines(ctx, region) for region in regions])
+
+
 def _for_region(offer: host_rpc.Offer, region: str) -> host_rpc.Offer:
     """Return the offer for a region."""
     return offer.model_copy(update={"region": region})
 
 
-async def _offer(ctx: Context, who: Principal, offer: host_rpc.Offer, host_id: str) -> Taken:
+async def offer_to(ctx: Context, who: Principal, offer: host_rpc.Offer, host_id: str) -> Taken:
+    """Offer a machine to one host, again while it does not answer; idempotent by machine id.
+
+    Raises:
+        Failure: What the host says; `unavailable` when it is away.
+    """
     now_ms = ctx.clock.now_ms()
     async with ctx.store.write() as rows:
         await rows.placements.assign(offer.machine_id, host_id, offer.region, now_ms)
+    # The app's key is sealed for the one host that may get the machine.
+    sealed = await secrets.for_host(ctx, offer.app_id, host_id)
+    if sealed is not None:
+        offer = offer.model_copy(update={"secrets": sealed, "secrets_version": sealed.version})
     for tries_left in reversed(range(ctx.options.offer_tries)):
         try:
             body = await ctx.hosts.call(host_id, "machine.reserve", offer, who, ctx.options.act_s)

@@ -7,9 +7,13 @@ and the last it heard of it. Times are Unix milliseconds.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from godwit.control.sealing import Sealed
+from godwit.wire.facts import MemberState
+
 AppStatus = Literal["pending", "deployed", "suspended"]
 ReleaseStatus = Literal["running", "complete", "failed", "interrupted"]
 PlacementStatus = Literal["offered", "accepted", "abandoned"]
+RunOutcome = Literal["complete", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,19 @@ class Token:
 
 @dataclass(frozen=True)
 class Host:
-    """A server that runs machines.
+    """A server of the cluster; a removed one stays.
 
     Attributes:
-        number: The 32 host bits of 6PN addresses.
-        public_key: Its nkey on the bus.
+        number: The 32 host bits of 6PN addresses, never another's.
+        public_key: Its agent's nkey on the bus.
+        keys: The nkey of each of its components, the agent's (`host`) among them.
+        sealing_key: The X25519 key, base64, that apps' keys are sealed to for it.
+        mesh_key: Its WireGuard public key, base64.
+        mesh_next_key: What that key will be; empty unless it is about to change.
+        endpoints: Where its WireGuard takes packets, `address:port`.
+        services: Where other hosts reach what runs there, `address:port` by role.
+        revision: Of its member fact.
+        release: Which release of Godwit it last said it runs; empty when it never did.
     """
 
     id: str
@@ -79,6 +91,78 @@ class Host:
     zone: str
     created_at_ms: int
     seen_at_ms: int = 0
+    sealing_key: str = ""
+    roles: list[str] = field(default_factory=lambda: ["agent", "edge", "dns"])
+    keys: dict[str, str] = field(default_factory=dict)
+    mesh_key: str = ""
+    mesh_next_key: str = ""
+    endpoints: list[str] = field(default_factory=list)
+    services: dict[str, str] = field(default_factory=dict)
+    state: MemberState = "active"
+    revision: int = 0
+    release: str = ""
+
+
+@dataclass(frozen=True)
+class JoinToken:
+    """Lets one server join the cluster, once; only the SHA-256 of its secret is kept.
+
+    Attributes:
+        region: The only one it is good for; `None` leaves that to who joins.
+        used_by: The nkey of the server that joined with it.
+        host_id: What became of that server.
+    """
+
+    id: str
+    hash: str
+    region: str | None
+    created_by: str
+    created_at_ms: int
+    expires_at_ms: int
+    used_by: str | None = None
+    host_id: str | None = None
+    used_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class AppSecretKey:
+    """An app's keys, wrapped by the keyring, and the version of its secrets.
+
+    Attributes:
+        version: Grows with every change of any secret.
+        key_id: Which key seals the app's values.
+        root_id: Which of the keyring's keys wraps it.
+    """
+
+    app_id: str
+    org_id: str
+    version: int
+    key_id: str
+    root_id: str
+    data: str
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True)
+class AppSecret:
+    """One secret of an app, sealed with the app's key.
+
+    Attributes:
+        version: Of the app's secrets when this value was set.
+        digest: What users see of the value.
+    """
+
+    app_id: str
+    name: str
+    org_id: str
+    version: int
+    key_id: str
+    data: str
+    digest: str
+    created_at_ms: int
+    updated_at_ms: int
 
 
 @dataclass(frozen=True)
@@ -135,6 +219,7 @@ class Placement:
         epoch: With `revision`, of the newest thing heard (fact or view).
         view: The last `MachineView`, as JSON; facts may have told newer things since.
         destroy_wanted: Its host is asked until it is gone.
+        changed_at_ms: When something new was heard of it.
     """
 
     machine_id: str
@@ -156,6 +241,33 @@ class Placement:
     destroyed_at_ms: int | None = None
     view_epoch: int = 0
     view_revision: int = 0
+    changed_at_ms: int = 0
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Return what log lines about the machine carry."""
+        return {
+            "org_id": self.org_id,
+            "network_id": self.network_id,
+            "machine_id": self.machine_id,
+        }
+
+
+@dataclass(frozen=True)
+class RegistryCredential:
+    """What an organization shows to one external registry.
+
+    Attributes:
+        registry: `host[:port]` in lower case; `docker.io` for Docker Hub.
+        sealed: The password.
+    """
+
+    org_id: str
+    registry: str
+    username: str
+    sealed: Sealed
+    created_at_ms: int
+    updated_at_ms: int
 
 
 @dataclass(frozen=True)
@@ -168,6 +280,81 @@ class MachineVersion:
     version: str
     config: dict[str, Any]
     created_at_ms: int
+
+
+@dataclass(frozen=True)
+class Standby:
+    """A machine that is started when the host of another one is gone.
+
+    Attributes:
+        machine_id: Which one is started.
+        watched_id: Whose host it is about.
+        called_at_ms: When that host was found gone.
+        started_at_ms: When the standby's own host had been told.
+    """
+
+    machine_id: str
+    watched_id: str
+    org_id: str
+    app_id: str
+    called_at_ms: int | None = None
+    started_at_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class CalledStandby:
+    """A standby that was called, and where it and what it stands by for are."""
+
+    row: Standby
+    host_id: str | None
+    watched_host_id: str | None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A deploy under way or over: which steps, of what, and who carries it now.
+
+    Attributes:
+        steps: Names, in order; the way back is appended when it turns.
+        input: What was decided when it began (`deploys.order.Order`).
+        outcome: `complete`, `failed` or `cancelled`, once it has ended.
+        message: Why it failed.
+        fence: Grows with every holder: who writes with an older one writes nothing.
+        holder: The control process that carries it.
+        held_until_ms: Past it, anybody may take it over.
+    """
+
+    id: str
+    org_id: str
+    app_id: str
+    release_id: str
+    kind: str
+    steps: list[str]
+    input: dict[str, Any]
+    begun_at_ms: int
+    ended_at_ms: int | None = None
+    outcome: RunOutcome | None = None
+    message: str = ""
+    cancel_wanted: bool = False
+    fence: int = 0
+    holder: str | None = None
+    held_until_ms: int = 0
+
+
+RunEntryKind = Literal["done", "trouble", "event"]
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One thing written down about a run: a step that is done, trouble, or what happened."""
+
+    run_id: str
+    number: int
+    org_id: str
+    step: str
+    kind: RunEntryKind
+    at_ms: int
+    body: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -189,6 +376,21 @@ class OutboxRow:
 
     id: int
     fact: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """How far a region was told of what control owns.
+
+    Attributes:
+        holder: The replica of control that tells it, until `until_ms`.
+        position: The outbox's row up to which it was told; `None` while it needs everything.
+    """
+
+    region: str
+    holder: str
+    until_ms: int
+    position: int | None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ _ALIASES = {
 _LONGEST_EXPRESSION = 200
 
 
+def is_known(code: str) -> bool:
+    """Tell whether a region is one of those that everybody calls so."""
+    return code in _KNOWN
+
+
 def describe(code: str) -> Region:
     """Return what is known of a region."""
     return _KNOWN.get(code) or Region(code, code.upper(), 0.0, 0.0, "")

@@ -7,7 +7,10 @@ from godwit.base import errors, ids
 from godwit.base.principal import Principal
 from godwit.control import apps, audit
 from godwit.control.context import Context
-from godwit.control.records import Release, ReleaseStatus
+from godwit.control.records import App, Placement, Release, ReleaseStatus
+from godwit.control.rows import Rows
+
+_MOST_MACHINES = 1_000
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,27 @@ async def newest(ctx: Context, who: Principal, app_name: str, *, limit: int) -> 
     async with ctx.store.read() as rows:
         app = await apps.require(rows, who, "apps:read", app_name)
         return await rows.releases.newest(app.id, limit)
+
+
+async def get(ctx: Context, who: Principal, app_name: str, id_or_version: str) -> Release:
+    """Return one release, by its id or its number.
+
+    Raises:
+        Failure: `not_found`.
+    """
+    async with ctx.store.read() as rows:
+        app = await apps.require(rows, who, "apps:read", app_name)
+        return await _find(rows, app, id_or_version)
+
+
+async def machines(ctx: Context, who: Principal, app_name: str, release: Release) -> list[str]:
+    """Return the ids of the machines that were given a release last, as control has heard."""
+    async with ctx.store.read() as rows:
+        app = await apps.require(rows, who, "apps:read", app_name)
+        found = await rows.placements.of_app(
+            app.id, destroyed=False, after=(-1, ""), limit=_MOST_MACHINES
+        )
+    return [row.machine_id for row in found if _runs(row, release)]
 
 
 async def create(ctx: Context, who: Principal, app_name: str, wanted: NewRelease) -> Release:
@@ -80,9 +104,7 @@ async def set_status(
     now_ms = ctx.clock.now_ms()
     async with ctx.store.write() as rows:
         app = await apps.require(rows, who, "apps:write", app_name)
-        release = await rows.releases.find(app.id, id_or_version)
-        if release is None:
-            raise errors.not_found(f"app {app_name!r} has no release {id_or_version!r}")
+        release = await _find(rows, app, id_or_version)
         await rows.releases.set_status(release.id, status, error, now_ms)
         await audit.record(
             rows,
@@ -95,3 +117,15 @@ async def set_status(
             status=status,
         )
     return replace(release, status=status, error=error, updated_at_ms=now_ms)
+
+
+async def _find(rows: Rows, app: App, id_or_version: str) -> Release:
+    release = await rows.releases.find(app.id, id_or_version)
+    if release is None:
+        raise errors.not_found(f"app {app.name!r} has no release {id_or_version!r}")
+    return release
+
+
+def _runs(row: Placement, release: Release) -> bool:
+    config = (row.view or {}).get("config") or {}
+    return bool((config.get("metadata") or {}).get("fly_release_id") == release.id)

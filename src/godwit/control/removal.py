@@ -2,7 +2,7 @@
 
 from godwit.base import errors, principal
 from godwit.base.principal import Principal
-from godwit.control import apps, machines
+from godwit.control import apps, listing
 from godwit.control.context import Context
 
 _RESTING = frozenset({"stopped", "suspended", "failed", "destroyed"})
@@ -19,9 +19,7 @@ async def delete_app(ctx: Context, who: Principal, name: str, *, force: bool) ->
     async with ctx.store.read() as rows:
         await apps.require(rows, who, "apps:write", name)
     if not force:
-        # Their hosts know best: what facts told may be a moment old.
-        found = await machines.listed(ctx, _ME, name, machines.Filter())
-        awake = [one.view.name for one in found if one.view.state not in _RESTING]
+        awake = await _awake(ctx, name)
         if awake:
             raise errors.Failure(
                 "failed_precondition",
@@ -29,3 +27,14 @@ async def delete_app(ctx: Context, who: Principal, name: str, *, force: bool) ->
                 hint="stop them first, or delete with force",
             )
     await apps.delete(ctx, who, name)
+
+
+async def _awake(ctx: Context, name: str) -> list[str]:
+    """Return the machines that run; their hosts know best: what facts told may be old."""
+    found: list[str] = []
+    after: listing.Place | None = listing.BEGINNING
+    while after is not None:
+        page = await listing.of_app(ctx, _ME, name, listing.Filter(), after=after)
+        found += [one.view.name for one in page.machines if one.view.state not in _RESTING]
+        after = page.next
+    return found

@@ -8,9 +8,13 @@ from typing import Any, Protocol
 
 from godwit.control.records import (
     App,
+    AppSecret,
+    AppSecretKey,
     AppStatus,
     AuditRow,
+    CalledStandby,
     Host,
+    JoinToken,
     MachineChange,
     MachineVersion,
     Meta,
@@ -18,12 +22,19 @@ from godwit.control.records import (
     Organization,
     OutboxRow,
     Placement,
-    PlacementStatus,
+    Publication,
+    RegistryCredential,
     Release,
     ReleaseStatus,
+    RunEntry,
+    RunEntryKind,
+    RunOutcome,
+    RunRow,
+    Standby,
     Token,
     User,
 )
+from godwit.wire.facts import MemberState
 
 
 class MetaRows(Protocol):
@@ -93,24 +104,123 @@ class TokenRows(Protocol):
     async def visible(self, org_ids: Collection[str] | None) -> list[Token]:
         """Return the tokens that act only in these organizations; all for `None`."""
 
+    async def set_scopes(self, token_id: str, scopes: Sequence[str]) -> None:
+        """Change what one may do."""
+
     async def revoke(self, token_id: str, at_ms: int) -> None:
         """Mark one as of no more use."""
 
 
+class RegistryCredentialRows(Protocol):
+    """Credentials for external registries, sealed; each of one organization."""
+
+    async def put(self, row: RegistryCredential) -> None:
+        """Add one, or replace the organization's for that registry."""
+
+    async def get(self, org_id: str, registry: str) -> RegistryCredential | None:
+        """Return an organization's for a registry."""
+
+    async def of_org(self, org_id: str) -> list[RegistryCredential]:
+        """Return an organization's, by registry."""
+
+    async def remove(self, org_id: str, registry: str) -> bool:
+        """Forget one; tell whether there was one."""
+
+
+class AppSecretRows(Protocol):
+    """Apps' secrets and the wrapped keys that seal them."""
+
+    async def key(self, app_id: str) -> AppSecretKey | None:
+        """Return an app's keys; `None` when it never had a secret."""
+
+    async def add_key(self, row: AppSecretKey) -> bool:
+        """Add an app's first keys; tell whether it had none."""
+
+    async def replace_key(self, was: AppSecretKey, row: AppSecretKey) -> bool:
+        """Replace keys and version; tell whether they still were what they were."""
+
+    async def of_app(self, app_id: str) -> list[AppSecret]:
+        """Return an app's secrets, by name."""
+
+    async def names(self, app_id: str) -> frozenset[str]:
+        """Return the names of an app's secrets."""
+
+    async def put(self, row: AppSecret) -> None:
+        """Add one, or replace the app's of that name; when it was made stays."""
+
+    async def remove(self, app_id: str, name: str) -> None:
+        """Forget one."""
+
+    async def forget(self, app_id: str) -> None:
+        """Forget all of an app, its keys included."""
+
+    async def wrapped_otherwise(self, root_id: str, limit: int) -> list[AppSecretKey]:
+        """Return keys that another root key than this one wraps."""
+
+    async def roots(self) -> frozenset[str]:
+        """Return the root keys that wrap something."""
+
+
 class HostRows(Protocol):
-    """Hosts."""
+    """Hosts; removed ones stay, so numbers are never used again."""
+
+    async def get(self, host_id: str) -> Host | None:
+        """Return one, removed or not."""
+
+    async def by_key(self, public_key: str) -> Host | None:
+        """Return the one whose agent has this nkey, removed or not."""
 
     async def put(self, row: Host) -> None:
         """Add one, or renew what it says of itself."""
 
     async def all(self) -> list[Host]:
-        """Return every host."""
+        """Return every host that was not removed."""
+
+    async def page(self, after: int, limit: int) -> list[Host]:
+        """Return hosts by number after one, the removed too."""
 
     async def regions(self) -> list[str]:
         """Return the regions that have hosts, sorted."""
 
+    async def active(self, region: str) -> list[str]:
+        """Return the hosts of a region that take machines."""
+
+    async def count(self, region: str) -> int:
+        """Return how many hosts of a region take machines."""
+
     async def seen(self, host_id: str, at_ms: int) -> None:
         """Note that a host was heard of."""
+
+    async def set_release(self, host_id: str, release: str) -> None:
+        """Note which release of Godwit one runs."""
+
+    async def removed(self, ids: Collection[str]) -> frozenset[str]:
+        """Return which of these hosts were removed."""
+
+    async def set_state(self, host_id: str, state: MemberState, revision: int) -> None:
+        """Change what may be done with one."""
+
+
+class JoinTokenRows(Protocol):
+    """Tokens that let a server join."""
+
+    async def add(self, row: JoinToken) -> None:
+        """Add one."""
+
+    async def by_hash(self, digest: str) -> JoinToken | None:
+        """Return the one whose secret has this SHA-256."""
+
+    async def by_id(self, token_id: str) -> JoinToken | None:
+        """Return one."""
+
+    async def open(self, now_ms: int) -> list[JoinToken]:
+        """Return those that a server may still join with, by age."""
+
+    async def use(self, token_id: str, public_key: str, host_id: str, at_ms: int) -> bool:
+        """Note who joined with one; tell whether nobody had."""
+
+    async def revoke(self, token_id: str, at_ms: int) -> bool:
+        """Make one worthless; tell whether somebody could still join with it."""
 
 
 class AppRows(Protocol):
@@ -165,6 +275,9 @@ class ReleaseRows(Protocol):
     async def find(self, app_id: str, id_or_version: str) -> Release | None:
         """Return one of an app, by its id or its number."""
 
+    async def images(self, app_ids: Collection[str], newest: int) -> list[str]:
+        """Return the image references of the newest releases of each of these apps."""
+
     async def set_status(
         self, release_id: str, status: ReleaseStatus, error: str, at_ms: int
     ) -> None:
@@ -183,11 +296,21 @@ class PlacementRows(Protocol):
     async def alive_by_name(self, app_id: str, name: str) -> Placement | None:
         """Return the app's living machine of that name."""
 
-    async def of_app(self, app_id: str, *, destroyed: bool, limit: int) -> list[Placement]:
-        """Return an app's accepted machines by age, destroyed ones too when asked."""
+    async def of_app(
+        self, app_id: str, *, destroyed: bool, after: tuple[int, str], limit: int
+    ) -> list[Placement]:
+        """Return an app's accepted machines by age after one, destroyed ones too when asked."""
+
+    async def of_org(
+        self, org_id: str, *, destroyed: bool, after: tuple[int, str], limit: int
+    ) -> list[tuple[Placement, str]]:
+        """Return an organization's accepted machines by last change after one, with their app."""
 
     async def counts(self, app_ids: Collection[str]) -> dict[str, int]:
         """Return how many living machines each of these apps has."""
+
+    async def has_more(self, org_id: str, than: int) -> bool:
+        """Tell whether an organization has more living machines, those being made included."""
 
     async def hosts_of(self, app_id: str, since_ms: int) -> list[str]:
         """Return the hosts that have machines of an app, or had after a time."""
@@ -195,11 +318,32 @@ class PlacementRows(Protocol):
     async def hosts_of_org(self, org_id: str) -> list[str]:
         """Return the hosts that have or had machines of an organization."""
 
+    async def on_host(self, host_id: str, after: str, limit: int) -> list[Placement]:
+        """Return a host's living machines by id, after an id; those offered to it too."""
+
+    async def counts_on_hosts(self) -> dict[str, int]:
+        """Return how many living machines each host has."""
+
+    async def apps_on(self, host_id: str) -> list[str]:
+        """Return the apps that have living machines on a host."""
+
+    async def alive(self, after: str, limit: int) -> list[Placement]:
+        """Return living machines by id, after an id."""
+
+    async def forget_destroyed(self, before_ms: int, limit: int) -> int:
+        """Remove machines destroyed before a time, with their versions; return how many."""
+
+    async def renew_offer(self, machine_id: str, at_ms: int) -> bool:
+        """Begin an offer's time anew; tell whether it was still one."""
+
     async def assign(self, machine_id: str, host_id: str, region: str, at_ms: int) -> None:
         """Note which host it is offered to."""
 
-    async def set_status(self, machine_id: str, status: PlacementStatus, at_ms: int) -> None:
-        """Change how far the offer is."""
+    async def accept(self, machine_id: str, at_ms: int) -> bool:
+        """Note that its host has it; tell whether it was still offered."""
+
+    async def abandon(self, machine_id: str) -> bool:
+        """Give it up, due to be destroyed at once; tell whether it was still offered."""
 
     async def record_view(self, machine_id: str, view: dict[str, Any], at_ms: int) -> None:
         """Keep an owner's view, unless something newer was heard."""
@@ -212,6 +356,9 @@ class PlacementRows(Protocol):
 
     async def want_destroyed(self, app_id: str, at_ms: int) -> None:
         """Have every living machine of an app destroyed."""
+
+    async def want_gone(self, machine_id: str) -> None:
+        """Have a machine destroyed, as soon as its host answers."""
 
     async def stale_offers(self, before_ms: int, limit: int) -> list[Placement]:
         """Return offers nobody took before a time."""
@@ -228,12 +375,88 @@ class PlacementRows(Protocol):
     async def add_version(self, row: MachineVersion) -> None:
         """Keep a config a machine has had."""
 
+    async def version(self, machine_id: str, version: str) -> MachineVersion | None:
+        """Return one config a machine has had."""
+
     async def versions(self, machine_id: str, limit: int) -> list[MachineVersion]:
         """Return a machine's configs, newest first."""
 
 
+class StandbyRows(Protocol):
+    """Which machine stands by for which."""
+
+    async def put(self, machine: Placement, watched: Collection[str]) -> None:
+        """Have a machine stand by for exactly these; those it did already keep their marks."""
+
+    async def due(self, host_id: str, resting: Collection[str], limit: int) -> list[Standby]:
+        """Return the standbys not called yet of living machines on a host, but for the resting."""
+
+    async def called(self, after: tuple[str, str], limit: int) -> list[CalledStandby]:
+        """Return those that were called, in order of their keys, after one."""
+
+    async def call(self, row: Standby, at_ms: int) -> bool:
+        """Mark one as called; tell whether nobody had."""
+
+    async def started(self, row: Standby, at_ms: int) -> None:
+        """Mark one as started."""
+
+    async def release(self, row: Standby) -> None:
+        """Take the marks away: what it stands by for is back."""
+
+
+class RunRows(Protocol):
+    """Deploys as durable runs; at most one of an app is unfinished."""
+
+    async def add(self, row: RunRow) -> None:
+        """Add one."""
+
+    async def get(self, run_id: str) -> RunRow | None:
+        """Return one."""
+
+    async def unfinished_of(self, app_id: str) -> RunRow | None:
+        """Return the one of an app that has not ended."""
+
+    async def newest(self, app_id: str, limit: int) -> list[RunRow]:
+        """Return an app's, the newest first."""
+
+    async def free(self, now_ms: int, limit: int) -> list[RunRow]:
+        """Return unfinished runs that nobody carries now, the oldest first."""
+
+    async def claim(self, row: RunRow, holder: str, now_ms: int, until_ms: int) -> bool:
+        """Take one over under the next fence; tell whether nobody else did."""
+
+    async def hold(self, run_id: str, fence: int, until_ms: int) -> bool:
+        """Go on holding one; tell whether it is still held under this fence and unfinished."""
+
+    async def let_go(self, run_id: str, fence: int) -> None:
+        """Leave one to whoever comes next."""
+
+    async def want_cancel(self, run_id: str) -> bool:
+        """Have one cancelled; tell whether it was unfinished."""
+
+    async def cancel_wanted(self, run_id: str) -> bool:
+        """Tell whether one is to be cancelled."""
+
+    async def turn(self, run_id: str, steps: Sequence[str]) -> None:
+        """Change what is still to be done."""
+
+    async def end(self, run_id: str, outcome: RunOutcome, message: str, at_ms: int) -> None:
+        """Mark one as over."""
+
+    async def add_entry(
+        self, row: RunRow, step: str, kind: RunEntryKind, body: dict[str, Any], at_ms: int
+    ) -> int:
+        """Write something down about one; return its number."""
+
+    async def entries(self, run_id: str, after: int, limit: int) -> list[RunEntry]:
+        """Return what was written down after a number, in order."""
+
+    async def forget(self, app_id: str, keep: int) -> None:
+        """Remove the oldest ended ones of an app."""
+
+
 class AuditRows(Protocol):
-    """What was changed, by whom; only ever added to."""
+    """What was changed, by whom; added to, and forgotten by age alone."""
 
     async def add(self, row: AuditRow) -> None:
         """Add one."""
@@ -243,18 +466,43 @@ class AuditRows(Protocol):
     ) -> list[AuditRow]:
         """Return the newest first, before an id; of all organizations for `None`."""
 
+    async def forget(self, before: str, limit: int) -> int:
+        """Remove the oldest before an id; return how many."""
+
 
 class OutboxRows(Protocol):
-    """Facts on their way to the bus."""
+    """Facts on their way to the buses of all regions, numbered in the order of commits."""
 
     async def add(self, fact: dict[str, Any]) -> None:
         """Have a fact published after this transaction."""
 
-    async def pending(self, limit: int) -> list[OutboxRow]:
-        """Return the oldest."""
+    async def after(self, position: int, limit: int) -> list[OutboxRow]:
+        """Return the oldest that came later than a position, in their order."""
 
-    async def done(self, ids: Collection[int]) -> None:
-        """Forget those that were published."""
+    async def newest(self) -> int:
+        """Return the position of the newest, 0 without any."""
+
+    async def forget(self, now_ms: int) -> None:
+        """Forget what every region was told of that follows the outbox now."""
+
+
+class PublicationRows(Protocol):
+    """How far each region was told of what control owns."""
+
+    async def all(self) -> list[Publication]:
+        """Return every region's."""
+
+    async def get(self, region: str) -> Publication | None:
+        """Return a region's."""
+
+    async def put(self, row: Publication) -> None:
+        """Put one in the place of what was there."""
+
+    async def move(self, region: str, holder: str, position: int | None) -> None:
+        """Note how far a region was told, unless another holds it now."""
+
+    async def remove(self, region: str) -> None:
+        """Remove a region's."""
 
 
 class Rows(Protocol):
@@ -281,8 +529,20 @@ class Rows(Protocol):
         """API tokens."""
 
     @property
+    def registry_credentials(self) -> RegistryCredentialRows:
+        """Credentials for external registries."""
+
+    @property
+    def app_secrets(self) -> AppSecretRows:
+        """Apps' secrets."""
+
+    @property
     def hosts(self) -> HostRows:
         """Hosts."""
+
+    @property
+    def join_tokens(self) -> JoinTokenRows:
+        """Tokens that let a server join."""
 
     @property
     def apps(self) -> AppRows:
@@ -297,9 +557,21 @@ class Rows(Protocol):
         """Where machines live."""
 
     @property
+    def standbys(self) -> StandbyRows:
+        """Which machine stands by for which."""
+
+    @property
+    def runs(self) -> RunRows:
+        """Deploys."""
+
+    @property
     def audit(self) -> AuditRows:
         """What was changed."""
 
     @property
     def outbox(self) -> OutboxRows:
         """Facts on their way out."""
+
+    @property
+    def publications(self) -> PublicationRows:
+        """How far each region was told of them."""

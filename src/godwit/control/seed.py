@@ -1,9 +1,9 @@
 """What a fresh database gets: the first organization, the operator and its token, this host."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from godwit.base import ids, principal
-from godwit.control import audit, tokens
+from godwit.control import audit, members, tokens
 from godwit.control.context import Context
 from godwit.control.records import Host, Organization, User
 from godwit.control.rows import Rows
@@ -19,11 +19,7 @@ class Seed:
     """What this server says of itself."""
 
     operator_secret: str
-    host_id: str
-    host_number: int
-    public_key: str
-    region: str
-    zone: str
+    host: Host
 
 
 async def ensure(ctx: Context, seed: Seed) -> None:
@@ -39,16 +35,8 @@ async def ensure(ctx: Context, seed: Seed) -> None:
             )
             await rows.users.add(user)
         await tokens.adopt(ctx, rows, name=_TOKEN, secret=seed.operator_secret, user_id=user.id)
-        await rows.hosts.put(
-            Host(
-                id=seed.host_id,
-                number=seed.host_number,
-                public_key=seed.public_key,
-                region=seed.region,
-                zone=seed.zone,
-                created_at_ms=now_ms,
-            )
-        )
+        await members.put(rows, replace(seed.host, created_at_ms=now_ms))
+    ctx.facts_wanted.set()
 
 
 async def _add_organization(ctx: Context, rows: Rows) -> None:

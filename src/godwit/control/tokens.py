@@ -9,11 +9,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from godwit.base import errors, ids
+from godwit.base import clock, errors, ids
 from godwit.base.principal import ALL_SCOPES, Principal, Scope
 from godwit.control import audit, organizations
 from godwit.control.context import Context
-from godwit.control.records import Token
+from godwit.control.records import App, Token
 from godwit.control.rows import Rows
 
 _PREFIX = "godwit_"
@@ -28,7 +28,7 @@ class NewToken:
     Attributes:
         org_slug: `None` means wherever the caller itself may act.
         scopes: `None` means those the caller has.
-        lifetime_s: `None` means until it is revoked.
+        lifetime_s: `None` means until it is revoked, or as long as the maker's own.
     """
 
     name: str
@@ -90,7 +90,7 @@ async def create(ctx: Context, who: Principal, wanted: NewToken) -> tuple[TokenW
             org_ids=org_ids,
             scopes=tuple(sorted(scopes)),
             created_at_ms=now_ms,
-            expires_at_ms=None if wanted.lifetime_s is None else now_ms + wanted.lifetime_s * 1000,
+            expires_at_ms=await _expiry(rows, who, wanted, now_ms),
         )
         await rows.tokens.add(token)
         await audit.record(
@@ -134,6 +134,21 @@ async def current(ctx: Context, who: Principal) -> TokenWithSlugs:
         return await _with_slugs(rows, token)
 
 
+async def app_of(ctx: Context, who: Principal, machine_id: str) -> App:
+    """Return the app of a machine that asks for itself.
+
+    Raises:
+        Failure: `not_found`.
+    """
+    who.require("machines:read", machine_id=machine_id)
+    async with ctx.store.read() as rows:
+        placed = await rows.placements.get(machine_id)
+        app = None if placed is None else await rows.apps.by_id(placed.app_id)
+    if app is None:
+        raise errors.not_found(f"machine {machine_id} is gone")
+    return app
+
+
 async def revoke(ctx: Context, who: Principal, token_id: str) -> None:
     """Make a token useless at once.
 
@@ -155,6 +170,9 @@ async def adopt(ctx: Context, rows: Rows, *, name: str, secret: str, user_id: st
     """Ensure a token of the operator's with a given secret; others of that name end."""
     known = await rows.tokens.by_hash(digest(secret))
     if known is not None and known.revoked_at_ms is None:
+        if set(known.scopes) != ALL_SCOPES:
+            # Made by a release that knew fewer.
+            await rows.tokens.set_scopes(known.id, sorted(ALL_SCOPES))
         return
     for other in await rows.tokens.visible(None):
         if other.name == name and other.user_id == user_id:
@@ -176,6 +194,27 @@ async def adopt(ctx: Context, rows: Rows, *, name: str, secret: str, user_id: st
             created_at_ms=ctx.clock.now_ms(),
         )
     )
+
+
+async def _expiry(rows: Rows, who: Principal, wanted: NewToken, now_ms: int) -> int | None:
+    """Return when a new token ends: not after the one that makes it.
+
+    Raises:
+        Failure: `permission_denied` when it was to live longer.
+    """
+    asked = None if wanted.lifetime_s is None else now_ms + wanted.lifetime_s * 1000
+    kind, _, token_id = who.subject.partition(":")
+    maker = await rows.tokens.by_id(token_id) if kind == "token" else None
+    if maker is None or maker.expires_at_ms is None:
+        return asked
+    if asked is not None and asked > maker.expires_at_ms:
+        raise errors.Failure(
+            "permission_denied",
+            "expiry: a token cannot make one that outlives it; this one expires at"
+            f" {clock.rfc3339(maker.expires_at_ms)}",
+            hint="ask for a shorter time, or leave expiry out",
+        )
+    return maker.expires_at_ms if asked is None else asked
 
 
 async def _with_slugs(rows: Rows, token: Token) -> TokenWithSlugs:

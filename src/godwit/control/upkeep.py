@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 
-from godwit.base import errors, principal
+from godwit.base import errors, log, principal
 from godwit.control.context import Context
 from godwit.control.records import Placement
 
@@ -47,13 +47,16 @@ class Upkeep:
         now_ms = self._ctx.clock.now_ms()
         async with self._ctx.store.write() as rows:
             for row in await rows.placements.stale_offers(now_ms - _STALE_MS, _BATCH):
-                logger.info("nobody took machine %s: the offer is withdrawn", row.machine_id)
-                await rows.placements.set_status(row.machine_id, "abandoned", 0)
+                if await rows.placements.abandon(row.machine_id):
+                    with log.bound(**row.about):
+                        logger.info("nobody took machine %s: it is withdrawn", row.machine_id)
         async with self._ctx.store.read() as rows:
             unwanted = await rows.placements.unwanted(now_ms - _TRY_AGAIN_MS, _BATCH)
         await asyncio.gather(*(self._destroy(row) for row in unwanted))
 
     async def _destroy(self, row: Placement) -> None:
+        # In a task of its own: what is bound here ends with it.
+        log.bind(**row.about)
         if row.status == "offered":
             # Its creation is under way; it is destroyed when that has ended.
             async with self._ctx.store.write() as rows:

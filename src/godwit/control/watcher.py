@@ -8,38 +8,39 @@ its user may say that it should not.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from godwit.base import errors, principal
+from godwit.base import errors, log
 from godwit.control import machines
 from godwit.control.context import Context
 from godwit.control.ports import Facts
-from godwit.control.publisher import Publisher
 from godwit.control.records import MachineChange, Placement
 from godwit.control.rows import Rows
-from godwit.wire import facts, host_rpc
+from godwit.wire import facts
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("app", "host", "machine")
+KINDS = ("app", "member", "host", "machine")
 _BATCH = 200
 _GATHER_S = 0.05
 _QUEUE = 2_000
-_ME = principal.component("control")
 
 
 class Watcher:
-    """Applies facts to the database, in batches."""
+    """Applies the facts of all regions to the database, in batches.
 
-    def __init__(self, ctx: Context, stream: Facts, publisher: Publisher) -> None:
+    Args:
+        republish: Called when every region is to be told everything again.
+    """
+
+    def __init__(self, ctx: Context, republish: Callable[[], None]) -> None:
         self._ctx = ctx
-        self._stream = stream
-        self._publisher = publisher
+        self._republish = republish
         self._queue: asyncio.Queue[facts.Fact] = asyncio.Queue(_QUEUE)
 
-    async def read(self) -> None:
-        """Read facts for ever; a full queue slows the reading."""
-        watched: AsyncIterator[facts.Fact] = self._stream.watch(KINDS)
+    async def read(self, stream: Facts) -> None:
+        """Read a region's facts for ever; a full queue slows the reading."""
+        watched: AsyncIterator[facts.Fact] = stream.watch(KINDS)
         async for fact in watched:
             await self._queue.put(fact)
 
@@ -63,8 +64,14 @@ class Watcher:
         now_ms = self._ctx.clock.now_ms()
         changes, gone = [], []
         async with self._ctx.store.write() as rows:
+            removed = await rows.hosts.removed(
+                {one.host_id for one in batch if isinstance(one, facts.MachineFact)}
+            )
             for fact in batch:
-                if isinstance(fact, facts.AppFact):
+                if isinstance(fact, facts.MachineFact) and fact.host_id in removed:
+                    # Its machines were given up: nothing it says brings one back.
+                    continue
+                if isinstance(fact, facts.AppFact | facts.MemberFact):
                     await self._compare(rows, fact)
                 elif isinstance(fact, facts.HostFact):
                     await rows.hosts.seen(fact.host_id, now_ms)
@@ -73,19 +80,20 @@ class Watcher:
                     if row is None:
                         await self._adopt(rows, fact, now_ms)
                     elif _destroyed(fact) and row.destroyed_at_ms is None:
-                        gone.append(row)
+                        gone.append(row.machine_id)
                     changes.append(_change(fact))
             await rows.placements.apply(changes, now_ms)
-        for row in gone:
-            await self._keep_last_word(row)
+        for machine_id in gone:
+            # Its final view, the last events included.
+            await machines.refresh(self._ctx, machine_id)
 
-    async def _compare(self, rows: Rows, fact: facts.AppFact) -> None:
+    async def _compare(self, rows: Rows, fact: facts.AppFact | facts.MemberFact) -> None:
         """Begin a new epoch when the catalog knows more of our own facts than we do."""
         meta = await rows.meta.get()
         if (fact.epoch, fact.revision) > (meta.epoch, meta.revision):
             logger.warning("this database is older than the catalog: a new epoch begins")
             await rows.meta.start_epoch(max(fact.epoch, meta.epoch) + 1)
-            self._publisher.republish()
+            self._republish()
 
     async def _adopt(self, rows: Rows, fact: facts.MachineFact, now_ms: int) -> None:
         app = await rows.apps.by_id(fact.app_id)
@@ -100,7 +108,10 @@ class Watcher:
         ):
             return
         taken = await rows.placements.alive_by_name(app.id, fact.name)
-        logger.warning("machine %s of app %s is taken into the books", fact.machine_id, app.name)
+        with log.bound(org_id=app.org_id, network_id=app.network_id, machine_id=fact.machine_id):
+            logger.warning(
+                "machine %s of app %s is taken into the books", fact.machine_id, app.name
+            )
         await rows.placements.add(
             Placement(
                 machine_id=fact.machine_id,
@@ -119,26 +130,9 @@ class Watcher:
                 destroy_wanted=app.deleted_at_ms is not None,
                 created_at_ms=now_ms,
                 updated_at_ms=now_ms,
+                changed_at_ms=now_ms,
             )
         )
-
-    async def _keep_last_word(self, row: Placement) -> None:
-        """Keep a destroyed machine's final view, its last events included."""
-        if row.host_id is None or row.status != "accepted":
-            return
-        try:
-            body = await self._ctx.hosts.call(
-                row.host_id,
-                "machine.get",
-                {"machine_id": row.machine_id},
-                _ME,
-                self._ctx.options.ask_s,
-            )
-            await machines.keep_view(self._ctx, row, host_rpc.MachineView.model_validate(body))
-        except errors.Failure as failure:
-            logger.info(
-                "the last view of machine %s stays as it is: %s", row.machine_id, failure.message
-            )
 
 
 def _destroyed(fact: facts.MachineFact) -> bool:

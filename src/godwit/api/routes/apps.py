@@ -1,15 +1,13 @@
 """`/v1/apps`."""
 
-import base64
-import binascii
 from typing import Annotated
 
 from fastapi import Query
 
+from godwit.api import cursors
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.apps import App, AppList, CreateApp, fields
 from godwit.api.schemas.common import ERRORS
-from godwit.base import errors, ids
 from godwit.control import apps, removal
 
 ROUTER = router("Apps")
@@ -30,17 +28,19 @@ async def list_apps(
     *,
     org_slug: Annotated[str, Query(max_length=200)],
     app_role: Annotated[str | None, Query(max_length=63)] = None,
-    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
-    cursor: Annotated[str, Query(max_length=200)] = "",
+    limit: Annotated[int, Query(ge=0, le=_MOST)] = 0,
+    cursor: Annotated[str, Query(max_length=1000)] = "",
 ) -> AppList:
     """List an organization's apps by name."""
+    kind, now_ms = f"apps:{org_slug}", ctx.clock.now_ms()
+    after = cursors.decode(kind, now_ms, cursor)[1] if cursor else ""
     page = await apps.page(
-        ctx, who, org_slug, role=_role(app_role), after=_decode(cursor), limit=limit
+        ctx, who, org_slug, role=_role(app_role), after=after, limit=limit or _MOST
     )
     shown = [App.of(found) for found in page.apps]
     if page.next_name is None:
         return AppList(apps=shown, total_apps=page.total)
-    next_cursor = base64.urlsafe_b64encode(page.next_name.encode()).decode()
+    next_cursor = cursors.encode(kind, now_ms, (0, page.next_name))
     return AppList(apps=shown, total_apps=page.total, next_cursor=next_cursor)
 
 
@@ -81,15 +81,3 @@ async def delete_app(ctx: Ctx, who: Who, app_name: str, *, force: bool = False) 
 
 def _role(role: str | None) -> str | None:
     return role if role and "\0" not in role else None
-
-
-def _decode(cursor: str) -> str:
-    if not cursor:
-        return ""
-    try:
-        name = base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        name = ""
-    if not ids.is_app_name(name):
-        raise errors.invalid("cursor: is not one of this API's")
-    return name

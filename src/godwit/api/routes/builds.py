@@ -1,6 +1,7 @@
 """`POST /x/v1/apps/{app}/builds`: a tar goes up, a line of JSON per event comes back."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -54,16 +55,24 @@ async def create_build(
     target: Annotated[str, Query(max_length=200)] = "",
     args: Annotated[str, Query(max_length=32_768)] = "",
     label: Annotated[str, Query(max_length=128)] = "",
+    labels: Annotated[str, Query(max_length=32_768)] = "",
+    secrets: Annotated[str, Header(alias="Godwit-Build-Secrets", max_length=49_152)] = "",
     no_cache: bool = False,
     offline: bool = False,
     force: bool = False,
 ) -> StreamingResponse:
-    """Build an image from a context (a tar) and push it; `args` is a JSON object of strings."""
+    """Build an image from a context (a tar) and push it.
+
+    `args` and `labels` are JSON objects of strings; so is `Godwit-Build-Secrets`, in base64: a
+    header, because addresses are written into logs.
+    """
     wanted = builds.Wanted(
         dockerfile=dockerfile or "Dockerfile",
         target=target,
-        args=_arguments(args),
+        args=_strings("args", args),
         label=label,
+        labels=_strings("labels", labels),
+        secrets=_strings("Godwit-Build-Secrets", _decoded(secrets)),
         no_cache=no_cache,
         offline=offline,
         force=force,
@@ -75,16 +84,23 @@ async def create_build(
     )
 
 
-def _arguments(text: str) -> dict[str, str]:
+def _strings(name: str, text: str) -> dict[str, str]:
     if not text:
         return {}
     try:
         found = strict_json.loads(text.encode("utf-8", "surrogatepass"))
     except strict_json.NotJson as error:
-        raise errors.invalid("args: must be a JSON object of strings") from error
+        raise errors.invalid(f"{name}: must be a JSON object of strings") from error
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise errors.invalid("args: must be a JSON object of strings")
+        raise errors.invalid(f"{name}: must be a JSON object of strings")
     return found
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError as error:
+        raise errors.invalid("Godwit-Build-Secrets: must be base64 of JSON") from error
 
 
 async def _upload(request: Request, ctx: Context) -> Path:

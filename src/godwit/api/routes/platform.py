@@ -1,9 +1,14 @@
-"""`/v1/platform/regions` and `/x/v1/hosts`."""
+"""`/v1/platform/…`."""
 
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.common import ERRORS
-from godwit.api.schemas.platform import Host, HostList, Region, Regions
-from godwit.control import hosts
+from godwit.api.schemas.platform import (
+    FindPlacements,
+    Placements,
+    Region,
+    Regions,
+)
+from godwit.control import capacity, hosts
 
 ROUTER = router("Platform")
 
@@ -20,12 +25,12 @@ async def list_regions(ctx: Ctx) -> Regions:
     return Regions(regions=[Region.of(region) for region in found], nearest=ctx.options.region)
 
 
-@ROUTER.get(
-    "/x/v1/hosts",
-    operation_id="Godwit_list_hosts",
-    openapi_extra=needs("hosts:read"),
+@ROUTER.post(
+    "/v1/platform/placements",
+    operation_id="Platform_placements",
+    openapi_extra=needs("machines:read"),
     responses=ERRORS,
 )
-async def list_hosts(ctx: Ctx, who: Who) -> HostList:
-    """List the hosts; for the operator."""
-    return HostList(hosts=[Host.of(host) for host in await hosts.visible(ctx, who)])
+async def find_placements(ctx: Ctx, who: Who, body: FindPlacements) -> Placements:
+    """Tell where machines would go if they were made now; nothing is reserved."""
+    return Placements.of(await capacity.shares(ctx, who, body.wanted()))

@@ -6,7 +6,13 @@ from fastapi import Path, Query
 
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.common import ERRORS
-from godwit.api.schemas.releases import CreateRelease, Release, ReleaseList, UpdateRelease
+from godwit.api.schemas.releases import (
+    CreateRelease,
+    Release,
+    ReleaseDetail,
+    ReleaseList,
+    UpdateRelease,
+)
 from godwit.control import releases
 
 ROUTER = router("Releases")
@@ -38,6 +44,20 @@ async def list_releases(
 async def create_release(ctx: Ctx, who: Who, app_name: str, body: CreateRelease) -> Release:
     """Record that a deploy begins."""
     return Release.of(await releases.create(ctx, who, app_name, body.wanted()))
+
+
+@ROUTER.get(
+    _ALL + "/{release}",
+    operation_id="Godwit_get_release",
+    openapi_extra=needs("apps:read"),
+    responses=ERRORS,
+)
+async def get_release(
+    ctx: Ctx, who: Who, app_name: str, release: Annotated[str, Path(pattern="^[a-z0-9_]{1,40}$")]
+) -> ReleaseDetail:
+    """Return a release, by its id or number, with the machines that run it."""
+    found = await releases.get(ctx, who, app_name, release)
+    return ReleaseDetail.detailed(found, await releases.machines(ctx, who, app_name, found))
 
 
 @ROUTER.patch(

@@ -1,12 +1,10 @@
 """`/x/v1/tokens`, `/v1/tokens/current` and `/registry/token`."""
 
-import base64
-import binascii
 from typing import Annotated
 
 from fastapi import Query, Request
 
-from godwit.api import problems
+from godwit.api import basic, problems
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.common import ERRORS
 from godwit.api.schemas.tokens import (
@@ -28,11 +26,23 @@ ROUTER = router("Tokens")
 @ROUTER.get(
     "/v1/tokens/current",
     operation_id="CurrentToken_show",
-    openapi_extra=needs("token"),
+    openapi_extra=needs("token", own=True),
     responses=ERRORS,
 )
 async def show_current(ctx: Ctx, who: Who) -> CurrentTokens:
-    """Show the token that asks."""
+    """Show the token that asks; without one, at `/.fly/api`, the machine that does."""
+    if who.machine_id is not None:
+        app = await tokens.app_of(ctx, who, who.machine_id)
+        current = CurrentToken(
+            token_id="",
+            user="",
+            organization=app.org_slug,
+            org_slug=app.org_slug,
+            apps=[app.name],
+            restricted_to_machine=who.machine_id,
+            source_machine_id=who.machine_id,
+        )
+        return CurrentTokens(tokens=[current])
     found = await tokens.current(ctx, who)
     slug = found.slugs[0] if len(found.slugs) == 1 else ""
     current = CurrentToken(
@@ -93,7 +103,7 @@ async def registry_token(
     scope: Annotated[list[str], Query(max_length=32)] = [],  # noqa: B006 - never written to
 ) -> RegistryToken:
     """Give a registry client its token: basic auth, any user, an API token as password."""
-    secret = _password(request)
+    _, secret = basic.credentials(request)
     who = await tokens.authenticate(ctx, secret) if secret else None
     if who is None:
         raise problems.NotAuthenticated('Basic realm="godwit"')
@@ -110,14 +120,3 @@ def _registry_token(ctx: Context, token: str) -> RegistryToken:
         expires_in=registry.LIFETIME_S,
         issued_at=clock.rfc3339(ctx.clock.now_ms()),
     )
-
-
-def _password(request: Request) -> str:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        _, _, password = base64.b64decode(given, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return ""
-    return password

@@ -5,20 +5,34 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from godwit.api.schemas.common import In, Json, Out, ShortText, Text
-from godwit.control import machine_actions, machine_config, machines
+from godwit.base import clock, errors
+from godwit.control import leases, listing, machine_actions, machine_config, machines
 from godwit.wire import host_rpc
 
 _EMBEDDED_EVENTS = 5
+_SHOWN_OF_LEASE = {"description", "expires_at", "owner"}
+_LISTED_OF_CONFIG = ("image", "guest", "metadata")
 
 
-class CreateMachine(In):
-    """A new machine. `config` is kept and returned exactly as submitted."""
+class _NewConfig(In):
+    """What creating and updating share. `lsvd` and `skip_secrets` change nothing here."""
 
     config: Json = {}
     name: ShortText = ""
     region: ShortText = ""
     skip_launch: bool = False
     skip_service_registration: bool = False
+    skip_secrets: bool = False
+    lsvd: bool = False
+    lease_ttl: int = Field(0, ge=0, le=leases.LONGEST_TTL_S)
+    min_secrets_version: int | None = Field(None, ge=0, lt=2**63)
+
+
+class CreateMachine(_NewConfig):
+    """A new machine. `config` is kept and returned exactly as submitted.
+
+    With `lease_ttl` in seconds it begins under a lease, whose nonce is in the answer.
+    """
 
     def wanted(self) -> machines.NewMachine:
         """Return what the service is asked."""
@@ -28,20 +42,17 @@ class CreateMachine(In):
             region=self.region,
             skip_launch=self.skip_launch,
             cordoned=self.skip_service_registration,
+            lease_ttl_s=self.lease_ttl,
+            min_secrets_version=self.min_secrets_version,
         )
 
 
-class UpdateMachine(In):
+class UpdateMachine(_NewConfig):
     """A whole new config; name and region cannot change."""
 
-    config: Json = {}
-    name: ShortText = ""
-    region: ShortText = ""
-    skip_launch: bool = False
-    skip_service_registration: bool = False
     current_version: ShortText = ""
 
-    def wanted(self) -> machines.NewVersion:
+    def wanted(self, nonce: str | None) -> machines.NewVersion:
         """Return what the service is asked."""
         return machines.NewVersion(
             config=self.config,
@@ -49,6 +60,9 @@ class UpdateMachine(In):
             region=self.region,
             skip_launch=self.skip_launch,
             current_version=self.current_version or None,
+            lease_ttl_s=self.lease_ttl,
+            min_secrets_version=self.min_secrets_version,
+            nonce=nonce,
         )
 
 
@@ -64,6 +78,12 @@ Grace = Annotated[
     BeforeValidator(_seconds_or_duration),
     Field(ge=0, le=machine_config.LONGEST_STOP_MS, json_schema_extra={"type": "string"}),
 ]
+
+
+class StartMachine(In):
+    """How to start. Secrets older than `min_secrets_version` will not do."""
+
+    min_secrets_version: int | None = Field(None, ge=0, lt=2**63)
 
 
 class StopMachine(In):
@@ -84,15 +104,27 @@ class SignalMachine(In):
 
 
 class ExecMachine(In):
-    """A command: a list, or (deprecated) one line as `cmd`. `timeout` in seconds."""
+    """A command: a list, or (deprecated) one line as `cmd`. `timeout` in seconds.
+
+    `container` names one of several containers, `machine` means beside them: not both.
+    """
 
     command: list[Text] = []
     cmd: Text = ""
     stdin: str = ""
     timeout: int = Field(10, ge=1, le=machine_actions.LONGEST_EXEC_S)
+    container: ShortText = ""
+    machine: bool = False
 
     def wanted(self) -> machine_actions.Command:
         """Return what the service is asked."""
+        if self.container and self.machine:
+            raise errors.invalid("container: give container or machine, not both")
+        if self.container:
+            raise errors.invalid(
+                f"container: {self.container!r} is not there: the machine has one main process",
+                hint="leave container out",
+            )
         return machine_actions.Command(
             argv=machine_actions.command(self.command, self.cmd),
             stdin=self.stdin,
@@ -138,8 +170,19 @@ class CheckStatus(Out):
     updated_at: str
 
 
+class HeldLease(Out):
+    """The lease of a machine, to those who do not hold it; `expires_at` in Unix seconds."""
+
+    description: str
+    expires_at: int
+    owner: str
+
+
 class Machine(Out):
-    """A machine. With `summary`, config, events, checks and host_status are left out."""
+    """A machine. With `summary`, config, events, checks and host_status are left out.
+
+    `nonce` is there when the request acquired a lease, `lease` when it is asked for and held.
+    """
 
     id: str
     name: str
@@ -157,9 +200,14 @@ class Machine(Out):
     events: list[Event] = []
     checks: list[CheckStatus] = []
     host_status: str = "ok"
+    host_features: list[str] = []
+    nonce: str = ""
+    lease: HeldLease | None = None
 
     @classmethod
-    def of(cls, machine: machines.Machine, *, summary: bool = False) -> "Machine":
+    def of(
+        cls, machine: machines.Machine, *, summary: bool = False, leases: bool = False
+    ) -> "Machine":
         """Return a machine as the API shows it."""
         view = machine.view
         found: dict[str, Any] = {
@@ -175,6 +223,8 @@ class Machine(Out):
             "updated_at": view.updated_at,
             "cordoned": view.cordoned,
         }
+        if leases and view.lease is not None:
+            found["lease"] = HeldLease(**view.lease.model_dump(include=_SHOWN_OF_LEASE))
         if summary:
             return cls(**found)
         found |= {
@@ -182,10 +232,63 @@ class Machine(Out):
             "events": [Event.of(event) for event in view.events[:_EMBEDDED_EVENTS]],
             "checks": [CheckStatus(**check.model_dump()) for check in view.checks],
             "host_status": machine.host_status,
+            "host_features": [],
         }
         if machine.host_status != "ok":
             found["incomplete_config"] = view.config
+        if view.lease is not None and view.lease.nonce:
+            found["nonce"] = view.lease.nonce
         return cls(**found)
+
+
+class OrgMachine(Out):
+    """A machine in the list of an organization; of its config, what is listed by."""
+
+    id: str
+    name: str
+    app_name: str
+    region: str
+    state: str
+    version: str
+    private_ip: str
+    created_at: str
+    updated_at: str
+    config: Json = {}
+
+    @classmethod
+    def of(cls, found: listing.OrgMachine, *, summary: bool = False) -> "OrgMachine":
+        """Return a machine as the API shows it."""
+        view = found.view
+        shown: dict[str, Any] = {
+            "id": view.machine_id,
+            "name": view.name,
+            "app_name": found.app,
+            "region": view.region,
+            "state": view.state,
+            "version": view.instance_id,
+            "private_ip": view.private_ip,
+            "created_at": view.created_at,
+            "updated_at": clock.rfc3339(found.changed_at_ms),
+        }
+        if not summary:
+            shown["config"] = {
+                key: view.config[key] for key in _LISTED_OF_CONFIG if key in view.config
+            }
+        return cls(**shown)
+
+
+class OrgMachines(Out):
+    """Machines of an organization by last change.
+
+    `last_machine_id` and `last_updated_at` are the newest change looked at: ask for what is
+    `updated_after` it. `error_regions` are those where a host is silent.
+    """
+
+    machines: list[OrgMachine]
+    next_cursor: str = ""
+    last_machine_id: str = ""
+    last_updated_at: str = ""
+    error_regions: list[str] = []
 
 
 class Started(Out):
@@ -219,12 +322,6 @@ class Version(Out):
 
     version: str
     user_config: Json
-
-
-class Value(Out):
-    """One value of a machine's metadata."""
-
-    value: str
 
 
 class Progress(Out):

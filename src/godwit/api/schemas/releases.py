@@ -72,3 +72,14 @@ class ReleaseList(Out):
     """Releases, newest first."""
 
     releases: list[Release]
+
+
+class ReleaseDetail(Release):
+    """A release with its definition (`config`) and the ids of the machines that run it."""
+
+    machines: list[str]
+
+    @classmethod
+    def detailed(cls, release: records.Release, machines: list[str]) -> "ReleaseDetail":
+        """Return a release as the API shows it alone."""
+        return cls(**Release.of(release).model_dump(), machines=machines)
