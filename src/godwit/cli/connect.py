@@ -1,7 +1,7 @@
 """Reaching the platform, and which app a command is about."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from godwit.appconfig import files
@@ -96,12 +96,28 @@ async def machine(opened: Api, app: str, named: str) -> Machine:
     Raises:
         Failure: `not_found`.
     """
-    if ids.is_machine_id(named):
-        return await opened.machines.get(app, named)
-    for one in await opened.machines.list(app):
-        if one.name == named:
-            return one
-    raise errors.not_found(
-        f'app "{app}" has no machine "{named}"',
-        hint=f"list them with `godwit machine list --app {app}`",
-    )
+    (found,) = await machines(opened, app, [named])
+    return found
+
+
+async def machines(opened: Api, app: str, named: Sequence[str]) -> list[Machine]:
+    """Return machines by their ids or names, in that order; names are looked up at once.
+
+    Raises:
+        Failure: `not_found`.
+    """
+    by_name: dict[str, Machine] = {}
+    if not all(ids.is_machine_id(one) for one in named):
+        by_name = {one.name: one for one in await opened.machines.list(app)}
+    found = []
+    for one in named:
+        if ids.is_machine_id(one):
+            found.append(await opened.machines.get(app, one))
+        elif one in by_name:
+            found.append(by_name[one])
+        else:
+            raise errors.not_found(
+                f'app "{app}" has no machine "{one}"',
+                hint=f"list them with `godwit machine list --app {app}`",
+            )
+    return found

@@ -7,10 +7,14 @@ import traceback
 from collections.abc import Sequence
 
 import typer
+from typer._completion_classes import completion_init
 
 from godwit.base import errors
 from godwit.cli import exits, registry, tree
 from godwit.cli.session import Session
+
+COMPLETION = "_GODWIT_COMPLETE"
+"""Set by shells that ask for completions; see `completion`."""
 
 
 def run(
@@ -25,6 +29,8 @@ def run(
         session: What the command has to work with.
         entries: The commands there are.
     """
+    if session.environ.get(COMPLETION):
+        completion_init()  # teaches Typer the shells; `main` answers and ends the process
     root = tree.Root(entries)
     try:
         with contextlib.redirect_stdout(session.out.stdout):  # where Typer prints help

@@ -36,13 +36,35 @@ HOST = "This host"
 
 ENTRIES: tuple[Entry, ...] = (
     Entry("launch", f"{_HERE}.launch", "Create an app from a directory and deploy it.", SHIP),
-    Entry("deploy", f"{_HERE}.deploy", "Build an app and replace its machines.", SHIP),
+    Entry(
+        "deploy",
+        f"{_HERE}.deploy",
+        "Build an app and replace its machines by those of a new release.",
+        SHIP,
+    ),
+    Entry("rollback", f"{_HERE}.rollback", "Deploy an earlier release again.", SHIP),
     Entry("open", f"{_HERE}.open_", "Open an app in the browser.", SHIP),
     Entry("status", f"{_HERE}.status", "Show an app and its machines.", LOOK),
     Entry("logs", f"{_HERE}.logs", "Show what an app's machines print.", LOOK),
-    Entry("releases", f"{_HERE}.releases", "List an app's releases.", LOOK),
-    Entry("config", f"{_HERE}.config", "Show and check the config file.", LOOK),
-    Entry("apps", f"{_HERE}.apps", "Create, list, restart and destroy apps.", MANAGE, ("app",)),
+    Entry("checks", f"{_HERE}.checks", "List the health checks of an app's machines.", LOOK),
+    Entry("releases", f"{_HERE}.releases", "List an app's releases, and show one.", LOOK),
+    Entry(
+        "console",
+        f"{_HERE}.console",
+        "Open a console in a new machine of an app's last release; it is destroyed at the end.",
+        LOOK,
+    ),
+    Entry("secrets", f"{_HERE}.secrets", "Set and list an app's secrets.", SHIP, ("secret",)),
+    Entry("config", f"{_HERE}.config", "Show, save and check the app's configuration.", LOOK),
+    Entry(
+        "scale",
+        f"{_HERE}.scale",
+        "Change how many machines an app has, and how large they are.",
+        MANAGE,
+    ),
+    Entry(
+        "apps", f"{_HERE}.apps", "Create, list, restart, open and destroy apps.", MANAGE, ("app",)
+    ),
     Entry(
         "machine",
         f"{_HERE}.machine",
@@ -50,9 +72,31 @@ ENTRIES: tuple[Entry, ...] = (
         MANAGE,
         ("machines", "m"),
     ),
-    Entry("orgs", f"{_HERE}.orgs", "Create and list organizations.", MANAGE, ("org",)),
+    Entry(
+        "services",
+        f"{_HERE}.services",
+        "Show what an app answers to from outside.",
+        MANAGE,
+        ("service",),
+    ),
+    Entry("image", f"{_HERE}.image", "Show the images of an app's machines.", MANAGE, ("img",)),
+    Entry("ips", f"{_HERE}.ips", "Show the addresses of an app.", MANAGE, ("ip",)),
+    Entry("orgs", f"{_HERE}.orgs", "Create, list and show organizations.", MANAGE, ("org",)),
+    Entry(
+        "registries",
+        f"{_HERE}.registries",
+        "Log in to private registries of others.",
+        MANAGE,
+        ("registry",),
+    ),
     Entry("tokens", f"{_HERE}.tokens", "Create, list and revoke API tokens.", MANAGE, ("token",)),
     Entry("platform", f"{_HERE}.platform", "Show regions and machine sizes.", OTHER),
     Entry("auth", f"{_HERE}.auth", "Show who you are to the platform.", OTHER),
+    Entry(
+        "completion",
+        f"{_HERE}.completion",
+        "Print what makes a shell complete commands and options.",
+        OTHER,
+    ),
     Entry("version", f"{_HERE}.version", "Show this program's version.", OTHER),
 )

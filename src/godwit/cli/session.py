@@ -3,6 +3,7 @@
 Made once by `program`, handed to every command as the context's object. Tests make their own.
 """
 
+import getpass
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,10 +28,11 @@ class Session:
         directory: The working directory.
         out: How it speaks.
         ask: Reads an answer at the terminal; `None` when nobody is there to answer.
+        ask_secret: Reads one that is not shown while it is typed.
         http: What carries requests in tests (an httpx transport); `None` for the network.
         clock: Time.
         token: What `--access-token` said.
-        stdin: What `machine exec --stdin` passes on.
+        stdin: What `machine exec --stdin` and `registries login --password-stdin` read.
         browse: Opens an address in a browser; tells whether it could.
     """
 
@@ -38,6 +40,7 @@ class Session:
     directory: Path
     out: Output
     ask: Callable[[str], str] | None = None
+    ask_secret: Callable[[str], str] | None = None
     http: Any = None
     clock: Clock = field(default_factory=SystemClock)
     token: str | None = None
@@ -109,11 +112,13 @@ def of_process() -> Session:
         lively=watched,
         colour=sys.stdout.isatty() and sys.stderr.isatty() and not plain,
     )
+    attended = sys.stdin.isatty() and sys.stderr.isatty()
     return Session(
         environ=os.environ,
         directory=Path.cwd(),
         out=output,
-        ask=_ask if sys.stdin.isatty() and sys.stderr.isatty() else None,
+        ask=_ask if attended else None,
+        ask_secret=getpass.getpass if attended else None,
         browse=_browse,
     )
 

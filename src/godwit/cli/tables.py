@@ -4,6 +4,8 @@ from godwit.cli import times
 from godwit.cli.session import Session
 from godwit.client.records import Machine
 
+STANDBY = "†"
+
 
 def machines(session: Session, found: list[Machine]) -> None:
     """Show an app's machines by process group, as `status` does."""
@@ -12,7 +14,7 @@ def machines(session: Session, found: list[Machine]) -> None:
         ("process", "id", "name", "version", "region", "state", "checks", "last updated"),
         [
             (
-                one.group(),
+                f"{one.group()}{STANDBY if standby(one) else ''}",
                 one.id,
                 one.name,
                 release_of(one) or "",
@@ -24,6 +26,16 @@ def machines(session: Session, found: list[Machine]) -> None:
             for one in found
         ],
     )
+    if any(standby(one) for one in found):
+        session.out.data("")
+        session.out.data(
+            f"{STANDBY} stands by: it starts when the host of the machine it watches is gone"
+        )
+
+
+def standby(machine: Machine) -> bool:
+    """Tell whether a machine waits for the loss of another one's host."""
+    return bool(machine.config.get("standbys"))
 
 
 def checks_of(machine: Machine) -> str:
@@ -42,6 +54,8 @@ def release_of(machine: Machine) -> int:
 
 def _state(machine: Machine) -> str:
     marks = [machine.state]
+    if machine.config.get("standbys"):
+        marks.append("standby")
     if machine.cordoned:
         marks.append("cordoned")
     if machine.host_status != "ok":

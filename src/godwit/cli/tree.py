@@ -1,14 +1,15 @@
 """The tree of commands: groups with aliases, modules loaded on demand, options on every leaf."""
 
+import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer import core
 
 import godwit
-from godwit.cli import session
+from godwit.cli import session, spelling
 from godwit.cli.registry import Entry
 
 VERBS = {
@@ -27,12 +28,17 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
-def group(help_text: str) -> typer.Typer:
-    """Return an empty group of commands."""
+def group(help_text: str, *, lists: bool = False) -> typer.Typer:
+    """Return an empty group of commands.
+
+    Args:
+        help_text: What it is for.
+        lists: Whether the group alone is its verb `list`.
+    """
     return typer.Typer(
         help=help_text,
-        cls=Group,
-        no_args_is_help=True,
+        cls=ListByDefault if lists else Group,
+        no_args_is_help=not lists,
         add_completion=False,
         rich_markup_mode=None,
         context_settings=_NAMES,
@@ -52,6 +58,18 @@ class Group(core.TyperGroup):
         return super().get_command(ctx, cmd_name) or super().get_command(
             ctx, VERBS.get(cmd_name, cmd_name)
         )
+
+
+class ListByDefault(Group):
+    """A group that lists when no verb is named: `godwit releases` is `godwit releases list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with the verb that may have been left out."""
+        first = args[0] if args else "-"
+        completing = ctx.resilient_parsing
+        if first.startswith("-") and first not in ("-h", "--help") and not completing:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 class Root(core.TyperGroup):
@@ -107,7 +125,17 @@ def _add_to_leaves(command: Any) -> None:
             _add_to_leaves(one)
         return
     command.params.append(_option(_token_option, "access_token"))
+    command.parse_args = functools.partial(_parse, command, command.parse_args)
     command.context_settings = {**_NAMES, **(command.context_settings or {})}
+
+
+def _parse(command: Any, parse: Callable[[Any, list[str]], Any], ctx: Any, args: list[str]) -> Any:
+    """Parse a command's arguments, however scripts spell them."""
+    args, left_out = spelling.ours(command, args)
+    if left_out and not ctx.resilient_parsing:
+        told = ", ".join(dict.fromkeys(left_out))
+        session.of(ctx).out.say(f"({told}: nothing to choose here)")
+    return parse(ctx, args)
 
 
 def _keep_token(context: typer.Context, value: str | None) -> None:

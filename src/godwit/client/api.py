@@ -6,7 +6,23 @@ from typing import Self
 import httpx
 
 from godwit.base import clock
-from godwit.client import apps, builds, logs, machines, orgs, platform, releases, tokens
+from godwit.client import (
+    apps,
+    builds,
+    deploys,
+    details,
+    hosts,
+    leases,
+    logs,
+    machines,
+    orgs,
+    platform,
+    registries,
+    releases,
+    secrets,
+    terminals,
+    tokens,
+)
 from godwit.client.transport import Transport
 
 
@@ -16,12 +32,19 @@ class Api:
     Attributes:
         apps: Apps.
         machines: Machines of apps.
+        details: What a machine has beside its state.
+        leases: The right to change a machine alone, for a time.
+        terminals: Commands in machines that somebody types into.
         orgs: Organizations.
+        registries: Credentials for external registries.
         releases: Releases of apps.
+        secrets: Secrets of apps, and the root keys under them.
+        deploys: What replaces machines by those of a new release.
         builds: Building images from source.
         logs: What machines print.
         tokens: API tokens.
-        platform: Regions and hosts.
+        platform: Regions.
+        hosts: The servers of the cluster.
     """
 
     def __init__(
@@ -35,12 +58,19 @@ class Api:
         self._transport = Transport(base_url, token, http=http, pauses=pauses)
         self.apps = apps.Apps(self._transport)
         self.machines = machines.Machines(self._transport)
+        self.details = details.Details(self._transport)
+        self.leases = leases.Leases(self._transport)
+        self.terminals = terminals.Terminals(self._transport)
         self.orgs = orgs.Orgs(self._transport)
+        self.registries = registries.Registries(self._transport)
         self.releases = releases.Releases(self._transport)
+        self.secrets = secrets.Secrets(self._transport)
+        self.deploys = deploys.Deploys(self._transport)
         self.builds = builds.Builds(self._transport)
         self.logs = logs.Logs(self._transport)
         self.tokens = tokens.Tokens(self._transport)
         self.platform = platform.Platform(self._transport)
+        self.hosts = hosts.Hosts(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,9 +4,11 @@ The body is a tar of the build context, the parameters are query parameters, and
 is one JSON object a line: `log`, `notice`, `image` or `error`.
 """
 
+import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -24,6 +26,8 @@ class BuildOptions:
     Attributes:
         dockerfile: Path within the context.
         label: Tag of the image; the platform makes one when empty.
+        labels: Of the image.
+        secrets: For RUN steps that mount them.
         offline: Use local bases only.
         force: Build on this host although it serves several organizations.
     """
@@ -32,6 +36,8 @@ class BuildOptions:
     target: str = ""
     args: dict[str, str] = field(default_factory=dict)
     label: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
     no_cache: bool = False
     offline: bool = False
     force: bool = False
@@ -57,7 +63,7 @@ class Builds:
             f"/x/v1/apps/{app}/builds",
             query=_query(options),
             content=context,
-            headers={"Content-Type": "application/x-tar"},
+            headers=_headers(options),
             timeout_s=_SILENCE_S,
         ) as lines:
             async for line in lines:
@@ -66,7 +72,7 @@ class Builds:
                     continue
                 if event.type == "error":
                     raise errors.Failure(
-                        "failed_precondition", event.message or "the build failed", hint=event.hint
+                        _code(event), event.message or "the build failed", hint=event.hint
                     )
                 done = done or event.type == "image"
                 yield event
@@ -78,12 +84,27 @@ class Builds:
             )
 
 
+def _code(event: BuildEvent) -> errors.Code:
+    known = (code for code in get_args(errors.Code) if code == event.code)
+    return next(known, "failed_precondition")
+
+
+def _headers(options: BuildOptions) -> dict[str, str]:
+    headers = {"Content-Type": "application/x-tar"}
+    if options.secrets:
+        # Not in the address, which is written into logs.
+        told = base64.b64encode(json.dumps(options.secrets).encode())
+        headers["Godwit-Build-Secrets"] = told.decode()
+    return headers
+
+
 def _query(options: BuildOptions) -> dict[str, str | bool | None]:
     return {
         "dockerfile": options.dockerfile,
         "target": options.target or None,
         "args": json.dumps(options.args) if options.args else None,
         "label": options.label or None,
+        "labels": json.dumps(options.labels) if options.labels else None,
         "no_cache": options.no_cache or None,
         "offline": options.offline or None,
         "force": options.force or None,

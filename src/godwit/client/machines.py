@@ -1,6 +1,6 @@
-"""Machines of an app: `/v1/apps/{app}/machines`."""
+"""Machines of an app: `/v1/apps/{app}/machines`; what else one may ask of one is in `details`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from godwit.client.records import Event, Machine, Ran, Waited
@@ -9,39 +9,48 @@ from godwit.client.transport import Transport
 _LONGEST_POLL_S = 60
 _CHANGE_S = 120.0
 _MARGIN_S = 15.0
+_NONCE = "fly-machine-lease-nonce"
 
 
 class Machines:
-    """Machines, one at a time and by app."""
+    """Machines, one at a time and by app.
+
+    `nonce` is that of the machine's lease, for those who hold it.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def progress(self, app: str, machine_id: str) -> str:
         """Return in words what the host does with a machine, or why it rests."""
-        answer = await self._transport.get(f"/x{_path(app, machine_id)}")
+        answer = await self._transport.get(f"/x{path(app, machine_id)}")
         return str((answer or {}).get("sentence") or "")
 
     async def events(self, app: str, machine_id: str, *, limit: int = 20) -> list[Event]:
         """Return a machine's history, newest first."""
-        answer = await self._transport.get(
-            _path(app, machine_id, "events"), query={"limit": limit}
-        )
+        answer = await self._transport.get(path(app, machine_id, "events"), query={"limit": limit})
         return [Event.model_validate(one) for one in answer or []]
 
     async def list(
-        self, app: str, *, include_deleted: bool = False, region: str | None = None
+        self,
+        app: str,
+        *,
+        include_deleted: bool = False,
+        include_leases: bool = False,
+        region: str | None = None,
     ) -> list[Machine]:
         """Return the machines of an app, those destroyed only when asked."""
-        answer = await self._transport.get(
-            _path(app),
-            query={"include_deleted": True if include_deleted else None, "region": region},
-        )
-        return [Machine.model_validate(one) for one in answer or []]
+        query = {
+            "include_deleted": True if include_deleted else None,
+            "include_leases": True if include_leases else None,
+            "region": region,
+        }
+        pages = self._transport.pages(path(app), query=query)
+        return [Machine.model_validate(one) async for page in pages for one in page or []]
 
     async def get(self, app: str, machine_id: str) -> Machine:
         """Return a machine."""
-        return Machine.model_validate(await self._transport.get(_path(app, machine_id)))
+        return Machine.model_validate(await self._transport.get(path(app, machine_id)))
 
     async def create(
         self,
@@ -64,7 +73,7 @@ class Machines:
             body["region"] = region
         if skip_launch:
             body["skip_launch"] = True
-        answer = await self._transport.call("POST", _path(app), body=body, timeout_s=_CHANGE_S)
+        answer = await self._transport.call("POST", path(app), body=body, timeout_s=_CHANGE_S)
         return Machine.model_validate(answer)
 
     async def update(
@@ -75,6 +84,7 @@ class Machines:
         *,
         current_version: str = "",
         skip_launch: bool = False,
+        nonce: str = "",
     ) -> Machine:
         """Give a machine a new config.
 
@@ -87,13 +97,25 @@ class Machines:
         if skip_launch:
             body["skip_launch"] = True
         answer = await self._transport.call(
-            "POST", _path(app, machine_id), body=body, timeout_s=_CHANGE_S
+            "POST",
+            path(app, machine_id),
+            body=body,
+            headers=lease_header(nonce),
+            timeout_s=_CHANGE_S,
         )
         return Machine.model_validate(answer)
 
     async def start(self, app: str, machine_id: str) -> None:
         """Start a machine; returns before it runs."""
         await self._act(app, machine_id, "start")
+
+    async def suspend(self, app: str, machine_id: str) -> None:
+        """Suspend a machine with its memory; returns before it rests."""
+        await self._act(app, machine_id, "suspend")
+
+    async def signal(self, app: str, machine_id: str, name: str) -> None:
+        """Send a signal to a machine's main process."""
+        await self._act(app, machine_id, "signal", body={"signal": name})
 
     async def stop(
         self, app: str, machine_id: str, *, signal: str | None = None, grace: str | None = None
@@ -110,22 +132,32 @@ class Machines:
         await self._act(app, machine_id, "stop", body=body)
 
     async def restart(
-        self, app: str, machine_id: str, *, force: bool = False, grace: str | None = None
+        self,
+        app: str,
+        machine_id: str,
+        *,
+        force: bool = False,
+        grace: str | None = None,
+        nonce: str = "",
     ) -> None:
         """Stop and start a machine."""
         await self._transport.call(
             "POST",
-            _path(app, machine_id, "restart"),
+            path(app, machine_id, "restart"),
             query={"force_stop": True if force else None, "timeout": grace},
+            headers=lease_header(nonce),
             timeout_s=_CHANGE_S,
         )
 
-    async def destroy(self, app: str, machine_id: str, *, force: bool = False) -> None:
+    async def destroy(
+        self, app: str, machine_id: str, *, force: bool = False, nonce: str = ""
+    ) -> None:
         """Destroy a machine; one that runs only with `force`."""
         await self._transport.call(
             "DELETE",
-            _path(app, machine_id),
+            path(app, machine_id),
             query={"force": True, "kill": True} if force else None,
+            headers=lease_header(nonce),
             timeout_s=_CHANGE_S,
         )
 
@@ -144,19 +176,23 @@ class Machines:
         states: Sequence[str],
         *,
         version: str = "",
+        after_event: str = "",
         timeout_s: float = _LONGEST_POLL_S,
     ) -> Waited:
         """Wait for one of several states, at most 60 seconds.
+
+        With the id of an event in `after_event`, what came before it does not count.
 
         Raises:
             Failure: `deadline_exceeded` when the time is over; ask again.
         """
         poll_s = int(min(max(timeout_s, 1), _LONGEST_POLL_S))
         answer = await self._transport.get(
-            _path(app, machine_id, "wait"),
+            path(app, machine_id, "wait"),
             query={
                 "state": ",".join(states),
                 "version": version or None,
+                "from_event_id": after_event or None,
                 "timeout": poll_s,
             },
             timeout_s=poll_s + _MARGIN_S,
@@ -177,7 +213,7 @@ class Machines:
         if stdin:
             body["stdin"] = stdin
         answer = await self._transport.call(
-            "POST", _path(app, machine_id, "exec"), body=body, timeout_s=timeout_s + _MARGIN_S
+            "POST", path(app, machine_id, "exec"), body=body, timeout_s=timeout_s + _MARGIN_S
         )
         return Ran.model_validate(answer or {})
 
@@ -185,10 +221,16 @@ class Machines:
         self, app: str, machine_id: str, verb: str, *, body: dict[str, str] | None = None
     ) -> None:
         await self._transport.call(
-            "POST", _path(app, machine_id, verb), body=body or None, timeout_s=_CHANGE_S
+            "POST", path(app, machine_id, verb), body=body or None, timeout_s=_CHANGE_S
         )
 
 
-def _path(app: str, machine_id: str = "", verb: str = "") -> str:
+def path(app: str, machine_id: str = "", verb: str = "") -> str:
+    """Return where an app's machines, one of them, or something of it is."""
     parts = ["", "v1", "apps", app, "machines", machine_id, verb]
     return "/".join(parts).rstrip("/")
+
+
+def lease_header(nonce: str) -> Mapping[str, str]:
+    """Return the header that shows one holds the machine's lease; none without a nonce."""
+    return {_NONCE: nonce} if nonce else {}

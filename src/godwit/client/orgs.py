@@ -1,6 +1,6 @@
 """Organizations: `/x/v1/orgs`."""
 
-from godwit.client.records import Org
+from godwit.client.records import Org, OrgShown
 from godwit.client.transport import Transport
 
 
@@ -14,6 +14,14 @@ class Orgs:
         """Return the organizations a token is for."""
         answer = await self._transport.get("/x/v1/orgs")
         return [Org.model_validate(one) for one in answer.get("orgs") or []]
+
+    async def show(self, slug: str) -> OrgShown:
+        """Return an organization and what it takes.
+
+        Raises:
+            Failure: `not_found`.
+        """
+        return OrgShown.model_validate(await self._transport.get(f"/x/v1/orgs/{slug}"))
 
     async def create(self, slug: str, name: str = "") -> Org:
         """Create an organization.

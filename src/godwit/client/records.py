@@ -6,7 +6,7 @@ older is understood.
 
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 
 class Answer(BaseModel):
@@ -43,6 +43,22 @@ class Org(Answer):
     created_at: str | int | None = None
 
 
+class OrgDisk(Answer):
+    """What an organization takes of disks."""
+
+    registry_bytes: int = 0
+    registry_limit_bytes: int = 0
+    image_bytes: int = 0
+    machine_bytes: int = 0
+    silent_hosts: list[str] = []
+
+
+class OrgShown(Org):
+    """An organization and what it takes."""
+
+    disk: OrgDisk = OrgDisk()
+
+
 class ImageRef(Answer):
     """The image of a machine."""
 
@@ -50,6 +66,7 @@ class ImageRef(Answer):
     repository: str = ""
     tag: str = ""
     digest: str = ""
+    labels: dict[str, str] = {}
 
     def short(self) -> str:
         """Return `repository:tag`, or with the digest where there is no tag."""
@@ -84,6 +101,57 @@ class CheckStatus(Answer):
     updated_at: str = ""
 
 
+class Lease(Answer):
+    """Who alone may change a machine, until `expires_at` (Unix seconds)."""
+
+    owner: str = ""
+    description: str = ""
+    expires_at: int = 0
+    version: str = ""
+
+
+class Version(Answer):
+    """A config a machine has had."""
+
+    version: str
+    user_config: dict[str, Any] = {}
+
+
+class ListenSocket(Answer):
+    """Where a process listens."""
+
+    proto: str = ""
+    address: str = ""
+
+
+class Process(Answer):
+    """A process in a machine: `rss` in bytes, `cpu` in percent, `rtime` in seconds."""
+
+    pid: int
+    command: str = ""
+    directory: str = ""
+    cpu: float = 0
+    rss: int = 0
+    rtime: int = 0
+    stime: int = 0
+    listen_sockets: list[ListenSocket] = []
+
+
+class Memory(Answer):
+    """A running machine's memory."""
+
+    available_mb: int = 0
+    limit_mb: int = 0
+
+
+class Cpu(Answer):
+    """A running machine's CPU: in CPUs, and in hundredths of a second; `None` where it is free."""
+
+    baseline: float | None = None
+    balance: int | None = None
+    throttle: int | None = None
+
+
 class Machine(Answer):
     """A machine. `events` holds the latest few, newest first."""
 
@@ -101,6 +169,7 @@ class Machine(Answer):
     checks: list[CheckStatus] = []
     host_status: str = "ok"
     cordoned: bool = False
+    lease: Lease | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the config."""
@@ -148,6 +217,83 @@ class Release(Answer):
     created_at: str = ""
 
 
+class DeployEvent(Answer):
+    """What happened in a deploy; `level` is `step`, `state`, `warning` or `error`."""
+
+    number: int
+    at: str = ""
+    level: str = "state"
+    group: str = ""
+    machine_id: str = ""
+    message: str = ""
+
+
+class PlannedMachine(Answer):
+    """A machine that a deploy makes."""
+
+    region: str = ""
+    standby: bool = False
+
+
+class PlannedUpdate(Answer):
+    """A machine that gets the new release; `start` unless it goes on resting."""
+
+    machine_id: str
+    region: str = ""
+    start: bool = True
+
+
+class PlannedGroup(Answer):
+    """What a deploy does to the machines of a process group."""
+
+    group: str
+    create: list[PlannedMachine] = []
+    update: list[PlannedUpdate] = []
+    destroy: list[str] = []
+
+
+class DeployPlan(Answer):
+    """What a deploy does to machines; `sentences` say it for people."""
+
+    strategy: str = ""
+    release_command: str = ""
+    groups: list[PlannedGroup] = []
+    unchanged: list[str] = []
+    sentences: list[str] = []
+
+    @field_validator("release_command", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: str | None) -> str:
+        return value or ""
+
+
+class DeployedRelease(Answer):
+    """The release that a deploy makes."""
+
+    id: str = ""
+    version: int = 0
+    image: str = ""
+
+
+class Deploy(Answer):
+    """A deploy, with some of its events; `status` is `running` until it has ended."""
+
+    id: str
+    app: str = ""
+    kind: str = ""
+    status: str = ""
+    release: DeployedRelease = DeployedRelease()
+    strategy: str = ""
+    user: str = ""
+    begun_at: str = ""
+    ended_at: str | None = None
+    step: str | None = None
+    sentence: str | None = None
+    error: str | None = None
+    plan: DeployPlan | None = None
+    events: list[DeployEvent] = []
+
+
 class LogLine(Answer):
     """One line of log."""
 
@@ -185,14 +331,72 @@ class NewToken(Token):
 
 
 class Host(Answer):
-    """A host that runs machines."""
+    """A server of the cluster."""
 
     host_id: str = ""
+    host_number: int = 0
     region: str = ""
     zone: str = ""
+    state: str = "active"
     status: str = ""
-    free_memory_mb: int | None = None
+    roles: list[str] = []
     machines: int | None = None
+    free_memory_mb: int | None = None
+    release: str = ""
+    mesh_address: str = ""
+    endpoints: list[str] = []
+    services: dict[str, str] = {}
+    created_at: str = ""
+    seen_at: str | None = None
+
+
+class LostMachine(Answer):
+    """A machine that was on a host when it was removed."""
+
+    id: str
+    name: str = ""
+    app_id: str = ""
+    org_id: str = ""
+
+
+class JoinToken(Answer):
+    """A token that a server may join with; `token` is there only when it was just made."""
+
+    id: str = ""
+    region: str | None = None
+    created_by: str = ""
+    created_at: str = ""
+    expires_at: str = ""
+    token: str = ""
+
+
+class HostImage(Answer):
+    """One image at rest on a host."""
+
+    digest: str
+    reference: str = ""
+    size_bytes: int = 0
+    used_at: str = ""
+    machines: int = 0
+    held: str = ""
+
+
+class HostImages(Answer):
+    """The images of a host, the longest unused first."""
+
+    images: list[HostImage] = []
+    total_bytes: int = 0
+    free_bytes: int = 0
+    pins_known: bool = True
+
+
+class RemovedImage(Answer):
+    """An image that went, and why."""
+
+    digest: str
+    size_bytes: int = 0
+    reason: str = ""
+    sentence: str = ""
 
 
 class Region(Answer):
@@ -213,11 +417,20 @@ class Regions(Answer):
     nearest: str = ""
 
 
+class Placement(Answer):
+    """How many machines a region would get; `concurrency` of them could start at once."""
+
+    region: str
+    count: int = 0
+    concurrency: int = 0
+
+
 class BuildEvent(Answer):
     """One line of a build's answer: `log`, `notice`, `image` or `error`."""
 
     type: str
     line: str = ""
+    code: str = ""
     message: str = ""
     hint: str = ""
     reference: str = ""

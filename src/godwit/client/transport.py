@@ -1,7 +1,8 @@
 """One HTTP exchange with the API: authorization, deadlines, retries, failures.
 
-Retries are those of spec/machines.md §1.1: 502, 503 and 429 up to three times whatever the
-method, and broken connections twice for reads. A streamed body is sent once.
+Retries are those of spec/machines.md §1.1: 502 and 503 up to three times whatever the method, and
+broken connections twice for reads. 429 is a queue rather than a refusal: the API says when to ask
+again, and that is done up to 30 times. A streamed body is sent once.
 """
 
 import json as json_
@@ -15,8 +16,11 @@ import godwit
 from godwit.base import clock, errors
 from godwit.client import failures
 
-_AGAIN = frozenset({429, 502, 503})
+_AGAIN = frozenset({502, 503})
+_TOO_MANY = 429
 _MOST_AGAIN = 3
+_MOST_QUEUED = 30
+_MOST_PAGES = 10_000
 _MOST_RECONNECTS = 2
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
@@ -68,6 +72,17 @@ class Transport:
         """Return what a resource is, parsed."""
         return await self.call("GET", path, query=query, timeout_s=timeout_s)
 
+    async def pages(self, path: str, *, query: Query | None = None) -> AsyncIterator[Any]:
+        """Yield a list page by page, each parsed, following the header `fly-next-cursor`."""
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            response = await self._ask("GET", path, query={**(query or {}), "cursor": cursor})
+            yield _parsed(response)
+            cursor = response.headers.get("fly-next-cursor")
+            if not cursor:
+                return
+        raise errors.Failure("internal", f"{path} has no end", hint="report this")
+
     async def call(
         self,
         method: str,
@@ -75,6 +90,7 @@ class Transport:
         *,
         query: Query | None = None,
         body: Any = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = _READ_S,
     ) -> Any:
         """Send a request and return the answer's JSON, or `None` for an empty answer.
@@ -83,13 +99,33 @@ class Transport:
             ApiFailure: The API refused.
             Failure: `unavailable` or `deadline_exceeded` when it could not be asked.
         """
+        response = await self._ask(
+            method, path, query=query, body=body, headers=headers, timeout_s=timeout_s
+        )
+        return _parsed(response)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = _READ_S,
+    ) -> httpx.Response:
         request = self._client.build_request(
-            method, path, params=_query(query), json=body, timeout=_timeout(timeout_s)
+            method,
+            path,
+            params=_query(query),
+            json=body,
+            headers=dict(headers) if headers else None,
+            timeout=_timeout(timeout_s),
         )
         response = await self._send_again(request)
         if response.status_code >= _ERROR_FROM:
             raise failures.from_response(response)
-        return _parsed(response)
+        return response
 
     @asynccontextmanager
     async def stream(
@@ -127,7 +163,7 @@ class Transport:
             raise self._unreachable(error) from error
 
     async def _send_again(self, request: httpx.Request) -> httpx.Response:
-        refused = broken = 0
+        refused = broken = queued = 0
         while True:
             try:
                 response = await self._client.send(request)
@@ -136,6 +172,10 @@ class Transport:
                 if not _may_reconnect(request, error) or broken > _MOST_RECONNECTS:
                     raise self._unreachable(error) from error
                 await self._pauses.sleep(_pause(broken))
+                continue
+            if response.status_code == _TOO_MANY and queued < _MOST_QUEUED:
+                queued += 1
+                await self._pauses.sleep(_asked_pause(response) or _pause(queued))
                 continue
             refused += 1
             if refused > _MOST_AGAIN or not _passing(response):

@@ -11,28 +11,43 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
 from godwit.api import app as api
-from godwit.base import clock, errors, log, notify, settings, tasks
-from godwit.bus import connection, facts, rpc
+from godwit.api import joining
+from godwit.api.guest_requests import GuestRequests
+from godwit.base import clock, errors, log, notify, private_memory, settings, tasks
+from godwit.bus.regions import Hosts, Regions
 from godwit.cmd.building import HostBuilder
-from godwit.control import registry_tokens, seed
+from godwit.cmd.regions import RegionLinks
+from godwit.control import registry, registry_tokens, sealing, seed
 from godwit.control.context import Context, Options
-from godwit.control.publisher import Publisher
+from godwit.control.deploys.worker import Worker
+from godwit.control.evacuation import Evacuation
+from godwit.control.host_requests import HostRequests
+from godwit.control.keeping import Keeping
+from godwit.control.records import Host
+from godwit.control.secret_keys import Sweeper
+from godwit.control.standbys import Standbys
 from godwit.control.upkeep import Upkeep
-from godwit.control.watcher import Watcher
-from godwit.host.identity import HostIdentity
+from godwit.host import cluster_certificate, membership, relay
+from godwit.host.identity import HostIdentity, ensure_keys
+from godwit.host.registry_keeper import RegistryKeeper
 from godwit.images.resolver import Resolver
-from godwit.store import database
+from godwit.keyring import client as keyring
+from godwit.store import database, moving
+from godwit.wire import guest_api, members
 
 logger = logging.getLogger("godwit.control")
 
 _DRAIN_S = 5
+_NOT_YET = "EXTEND_TIMEOUT_USEC=60000000"
+"""Rows are being carried: the supervisor gives another minute."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +56,21 @@ class Parts:
 
     ctx: Context
     store: database.Database
-    bus: connection.Connection
-    stream: facts.FactStream
-    publisher: Publisher
+    regions: Regions
+    here: Host
 
 
-class Server(uvicorn.Server):
-    """Uvicorn that says when it answers, and ends by our word instead of by its own signals."""
+class Unsignalled(uvicorn.Server):
+    """Uvicorn that ends by our word instead of by its own signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `_stop_on_signals`."""
+        yield
+
+
+class Server(Unsignalled):
+    """The API's, which says when it answers."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then tell the supervisor."""
@@ -56,20 +79,16 @@ class Server(uvicorn.Server):
             _tell("READY=1")
             logger.info("serving the API")
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `_stop_on_signals`."""
-        yield
-
 
 async def run(resolved: settings.Settings) -> int:
     """Serve until told to stop; return the exit code."""
     parts = await build(resolved)
     faults: list[str] = []
     listening = _listen(resolved.listen.api)
+    served = api.create(parts.ctx)
     server = Server(
         uvicorn.Config(
-            api.create(parts.ctx),
+            served,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -87,11 +106,23 @@ async def run(resolved: settings.Settings) -> int:
     _stop_on_signals(server)
     try:
         async with tasks.Tasks("control", on_failure=on_fault, grace_s=2.0) as owned:
-            _start(parts, owned)
+            asked = {
+                **HostRequests(parts.ctx).handlers(),
+                guest_api.VERB: GuestRequests(parts.ctx, served).answer,
+            }
+            links = RegionLinks(parts.ctx, parts.regions, asked, owned)
+            owned.spawn(links.follow(parts.here, resolved.listen.bus), name="regions")
+            _start(parts, links, owned)
+            if resolved.listen.join is not None:
+                owned.spawn(_let_join(parts.ctx, resolved, resolved.listen.join), name="join")
+                at, to = parts.here.services.get("registry"), resolved.listen.registry
+                if at is not None and membership.shares(to, at):
+                    owned.spawn(relay.share(at, to), name="registry")
             await server.serve(sockets=[listening])
             _tell("STOPPING=1")
+        await links.close()
     finally:
-        await parts.bus.close()
+        await parts.regions.close()
         await parts.store.close()
     logger.info("ended%s", f" for {faults[0]}" if faults else "")
     return 1 if faults or not server.started else 0
@@ -103,39 +134,53 @@ async def build(resolved: settings.Settings) -> Parts:
     keys = data / "keys"
     identity = HostIdentity.model_validate_json((data / "host.json").read_text())
     (data / "control").mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await database.open_database(database.sqlite_url(data / "control" / "control.db"))
-    bus = await connection.connect(
-        [f"nats://{resolved.listen.bus}"], keys / "control.seed", "control"
-    )
-    options = Options(
-        region=identity.region,
-        apps_domain=resolved.apps_domain,
-        registry=resolved.listen.registry,
-        uploads=data / "control" / "uploads",
-    )
+    moving_hooks = moving.Hooks(progress=lambda: _tell(_NOT_YET))
+    store = await moving.open_home(data / "control", resolved.control.database or "", moving_hooks)
+    regions = Regions((keys / "control.seed").read_text().strip(), "control")
+    options = _options(resolved, identity.region)
+    signer, time = registry_tokens.ensure(keys), clock.SystemClock()
     ctx = Context(
         store=store,
-        hosts=rpc.Client(bus),
+        hosts=Hosts(regions, _regions_of_hosts(store), _taking_hosts(store)),
         images=Resolver(resolved.listen.registry, own_insecure=True),
         builder=HostBuilder(resolved),
-        clock=clock.SystemClock(),
-        signer=registry_tokens.ensure(keys),
+        warehouse=RegistryKeeper(
+            resolved, lambda name: registry.delete_token(signer, name, time.now_ms())
+        ),
+        clock=time,
+        signer=signer,
+        sealer=sealing.ensure(keys),
+        keyring=keyring.Client(resolved.paths.run / "keyring.sock"),
         options=options,
     )
+    here = _this_host(resolved, identity)
     await seed.ensure(
         ctx,
         seed.Seed(
             operator_secret=(keys / "admin.token").read_text().strip(),
-            host_id=identity.host_id,
-            host_number=identity.host_number,
-            public_key=identity.public_key,
-            region=identity.region,
-            zone=identity.zone,
+            host=here,
         ),
     )
     _clear(options.uploads)
-    stream = facts.FactStream(bus, identity.region)
-    return Parts(ctx, store, bus, stream, Publisher(ctx, stream))
+    return Parts(ctx, store, regions, here)
+
+
+def _this_host(resolved: settings.Settings, identity: HostIdentity) -> Host:
+    address = resolved.host.address or str(members.mesh_address(identity.host_number))
+    return Host(
+        id=identity.host_id,
+        number=identity.host_number,
+        public_key=identity.public_key,
+        region=identity.region,
+        zone=identity.zone,
+        created_at_ms=0,
+        sealing_key=identity.sealing_key,
+        roles=list(identity.roles),
+        keys=ensure_keys(resolved.paths.data, identity.roles).public,
+        mesh_key=identity.mesh_key,
+        endpoints=list(resolved.host.endpoints),
+        services=members.services(address, membership.ports(resolved, identity.roles)),
+    )
 
 
 def main() -> int:
@@ -146,6 +191,8 @@ def main() -> int:
     log.set_up("control")
     logging.getLogger("alembic").setLevel("WARNING")
     try:
+        # Values of secrets pass through.
+        private_memory.keep_out_of_core_dumps()
         return asyncio.run(run(_read(arguments.settings)))
     except errors.Failure as failure:
         logger.error("%s%s", failure.message, f" ({failure.hint})" if failure.hint else "")  # noqa: TRY400
@@ -154,21 +201,94 @@ def main() -> int:
     return 1
 
 
-def _start(parts: Parts, owned: tasks.Tasks) -> None:
-    watcher = Watcher(parts.ctx, parts.stream, parts.publisher)
+def _options(resolved: settings.Settings, region: str) -> Options:
+    data, keep = resolved.paths.data, resolved.keep
+    cluster = cluster_certificate.ensure(data / "keys")
+    return Options(
+        region=region,
+        apps_domain=resolved.apps_domain,
+        registry=resolved.listen.registry,
+        uploads=data / "control" / "uploads",
+        registry_secret=_secret(data / "keys" / "registry.secret"),
+        rate_limits=resolved.api.rate_limits,
+        org_machines=resolved.limits.org_machines,
+        org_disk_bytes=keep.org_disk_mb * 1024**2,
+        kept_releases=keep.releases,
+        pushed_ms=keep.pushed_hours * 3_600_000,
+        audit_ms=keep.audit_days * 86_400_000,
+        machines_ms=keep.machines_days * 86_400_000,
+        join_address=_join_address(resolved),
+        join_fingerprint=cluster.fingerprint,
+        join_root=cluster.root(),
+    )
 
-    async def on_up() -> None:
-        try:
-            await parts.stream.ensure()
-        except errors.Failure as failure:
-            logger.warning("the stream of facts was not made: %s", failure.message)
-        parts.publisher.republish()
 
-    parts.bus.on_up(on_up)
-    owned.spawn(parts.publisher.run(), name="publish")
-    owned.spawn(watcher.read(), name="read")
-    owned.spawn(watcher.apply(), name="apply")
+def _join_address(resolved: settings.Settings) -> str:
+    """Return where new servers reach the joining endpoint, empty when they cannot."""
+    listen, host = resolved.listen.join, resolved.host
+    if listen is None or host.join_address is not None:
+        return "" if listen is None else str(host.join_address)
+    address, _, port = listen.rpartition(":")
+    if not ip_address(address.strip("[]")).is_unspecified:
+        return listen
+    first = next(iter(host.endpoints), "")
+    return f"{first.rpartition(':')[0]}:{port}" if first else ""
+
+
+async def _let_join(ctx: Context, resolved: settings.Settings, address: str) -> None:
+    """Answer servers that join, for ever."""
+    certificate = cluster_certificate.ensure(resolved.paths.data / "keys")
+    server = Unsignalled(
+        uvicorn.Config(
+            joining.create(ctx),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            ssl_certfile=certificate.certificate,
+            ssl_keyfile=certificate.key,
+            limit_concurrency=64,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    await server.serve(sockets=[_listen(address)])
+
+
+def _regions_of_hosts(store: database.Database) -> Callable[[str], Awaitable[str | None]]:
+    """Return a function that tells a host's region; a host keeps its region for life."""
+    known: dict[str, str] = {}
+
+    async def region_of(host_id: str) -> str | None:
+        if host_id not in known:
+            async with store.read() as rows:
+                host = await rows.hosts.get(host_id)
+            if host is None:
+                return None
+            known[host_id] = host.region
+        return known[host_id]
+
+    return region_of
+
+
+def _taking_hosts(store: database.Database) -> Callable[[str], Awaitable[list[str]]]:
+    """Return a function that tells which hosts of a region take machines."""
+
+    async def hosts_of(region: str) -> list[str]:
+        async with store.read() as rows:
+            return await rows.hosts.active(region)
+
+    return hosts_of
+
+
+def _start(parts: Parts, links: RegionLinks, owned: tasks.Tasks) -> None:
     owned.spawn(Upkeep(parts.ctx).run(), name="upkeep")
+    owned.spawn(Keeping(parts.ctx, links).run(), name="keeping")
+    owned.spawn(Standbys(parts.ctx).run(), name="standbys")
+    owned.spawn(Evacuation(parts.ctx).run(), name="evacuation")
+    owned.spawn(Worker(parts.ctx).run(), name="deploys")
+    owned.spawn(Sweeper(parts.ctx).run(), name="root-keys")
 
 
 def _tell(state: str) -> None:
@@ -200,6 +320,11 @@ def _listen(address: str) -> socket.socket:
     listening.listen(256)
     listening.setblocking(False)
     return listening
+
+
+def _secret(path: Path) -> str:
+    """Return what a file holds, empty when there is none."""
+    return path.read_text().strip() if path.exists() else ""
 
 
 def _read(path: Path) -> settings.Settings:

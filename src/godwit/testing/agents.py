@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from godwit.agent import books
-from godwit.agent.machines import lifecycle, registry, store, waits, work
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from godwit.agent import books, footprint
+from godwit.agent.machines import lifecycle, registry, secrets, store, waits, work
 from godwit.agent.machines.driver import Driver
 from godwit.base import principal, tasks
 from godwit.durable import database, journal
 from godwit.testing.clock import FakeClock
 from godwit.testing.vmm import FakeVmm, Machinery
-from godwit.testing.world import FakeImages, FakeNetwork, Hands, Killed, World
+from godwit.testing.world import FakeControl, FakeImages, FakeNetwork, Hands, Killed, World
 from godwit.wire import host_rpc
 
 T = TypeVar("T")
@@ -97,6 +99,9 @@ class Agent:
             database=self.database,
             event_ids=store.EventIds(host.clock),
             log=self.hands,
+            control=FakeControl(self.hands),
+            secrets=secrets.Secrets(self.database, host.sealing),
+            last_words=self.hands.last_words,
         )
         self.journal = journal.Journal(self.database, host.clock)
         self.machines = registry.Machines(self.host, self.journal, self.books, self.tasks)
@@ -154,6 +159,7 @@ class FakeHost:
         self.world = World()
         self.machinery = Machinery(self.world, self.clock)
         self.capacity = books.Capacity(memory_mb, cpus, 16.0, 16)
+        self.sealing = X25519PrivateKey.generate()
         self.connection = memory_database() if path is None else database.connect(path, SCHEMA)
         self.agents: list[Agent] = []
 
@@ -172,6 +178,12 @@ class FakeHost:
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Read stored rows, past all code under test."""
         return [dict(row) for row in self.connection.execute(query)]
+
+
+def takes_mb(host: FakeHost, memory_mb: int) -> int:
+    """Return what a machine takes from its host's memory, all counted."""
+    resources = host_rpc.Resources(memory_mb=memory_mb)
+    return footprint.memory_mb(resources, host.capacity.overhead_mb)
 
 
 def memory_database() -> sqlite3.Connection:

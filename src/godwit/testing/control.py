@@ -1,21 +1,25 @@
 """Control with everything around it faked but the database: for tests of control and the API."""
 
-import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from godwit.base import clock, errors, principal
-from godwit.control import apps, organizations, ports, registry_tokens, tokens
+from godwit.control import apps, organizations, ports, registry_tokens, sealing, tokens
 from godwit.control.context import Context, Options
 from godwit.control.records import App, Host, Organization
+from godwit.images import registry_disk
+from godwit.images.collection import Space
+from godwit.keyring import roots, vault
 from godwit.store import database
+from godwit.testing import databases
 from godwit.testing.facts import MemoryFacts
 from godwit.testing.hosts import SimulatedHost, SimulatedHosts
-from godwit.wire import host_rpc
+from godwit.wire import host_rpc, keyring
+from godwit.wire.secrets import to_text
 
 OPERATOR = principal.component("tests")
 REGISTRY = "127.0.0.1:5050"
@@ -37,10 +41,18 @@ class AnyImage:
 
     Attributes:
         asked: Every `(reference, token)`.
+        refused: Registries that take no credentials.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None]] = []
+        self.refused: set[str] = set()
+
+    async def check(self, registry: str, token: str) -> None:
+        """Return unless the registry is among those that refuse."""
+        self.asked.append((registry, token))
+        if registry in self.refused:
+            raise errors.Failure("permission_denied", f"{registry} refuses these credentials")
 
     async def resolve(self, reference: str, token: str | None) -> host_rpc.ImageRef:
         """Return an image with a digest made of its name."""
@@ -80,6 +92,80 @@ class ScriptedBuilder:
         yield {"type": "image", "reference": request.reference, "digest": digest}
 
 
+class StockedWarehouse:
+    """A registry whose disk holds what a test put there.
+
+    Attributes:
+        stock: What is in it.
+        sizes: Bytes of each repository.
+        disk: How full its disk is.
+        collected: What was taken out, and the repositories that were to stay, each time.
+        failure: What the next collections end with.
+    """
+
+    def __init__(self) -> None:
+        self.stock = registry_disk.Contents()
+        self.sizes: dict[str, int] = {}
+        self.disk = Space(total_bytes=100, free_bytes=60)
+        self.collected: list[tuple[tuple[registry_disk.Pushed, ...], frozenset[str]]] = []
+        self.recovered = 0
+        self.failure: errors.Failure | None = None
+
+    async def contents(self) -> registry_disk.Contents:
+        """Return what is in it."""
+        return self.stock
+
+    async def taken(self, repositories: Iterable[str]) -> int:
+        """Return the bytes of some repositories."""
+        return sum(self.sizes.get(name, 0) for name in repositories)
+
+    def space(self) -> Space:
+        """Return how full its disk is."""
+        return self.disk
+
+    async def recover(self) -> None:
+        """Count it."""
+        self.recovered += 1
+
+    async def collect(self, images: Sequence[registry_disk.Pushed], keep: Collection[str]) -> None:
+        """Take images out."""
+        if self.failure is not None:
+            raise self.failure
+        self.collected.append((tuple(images), frozenset(keep)))
+        left = tuple(one for one in self.stock.images if one not in images)
+        self.stock = replace(self.stock, images=left, orphan_bytes=0)
+
+
+class RootKeys(roots.Roots):
+    """Root keys that can be out of reach, as those of a keyring that is away.
+
+    Attributes:
+        away: Whether they are.
+    """
+
+    away = False
+
+    def told(self) -> keyring.Roots:
+        """Return which there are."""
+        self._require()
+        return super().told()
+
+    def key(self, root_id: str) -> bytes:
+        """Return a root key."""
+        self._require()
+        return super().key(root_id)
+
+    @property
+    def newest(self) -> roots.Root:
+        """Return the one that wraps."""
+        self._require()
+        return super().newest
+
+    def _require(self) -> None:
+        if self.away:
+            raise errors.Failure("unavailable", "the keyring does not answer")
+
+
 @dataclass(frozen=True)
 class World:
     """Control and its surroundings."""
@@ -91,7 +177,9 @@ class World:
     stream: MemoryFacts
     images: AnyImage
     builder: ScriptedBuilder
+    warehouse: StockedWarehouse
     clock: SettableClock
+    root_keys: RootKeys
 
     async def organization(self, slug: str) -> Organization:
         """Make an organization."""
@@ -129,6 +217,7 @@ class World:
                     region=host.region,
                     zone=host.zone,
                     created_at_ms=1,
+                    sealing_key=to_text(host.sealing.public_key().public_bytes_raw()),
                 )
             )
 
@@ -138,34 +227,32 @@ class World:
         return replace(self, ctx=ctx)
 
 
-_MIGRATED: list[bytes] = []
-
-
-async def _database(path: Path) -> database.Database:
-    """Open a fresh database; migrated once per test process, then copied."""
-    if not _MIGRATED:
-        first = path.with_name("first.db")
-        await (await database.open_database(database.sqlite_url(first))).close()
-        _MIGRATED.append(first.read_bytes())
-    await asyncio.to_thread(path.write_bytes, _MIGRATED[0])
-    return await database.open_database(database.sqlite_url(path))
-
-
 @contextlib.asynccontextmanager
-async def world(directory: Path) -> AsyncIterator[World]:
-    """Build control over one simulated host in region `lcl`, in a directory of its own."""
-    store = await _database(directory / "control.db")
+async def world(directory: Path, url: str | None = None) -> AsyncIterator[World]:
+    """Build control over one simulated host in region `lcl`, in a directory of its own.
+
+    Its database is the migrated one at `url`, or a SQLite file in the directory.
+    """
+    if url is None:
+        async with databases.migrated("sqlite", directory) as made:
+            url = made
+    store = await database.open_database(url)
     stream = MemoryFacts()
     host = SimulatedHost("a1b2c3d4", stream=stream)
     hosts = SimulatedHosts(host)
     images, builder, moved = AnyImage(), ScriptedBuilder(), SettableClock()
+    warehouse = StockedWarehouse()
+    root_keys = RootKeys.load(directory / "keyring", moved)
     ctx = Context(
         store=store,
         hosts=hosts,
         images=images,
         builder=builder,
+        warehouse=warehouse,
         clock=moved,
         signer=registry_tokens.ensure(directory),
+        sealer=sealing.ensure(directory),
+        keyring=vault.Vault(root_keys),
         options=Options(
             region="lcl",
             apps_domain="godwit.localhost",
@@ -174,11 +261,12 @@ async def world(directory: Path) -> AsyncIterator[World]:
             ask_s=0.5,
             act_s=0.5,
             silence_s=0.0,
+            rate_limits=False,
         ),
     )
-    made = World(ctx, store, host, hosts, stream, images, builder, moved)
-    await made.add_host(host, 65_537)
+    around = World(ctx, store, host, hosts, stream, images, builder, warehouse, moved, root_keys)
+    await around.add_host(host, 65_537)
     try:
-        yield made
+        yield around
     finally:
         await store.close()

@@ -1,24 +1,30 @@
 """An API in memory that behaves as the real one does towards a client.
 
 `FakeApi.transport()` is what `godwit.client.api.Api` takes instead of the network. Machines
-start at once, unless their image has a script: see `Script`. Every request is kept in
+start at once, unless their image has a script: see `fake_machine`. Every request is kept in
 `calls`, bodies in `bodies`; `refuse` makes the next matching request fail.
 """
 
+import asyncio
 import io
 import json
 import re
 import tarfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from godwit.base import clock, ids
+from godwit.testing import fake_deploys, fake_details
+from godwit.testing.fake_details import body_of, no, ok
+from godwit.testing.fake_machine import FakeMachine, Script, check_names, managed_config
 
 Json = dict[str, Any]
 _EVENTS = 5
+_GUARDED = ("start", "stop", "restart", "suspend", "cordon", "uncordon", "exec")
+"""What only the holder of a machine's lease may do, beside changing and destroying it."""
 _NOW_MS = 1_700_000_000_000
 
 
@@ -41,45 +47,6 @@ class JumpingClock:
         """Jump ahead."""
         self.slept.append(seconds)
         self.at_s += seconds
-
-
-@dataclass(frozen=True)
-class Script:
-    """What machines of an image do.
-
-    Attributes:
-        exit_code: They exit by themselves with this code as soon as they start.
-        restarts: How often the platform starts them again after that.
-        checks: The status of each of their checks, look by look; the last one stays.
-        output: What checks say.
-        logs: What they print.
-        never_starts: They stay in `starting`.
-        fails: They end in `failed` with this message, and never start.
-    """
-
-    exit_code: int | None = None
-    restarts: int = 0
-    checks: tuple[str, ...] = ("passing",)
-    output: str = "ok"
-    logs: tuple[str, ...] = ()
-    never_starts: bool = False
-    fails: str = ""
-
-
-@dataclass
-class FakeMachine:
-    """A machine of the fake."""
-
-    id: str
-    app: str
-    name: str
-    region: str
-    config: Json
-    version: str
-    state: str = "created"
-    cordoned: bool = False
-    events: list[Json] = field(default_factory=list)
-    looks: int = 0
 
 
 @dataclass
@@ -105,6 +72,7 @@ class FakeApi:
         self.foreign_apps: set[str] = set()
         self.machines: dict[str, FakeMachine] = {}
         self.releases: dict[str, list[Json]] = {}
+        self.deploys = fake_deploys.FakeDeploys()
         self.tokens: list[Json] = []
         self.logs: dict[str, list[Json]] = {}
         self.regions: list[Json] = [{"code": "lcl", "name": "Here"}]
@@ -171,6 +139,7 @@ class FakeApi:
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
+        await asyncio.sleep(0)  # as a network does: what was cancelled meanwhile ends here
         target = f"{request.method} {request.url.path}"
         query = request.url.query.decode()
         self.calls.append(f"{target}?{query}" if query else target)
@@ -213,23 +182,24 @@ class FakeApi:
             version=ids.ulid(_NOW_MS + self._number),
         )
         self.machines[made.id] = made
+        made.versions.insert(0, {"version": made.version, "user_config": made.config})
         return made
 
     def launch(self, machine: FakeMachine) -> None:
         """Start a machine as its image's script says."""
         script = self.script(machine)
         machine.looks = 0
-        self._event(machine, "launch", "created")
+        self.note(machine, "launch", "created")
         if script.fails:
             machine.state = "failed"
-            self._event(machine, "launch", "failed", {"message": script.fails})
+            self.note(machine, "launch", "failed", {"message": script.fails})
             return
         if script.never_starts:
             machine.state = "starting"
             return
         for attempt in range(script.restarts + 1):
             machine.state = "started"
-            self._event(machine, "start", "started")
+            self.note(machine, "start", "started")
             for line in script.logs:
                 self.log(machine.app, machine.id, line)
             if script.exit_code is None:
@@ -240,7 +210,7 @@ class FakeApi:
                 "requested_stop": False,
                 "restarting": again,
             }
-            self._event(
+            self.note(
                 machine, "exit", "stopped", {"exit_event": exit_event, "restart_count": attempt}
             )
             machine.state = "stopped"
@@ -249,9 +219,10 @@ class FakeApi:
         """Return what a machine does."""
         return self.scripts.get(str(machine.config.get("image")), Script())
 
-    def _event(
+    def note(
         self, machine: FakeMachine, kind: str, status: str, request: Json | None = None
     ) -> None:
+        """Add an entry to a machine's history."""
         self._number += 1
         machine.events.insert(
             0,
@@ -279,93 +250,70 @@ class FakeApi:
             "instance_id": machine.version,
             "version": machine.version,
             "private_ip": "fdaa:0:1::2",
-            "image_ref": {"repository": repository, "tag": tag.partition("@")[0]},
+            "image_ref": {
+                "registry": "docker.io",
+                "repository": repository,
+                "tag": tag.partition("@")[0],
+                "digest": "sha256:" + "b" * 64,
+                "labels": script.labels,
+            },
             "config": machine.config,
             "cordoned": machine.cordoned,
-            "created_at": "2026-01-01T00:00:00Z",
+            "created_at": f"2026-01-01T00:00:{int(machine.id, 16) % 60:02}Z",
             "updated_at": "2026-01-01T00:00:00Z",
             "host_status": "ok",
             "events": machine.events[:_EVENTS],
             "checks": [
-                {"name": name, "status": status, "output": script.output}
-                for name in _check_names(machine.config)
+                {
+                    "name": name,
+                    "status": status,
+                    "output": script.output,
+                    "updated_at": "2026-01-01T00:00:00Z",
+                }
+                for name in check_names(machine.config)
             ]
             if machine.state == "started"
             else [],
         }
 
 
-def managed_config(image: str = "old:1", group: str = "app", version: int = 1) -> Json:
-    """Return the config of a machine that deploys manage."""
-    return {
-        "image": image,
-        "metadata": {
-            "fly_platform_version": "v2",
-            "fly_process_group": group,
-            "fly_release_version": str(version),
-        },
-    }
-
-
-def _check_names(config: Json) -> list[str]:
-    names = list(config.get("checks") or {})
-    for number, service in enumerate(config.get("services") or []):
-        names += [
-            f"servicecheck-{number:02}-{one['type']}-{service['internal_port']}"
-            for one in service.get("checks") or []
-        ]
-    return names
-
-
-def _ok(body: Any = None, status: int = 200) -> httpx.Response:
-    return httpx.Response(status, json={"ok": True} if body is None else body)
-
-
-def _no(code: int, error: str, **more: str) -> httpx.Response:
-    return httpx.Response(code, json={"error": error, **more})
-
-
-def _body(request: httpx.Request) -> Json:
-    found = json.loads(request.content or b"{}")
-    return found if isinstance(found, dict) else {}
-
-
 def _list_apps(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
     slug = request.url.params.get("org_slug")
     found = [one for one in fake.apps.values() if one["organization"]["slug"] == slug]
-    return _ok({"apps": found, "total_apps": len(found), "next_cursor": ""})
+    return ok({"apps": found, "total_apps": len(found), "next_cursor": ""})
 
 
 def _create_app(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
-    body = _body(request)
+    body = body_of(request)
     if body["name"] in fake.apps or body["name"] in fake.foreign_apps:
-        return _no(422, "Name has already been taken", status="name_taken")
+        return no(422, "Name has already been taken", status="name_taken")
     if body["org_slug"] not in [one["slug"] for one in fake.orgs]:
-        return _no(404, f"organization {body['org_slug']} not found")
-    return _ok(fake.add_app(body["name"], body["org_slug"]), 201)
+        return no(404, f"organization {body['org_slug']} not found")
+    return ok(fake.add_app(body["name"], body["org_slug"]), 201)
 
 
 def _get_app(fake: FakeApi, _: httpx.Request, match: re.Match[str]) -> httpx.Response:
     if match[1] in fake.foreign_apps:
-        return _no(403, "not yours")
+        return no(403, "not yours")
     app = fake.apps.get(match[1])
     if app is None:
-        return _no(404, "app not found")
+        return no(404, "app not found")
     mine = [one for one in fake.machines.values() if one.app == match[1]]
-    return _ok({**app, "machine_count": len(mine)})
+    return ok({**app, "machine_count": len(mine)})
 
 
 def _delete_app(fake: FakeApi, _: httpx.Request, match: re.Match[str]) -> httpx.Response:
     if fake.apps.pop(match[1], None) is None:
-        return _no(404, "app not found")
+        return no(404, "app not found")
     return httpx.Response(202)
 
 
 def _list_machines(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
     every = "include_deleted" in request.url.params
-    return _ok(
+    leases = "include_leases" in request.url.params
+    return ok(
         [
-            fake.shown(one)
+            {**fake.shown(one), **({"lease": one.lease} if leases and one.lease else {})}
             for one in fake.machines.values()
             if one.app == match[1] and (every or one.state != "destroyed")
         ]
@@ -373,61 +321,84 @@ def _list_machines(fake: FakeApi, request: httpx.Request, match: re.Match[str]) 
 
 
 def _create_machine(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
-    body = _body(request)
+    body = body_of(request)
     if not body.get("config", {}).get("image"):
-        return _no(400, "invalid_argument: config.image is required")
+        return no(400, "invalid_argument: config.image is required")
     made = fake.make(match[1], body)
     if not body.get("skip_launch"):
         fake.launch(made)
-    return _ok(fake.shown(made))
+    return ok(fake.shown(made))
 
 
 def _with_machine(act: Callable[[FakeApi, httpx.Request, FakeMachine], httpx.Response]) -> Handler:
     def handler(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
         found = fake.machines.get(match[2])
         if found is None or found.app != match[1]:
-            return _no(404, "machine not found")
-        return act(fake, request, found)
+            return no(404, "machine not found")
+        tail = request.url.path.rpartition("/")[2]
+        guarded = request.method != "GET" and tail in (match[2], *_GUARDED)
+        refused = fake_details.under_lease(request, found) if guarded else None
+        return refused or act(fake, request, found)
 
     return handler
 
 
+def _detail(
+    act: Callable[[httpx.Request, FakeMachine], httpx.Response],
+) -> Callable[[FakeApi, httpx.Request, FakeMachine], httpx.Response]:
+    return lambda _, request, machine: act(request, machine)
+
+
 def _get_machine(fake: FakeApi, _: httpx.Request, machine: FakeMachine) -> httpx.Response:
-    return _ok(fake.shown(machine))
+    return ok(fake.shown(machine))
 
 
 def _update_machine(fake: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
-    body = _body(request)
+    body = body_of(request)
     if body.get("current_version", machine.version) != machine.version:
-        return _no(409, "machine version is not the current one")
+        return no(409, "machine version is not the current one")
     machine.config = body["config"]
     machine.version = ids.ulid(_NOW_MS + len(fake.calls))
+    machine.versions.insert(0, {"version": machine.version, "user_config": machine.config})
     if not body.get("skip_launch"):
         fake.launch(machine)
-    return _ok(fake.shown(machine))
+    return ok(fake.shown(machine))
 
 
 def _delete_machine(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
     if machine.state == "started" and "force" not in request.url.params:
-        return _no(412, "failed_precondition: unable to destroy machine, not currently stopped")
+        return no(412, "failed_precondition: unable to destroy machine, not currently stopped")
     machine.state = "destroyed"
-    return _ok()
+    return ok()
 
 
 def _start(fake: FakeApi, _: httpx.Request, machine: FakeMachine) -> httpx.Response:
     previous = machine.state
     fake.launch(machine)
-    return _ok({"previous_state": previous})
+    return ok({"previous_state": previous})
 
 
 def _stop(_: FakeApi, __: httpx.Request, machine: FakeMachine) -> httpx.Response:
     machine.state = "stopped"
-    return _ok()
+    return ok()
+
+
+def _suspend(fake: FakeApi, _: httpx.Request, machine: FakeMachine) -> httpx.Response:
+    if machine.state != "started":
+        return no(412, f"failed_precondition: machine is {machine.state}")
+    machine.state = "suspended"
+    fake.note(machine, "suspend", "suspended")
+    return ok()
+
+
+def _signal(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
+    machine.signals.append(body_of(request)["signal"])
+    return ok()
 
 
 def _cordon(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
     machine.cordoned = request.url.path.endswith("/cordon")
-    return _ok()
+    return ok()
 
 
 def _wait(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
@@ -435,10 +406,10 @@ def _wait(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Res
     reached = {event["status"] for event in machine.events}
     settled = machine.state in ("created", "started", "stopped", "suspended", "failed")
     if machine.state in wanted or ("settled" in wanted and settled):
-        return _ok({"ok": True, "state": machine.state, "version": machine.version})
+        return ok({"ok": True, "state": machine.state, "version": machine.version})
     if "started" in wanted and "started" in reached:
-        return _ok({"ok": True, "state": "started", "version": machine.version})
-    return _no(
+        return ok({"ok": True, "state": "started", "version": machine.version})
+    return no(
         408,
         f"deadline_exceeded: machine failed to reach desired state, {wanted[0]}, "
         f"currently {machine.state}",
@@ -447,58 +418,50 @@ def _wait(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Res
 
 def _exec(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
     if machine.state != "started":
-        return _no(412, "failed_precondition: machine is not running")
-    command = _body(request)["command"]
+        return no(412, "failed_precondition: machine is not running")
+    command = body_of(request)["command"]
     if command[0] == "false":
-        return _ok({"exit_code": 1, "stdout": "", "stderr": "no\n"})
-    return _ok({"exit_code": 0, "stdout": " ".join(command) + "\n", "stderr": ""})
+        return ok({"exit_code": 1, "stdout": "", "stderr": "no\n"})
+    return ok({"exit_code": 0, "stdout": " ".join(command) + "\n", "stderr": ""})
 
 
-def _events(_: FakeApi, __: httpx.Request, machine: FakeMachine) -> httpx.Response:
-    return _ok(machine.events)
+def _events(_: FakeApi, request: httpx.Request, machine: FakeMachine) -> httpx.Response:
+    return ok(machine.events[: int(request.url.params.get("limit", 20))])
 
 
 def _progress(fake: FakeApi, _: httpx.Request, machine: FakeMachine) -> httpx.Response:
-    return _ok({"id": machine.id, "state": machine.state, "sentence": fake.sentence})
+    return ok({"id": machine.id, "state": machine.state, "sentence": fake.sentence})
 
 
 def _list_orgs(fake: FakeApi, _: httpx.Request, __: re.Match[str]) -> httpx.Response:
-    return _ok({"orgs": fake.orgs})
+    return ok({"orgs": fake.orgs})
 
 
 def _create_org(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
-    body = _body(request)
+    body = body_of(request)
     if body["slug"] in [one["slug"] for one in fake.orgs]:
-        return _no(422, "slug is taken", status="name_taken")
+        return no(422, "slug is taken", status="name_taken")
     made = {"id": f"org_{len(fake.orgs) + 1}", "slug": body["slug"], "name": body["name"]}
     fake.orgs.append(made)
-    return _ok(made, 201)
+    return ok(made, 201)
 
 
 def _list_releases(fake: FakeApi, _: httpx.Request, match: re.Match[str]) -> httpx.Response:
-    return _ok({"releases": fake.releases.get(match[1], [])[::-1]})
+    return ok({"releases": fake.releases.get(match[1], [])[::-1]})
 
 
-def _create_release(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
-    mine = fake.releases.setdefault(match[1], [])
-    made = {
-        "id": f"rel_{len(mine) + 1}",
-        "version": len(mine) + 1,
-        "status": "running",
-        "user": "token:1",
-        "created_at": "2026-01-01T00:00:00Z",
-        **_body(request),
-    }
-    mine.append(made)
-    return _ok(made, 201)
-
-
-def _finish_release(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
+def _get_release(fake: FakeApi, _: httpx.Request, match: re.Match[str]) -> httpx.Response:
     for one in fake.releases.get(match[1], []):
         if match[2] in (one["id"], str(one["version"])):
-            one.update(_body(request))
-            return _ok(one)
-    return _no(404, "release not found")
+            return ok(one)
+    return no(404, f"app {match[1]!r} has no release {match[2]}")
+
+
+def _deploys(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
+    if match[1] not in fake.apps:
+        return no(404, "app not found")
+    words = tuple(one for one in match.groups() if one is not None)
+    return fake_deploys.answer(fake.deploys, fake, request, words)
 
 
 def _build(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
@@ -517,29 +480,34 @@ def _logs(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.
     instance = request.url.params.get("instance")
     mine = fake.logs.get(match[1], [])
     found = [one for one in mine[after:] if instance in (None, one["attributes"]["instance"])]
-    return _ok({"data": found, "meta": {"next_token": str(len(mine))}})
+    return ok({"data": found, "meta": {"next_token": str(len(mine))}})
 
 
 def _regions(fake: FakeApi, _: httpx.Request, __: re.Match[str]) -> httpx.Response:
-    return _ok({"regions": fake.regions, "nearest": fake.regions[0]["code"]})
+    return ok({"regions": fake.regions, "nearest": fake.regions[0]["code"]})
+
+
+def _placements(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
+    wanted = body_of(request).get("count") or 8
+    return ok({"regions": [{"region": fake.regions[0]["code"], "count": wanted}]})
 
 
 def _hosts(_: FakeApi, __: httpx.Request, ___: re.Match[str]) -> httpx.Response:
-    return _ok({"hosts": [{"host_id": "a1b2c3d4", "region": "lcl", "zone": "0000"}]})
+    return ok({"hosts": [{"host_id": "a1b2c3d4", "region": "lcl", "zone": "0000"}]})
 
 
 def _current_token(_: FakeApi, __: httpx.Request, ___: re.Match[str]) -> httpx.Response:
-    return _ok({"tokens": [{"token_id": "tok_1", "user": "a@b.c", "org_slug": "personal"}]})
+    return ok({"tokens": [{"token_id": "tok_1", "user": "a@b.c", "org_slug": "personal"}]})
 
 
 def _list_tokens(fake: FakeApi, _: httpx.Request, __: re.Match[str]) -> httpx.Response:
-    return _ok({"tokens": fake.tokens})
+    return ok({"tokens": fake.tokens})
 
 
 def _create_token(fake: FakeApi, request: httpx.Request, _: re.Match[str]) -> httpx.Response:
-    made = {"id": f"tok_{len(fake.tokens) + 2}", **_body(request)}
+    made = {"id": f"tok_{len(fake.tokens) + 2}", **body_of(request)}
     fake.tokens.append(made)
-    return _ok({**made, "token": "gw_new"}, 201)
+    return ok({**made, "token": "gw_new"}, 201)
 
 
 def _revoke_token(fake: FakeApi, _: httpx.Request, match: re.Match[str]) -> httpx.Response:
@@ -563,6 +531,16 @@ _TABLE: tuple[tuple[str, Handler], ...] = (
     (f"POST {_MACHINE}/restart", _with_machine(_start)),
     (f"POST {_MACHINE}/stop", _with_machine(_stop)),
     (f"POST {_MACHINE}/(?:un)?cordon", _with_machine(_cordon)),
+    (f"POST {_MACHINE}/suspend", _with_machine(_suspend)),
+    (f"POST {_MACHINE}/signal", _with_machine(_signal)),
+    (f"(?:POST|DELETE) {_MACHINE}/lease", _with_machine(_detail(fake_details.lease))),
+    (f"DELETE /x{_MACHINE}/lease", _with_machine(_detail(fake_details.break_lease))),
+    (f"(?:GET|PATCH) {_MACHINE}/metadata", _with_machine(_detail(fake_details.metadata))),
+    (f"GET {_MACHINE}/versions", _with_machine(_detail(fake_details.versions))),
+    (f"GET {_MACHINE}/ps", _with_machine(_detail(fake_details.ps))),
+    (f"GET /x{_MACHINE}/cpu", _with_machine(_detail(fake_details.cpu))),
+    (f"(?:GET|PUT) {_MACHINE}/memory", _with_machine(_detail(fake_details.memory))),
+    (f"POST {_MACHINE}/memory/reclaim", _with_machine(_detail(fake_details.memory))),
     (f"GET {_MACHINE}/wait", _with_machine(_wait)),
     (f"POST {_MACHINE}/exec", _with_machine(_exec)),
     (f"GET {_MACHINE}/events", _with_machine(_events)),
@@ -570,11 +548,14 @@ _TABLE: tuple[tuple[str, Handler], ...] = (
     ("GET /x/v1/orgs", _list_orgs),
     ("POST /x/v1/orgs", _create_org),
     ("GET /x/v1/apps/([^/]+)/releases", _list_releases),
-    ("POST /x/v1/apps/([^/]+)/releases", _create_release),
-    ("PATCH /x/v1/apps/([^/]+)/releases/([^/]+)", _finish_release),
+    ("GET /x/v1/apps/([^/]+)/releases/([^/]+)", _get_release),
+    ("(?:GET|POST) /x/v1/apps/([^/]+)/deploys", _deploys),
+    ("(?:GET|POST) /x/v1/apps/([^/]+)/deploys/([^/]+)(?:/cancel)?", _deploys),
+    ("POST /x/v1/apps/([^/]+)/rollback", _deploys),
     ("POST /x/v1/apps/([^/]+)/builds", _build),
     ("GET /api/v1/apps/([^/]+)/logs", _logs),
     ("GET /v1/platform/regions", _regions),
+    ("POST /v1/platform/placements", _placements),
     ("GET /x/v1/hosts", _hosts),
     ("GET /v1/tokens/current", _current_token),
     ("GET /x/v1/tokens", _list_tokens),

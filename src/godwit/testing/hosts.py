@@ -7,36 +7,29 @@ machines through their states and publishes facts. Scripts: `away` (does not ans
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from godwit.base import clock, errors, ids
 from godwit.base.principal import Principal
 from godwit.testing.facts import MemoryFacts
+from godwit.testing.simulated_images import SimulatedImages
+from godwit.testing.simulated_machine import SimulatedMachine, host_key
+from godwit.testing.simulated_terminals import SimulatedTerminals
 from godwit.wire import facts, host_rpc
 from godwit.wire.record import Record
 
 Handler = Callable[[dict[str, Any]], Awaitable[Record | dict[str, Any]]]
 
+_STEPS = ("update", "start", "stop", "restart", "suspend", "destroy")
+_TOUCHES = ("cordon", "uncordon", "drain", "undrain", "exec", "memory.set", "memory.reclaim")
+GUARDED = frozenset(f"machine.{verb}" for verb in (*_STEPS, *_TOUCHES))
+"""What a lease keeps others from."""
+
+_REPLACED = ("instance_id", "image", "resources", "config", "secrets_version", "secrets")
 _TRANSIENT = frozenset({"created", "starting", "stopping", "replacing", "destroying"})
 
 
-@dataclass
-class SimulatedMachine:
-    """A machine as its simulated host keeps it."""
-
-    offer: host_rpc.Offer
-    slot: int
-    state: str = "created"
-    cordoned: bool = False
-    revision: int = 1
-    created_at_ms: int = 0
-    updated_at_ms: int = 0
-    events: list[host_rpc.MachineEvent] = field(default_factory=list)
-    signals: list[str] = field(default_factory=list)
-
-
-class SimulatedHost:
+class SimulatedHost(SimulatedImages):
     """One host.
 
     Attributes:
@@ -45,6 +38,7 @@ class SimulatedHost:
         refuse_reserve: What the next reserves are refused with.
         lines: Log lines it has.
         asked: Every request, in order, as `(verb, body)`.
+        sealing: The key that opens secrets sealed for it.
     """
 
     def __init__(
@@ -56,7 +50,9 @@ class SimulatedHost:
         memory_mb: int = 8192,
         stream: MemoryFacts | None = None,
         epoch: int = 1,
+        time: clock.Clock | None = None,
     ) -> None:
+        super().__init__()
         self.host_id = host_id
         self.region = region
         self.zone = zone
@@ -69,21 +65,20 @@ class SimulatedHost:
         self.lines: list[host_rpc.LogEntry] = []
         self.intervals: list[host_rpc.UsageInterval] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.sealing = host_key()
         self._stream = stream
-        self._clock = clock.SystemClock()
+        self._clock = time or clock.SystemClock()
+        self._terminals = SimulatedTerminals()
         self._changed = asyncio.Condition()
+        self._by_platform = False
         self._next_slot = 2
         self._revision = 0
 
     @property
     def free_mb(self) -> int:
         """Return the memory that running and resting machines leave."""
-        taken = sum(
-            machine.offer.resources.memory_mb
-            for machine in self.machines.values()
-            if machine.state != "destroyed"
-        )
-        return self.memory_mb - taken
+        kept = (one for one in self.machines.values() if one.state != "destroyed")
+        return self.memory_mb - sum(one.offer.resources.memory_mb for one in kept)
 
     def bid(self, request: host_rpc.BidRequest) -> host_rpc.Bid:
         """Return what this host says to a machine."""
@@ -99,7 +94,9 @@ class SimulatedHost:
             free_memory_mb=self.free_mb,
         )
 
-    async def answer(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def answer(
+        self, verb: str, body: dict[str, Any], who: Principal | None = None
+    ) -> dict[str, Any]:
         """Answer one request.
 
         Raises:
@@ -111,6 +108,9 @@ class SimulatedHost:
         handler: Handler | None = self._handlers().get(verb)
         if handler is None:
             raise errors.not_found(f"this host does not know the request {verb}")
+        self._by_platform = who is not None and who.subject.startswith("component:")
+        if verb in GUARDED and not self._by_platform:
+            self._check_lease(body)
         answer = await handler(body)
         if self.lose_replies > 0:
             self.lose_replies -= 1
@@ -136,9 +136,24 @@ class SimulatedHost:
             "machine.destroy": self._destroy,
             "machine.cordon": self._cordon,
             "machine.uncordon": self._uncordon,
+            "machine.drain": self._drain,
+            "machine.undrain": self._undrain,
             "machine.wait": self._wait,
             "machine.exec": self._exec,
+            **self._terminals.handlers(),
             "machine.events": self._events,
+            "machine.suspend": self._suspend,
+            "machine.versions": self._versions,
+            "machine.ps": self._ps,
+            "machine.lease.get": self._get_lease,
+            "machine.lease.acquire": self._acquire_lease,
+            "machine.lease.release": self._release_lease,
+            "machine.metadata.patch": self._patch_metadata,
+            "machine.cpu": self._cpu,
+            "machine.memory.get": self._get_memory,
+            "machine.memory.set": self._set_memory,
+            "machine.memory.reclaim": self._reclaim,
+            **self.image_handlers(),
             "logs.read": self._logs,
             "usage.read": self._usage,
         }
@@ -158,7 +173,8 @@ class SimulatedHost:
         self._next_slot += 1
         self.machines[offer.machine_id] = machine
         self._event(machine, "launch", "created")
-        answer = self._view(machine)
+        machine.versions = [_version(offer)]
+        answer = self._minted(machine, offer.lease_ttl_s, offer.lease_owner)
         if offer.skip_launch:
             await self._move(machine, "stopped")
         else:
@@ -166,13 +182,19 @@ class SimulatedHost:
         return answer
 
     async def _get(self, body: dict[str, Any]) -> Record:
-        return self._view(self._machine(body))
+        machine = self._machine(body)
+        for old in machine.versions[1:]:
+            if old.version == body.get("version"):
+                shown = {"instance_id": old.version, "config": old.user_config}
+                return self._view(machine).model_copy(update={**shown, "state": "replaced"})
+        return self._view(machine)
 
     async def _list(self, body: dict[str, Any]) -> dict[str, Any]:
         found = [
             self._view(machine).model_dump(mode="json")
             for machine in self.machines.values()
             if machine.offer.app_id == body["app_id"]
+            and machine.offer.machine_id in body.get("machine_ids", self.machines)
         ]
         return {"machines": found}
 
@@ -181,16 +203,15 @@ class SimulatedHost:
         machine = self._machine(body)
         if update.current_version not in (None, machine.offer.instance_id):
             raise errors.Failure("conflict", f"current version is {machine.offer.instance_id}")
+        if update.resources.memory_mb > self.free_mb + machine.offer.resources.memory_mb:
+            raise errors.Failure("insufficient_capacity", f"{self.host_id} is full")
         machine.offer = machine.offer.model_copy(
-            update={
-                "instance_id": update.instance_id,
-                "image": update.image,
-                "resources": update.resources,
-                "config": update.config,
-            }
+            update={key: getattr(update, key) for key in _REPLACED}
         )
+        machine.versions.insert(0, _version(machine.offer))
+        machine.metadata = None
         self._event(machine, "update", "replacing")
-        answer = self._view(machine)
+        answer = self._minted(machine, update.lease_ttl_s, update.lease_owner)
         if update.skip_launch:
             await self._move(machine, "stopped")
         else:
@@ -215,6 +236,12 @@ class SimulatedHost:
             await self._move(machine, "stopped")
         return {}
 
+    async def _suspend(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine = self._running(body)
+        self._event(machine, "suspend", "suspended")
+        await self._move(machine, "suspended")
+        return {}
+
     async def _restart(self, body: dict[str, Any]) -> dict[str, Any]:
         machine = self._machine(body, alive=True)
         self._event(machine, "restart", "starting")
@@ -222,10 +249,7 @@ class SimulatedHost:
         return {}
 
     async def _signal(self, body: dict[str, Any]) -> dict[str, Any]:
-        machine = self._machine(body, alive=True)
-        if machine.state != "started":
-            raise errors.Failure("failed_precondition", f"machine is {machine.state}")
-        machine.signals.append(body["signal"])
+        self._running(body).signals.append(body["signal"])
         return {}
 
     async def _destroy(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +271,12 @@ class SimulatedHost:
     async def _uncordon(self, body: dict[str, Any]) -> dict[str, Any]:
         self._machine(body, alive=True).cordoned = False
         return {}
+
+    async def _drain(self, body: dict[str, Any]) -> Record:
+        return self._machine(body, alive=True).drain()
+
+    async def _undrain(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._machine(body, alive=True).undrain()
 
     async def _wait(self, body: dict[str, Any]) -> Record:
         request = host_rpc.WaitRequest.model_validate(body)
@@ -276,9 +306,7 @@ class SimulatedHost:
 
     async def _exec(self, body: dict[str, Any]) -> Record:
         request = host_rpc.ExecRequest.model_validate(body)
-        machine = self._machine(body, alive=True)
-        if machine.state != "started":
-            raise errors.Failure("failed_precondition", f"machine is {machine.state}")
+        self._running(body)
         if request.command[0] == "sleep":
             raise errors.Failure("deadline_exceeded", "the command did not end in time")
         return host_rpc.ExecAnswer(
@@ -290,6 +318,75 @@ class SimulatedHost:
     async def _events(self, body: dict[str, Any]) -> dict[str, Any]:
         found = self._machine(body).events[: body["limit"]]
         return {"events": [event.model_dump(mode="json") for event in found]}
+
+    async def _versions(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"versions": [one.model_dump(mode="json") for one in self._machine(body).versions]}
+
+    async def _ps(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._running(body)
+        listening = host_rpc.ListenSocket(proto="tcp", address="[::]:80")
+        found = (
+            host_rpc.GuestProcess(pid=1, command="/init", rss=1_000),
+            host_rpc.GuestProcess(pid=7, command="nginx", rss=9_000, listen_sockets=(listening,)),
+            host_rpc.GuestProcess(pid=9, command="nginx", rss=5_000, cpu=12),
+        )
+        return {"processes": [one.model_dump(mode="json") for one in found]}
+
+    async def _get_lease(self, body: dict[str, Any]) -> dict[str, Any]:
+        machine, now_s = self._machine(body), self._now_s()
+        lease = machine.held(now_s) if self._by_platform else machine.shown_lease(now_s)
+        return {"lease": None if lease is None else lease.model_dump(mode="json")}
+
+    async def _acquire_lease(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = host_rpc.LeaseRequest.model_validate(body)
+        machine = self._machine(body, alive=True)
+        self._check_lease(body)
+        lease = machine.take_lease(
+            self._now_s(),
+            request.ttl_s,
+            owner=request.owner,
+            description=request.description,
+        )
+        return {"lease": lease.model_dump(mode="json")}
+
+    async def _release_lease(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not self._by_platform:
+            self._check_lease(body)
+        self._machine(body).lease = None
+        return {}
+
+    async def _patch_metadata(self, body: dict[str, Any]) -> dict[str, Any]:
+        patch = host_rpc.MetadataPatch.model_validate(body)
+        machine = self._machine(body, alive=True)
+        if patch.machine_version not in (None, machine.offer.instance_id):
+            raise errors.Failure("failed_precondition", "the machine is at another version")
+        if patch.updated_at not in (None, clock.rfc3339(machine.updated_at_ms)):
+            raise errors.Failure("failed_precondition", "it was changed since")
+        values = {**(machine.config.get("metadata") or {}), **patch.metadata}
+        machine.metadata = {key: value for key, value in values.items() if value}
+        await self._move(machine, machine.state)
+        return {}
+
+    async def _cpu(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._running(body)
+        return {"cpu": {"baseline": 0.0625, "balance": 500, "throttle": 0}}
+
+    async def _get_memory(self, body: dict[str, Any]) -> Record:
+        machine = self._running(body)
+        limit = machine.limit_mb or machine.offer.resources.memory_mb
+        return host_rpc.Memory(available_mb=limit // 2, limit_mb=limit)
+
+    async def _set_memory(self, body: dict[str, Any]) -> Record:
+        machine = self._running(body)
+        most = (machine.offer.config.get("guest") or {}).get("max_memory_mb")
+        if body["limit_mb"] > (most or machine.offer.resources.memory_mb):
+            raise errors.invalid("limit_mb: over guest.max_memory_mb")
+        machine.limit_mb = body["limit_mb"]
+        return await self._get_memory(body)
+
+    async def _reclaim(self, body: dict[str, Any]) -> dict[str, Any]:
+        memory = host_rpc.Memory.model_validate(await self._get_memory(body))
+        return {"actual_mb": min(body["amount_mb"], memory.available_mb)}
 
     async def _logs(self, body: dict[str, Any]) -> Record:
         request = host_rpc.LogsRequest.model_validate(body)
@@ -321,6 +418,28 @@ class SimulatedHost:
         if machine is None or (alive and machine.state == "destroyed"):
             raise errors.not_found("machine not found")
         return machine
+
+    def _running(self, body: dict[str, Any]) -> SimulatedMachine:
+        machine = self._machine(body, alive=True)
+        if machine.state != "started":
+            raise errors.Failure("failed_precondition", f"machine is {machine.state}")
+        return machine
+
+    def _check_lease(self, body: dict[str, Any]) -> None:
+        machine = self.machines.get(body.get("machine_id", ""))
+        if machine is not None:
+            machine.check_lease(body.get("nonce"), self._now_s())
+
+    def _now_s(self) -> int:
+        return self._clock.now_ms() // 1000
+
+    def _minted(self, machine: SimulatedMachine, ttl_s: int, owner: str) -> host_rpc.MachineView:
+        """Return a view, with the lease that was asked for together with the change."""
+        view = self._view(machine)
+        if not ttl_s:
+            return view
+        lease = machine.take_lease(self._now_s(), ttl_s, owner=owner)
+        return view.model_copy(update={"lease": lease})
 
     async def _launch(self, machine: SimulatedMachine) -> None:
         self._event(machine, "launch", "starting")
@@ -370,7 +489,8 @@ class SimulatedHost:
             host_id=self.host_id,
             region=self.region,
             state=machine.state,
-            cordoned=machine.cordoned,
+            cordoned=machine.cordoned or machine.draining,
+            draining=machine.draining,
             private_ip=f"fdaa::{offer.network_number}:{machine.slot}",
             local_ipv4=f"172.16.0.{machine.slot}",
         )
@@ -391,7 +511,10 @@ class SimulatedHost:
             cordoned=machine.cordoned,
             private_ip=f"fdaa::{offer.network_number}:{machine.slot}",
             image=offer.image,
-            config=offer.config,
+            config=machine.config,
+            metadata=machine.config.get("metadata") or {},
+            lease=machine.shown_lease(self._now_s()),
+            secrets_version=offer.secrets_version,
             created_at=clock.rfc3339(machine.created_at_ms),
             updated_at=clock.rfc3339(machine.updated_at_ms),
             events=tuple(machine.events[:5]),
@@ -400,11 +523,20 @@ class SimulatedHost:
         )
 
 
+def _version(offer: host_rpc.Offer) -> host_rpc.Version:
+    return host_rpc.Version(version=offer.instance_id, user_config=offer.config)
+
+
 class SimulatedHosts:
-    """Control's `Hosts` port over simulated hosts."""
+    """Control's `Hosts` port over simulated hosts.
+
+    Attributes:
+        cut_off: Regions whose bus is away.
+    """
 
     def __init__(self, *hosts: SimulatedHost) -> None:
         self.by_id = {host.host_id: host for host in hosts}
+        self.cut_off: set[str] = set()
         self.principals: list[Principal] = []
 
     async def call(
@@ -423,15 +555,22 @@ class SimulatedHosts:
         plain = body.model_dump(mode="json") if isinstance(body, Record) else body
         try:
             async with asyncio.timeout(timeout_s):
-                return await host.answer(verb, plain)
+                return await host.answer(verb, plain, principal)
         except TimeoutError as error:
             raise errors.Failure("deadline_exceeded", "no answer") from error
 
     async def bids(
-        self, region: str, request: host_rpc.BidRequest, wait_s: float = 1.0
+        self,
+        region: str,
+        request: host_rpc.BidRequest,
+        wait_s: float = 1.0,
+        *,
+        hosts: int = 8,
     ) -> list[host_rpc.Bid]:
         """Ask every host of a region for a bid."""
-        del wait_s
+        del wait_s, hosts
+        if region in self.cut_off:
+            raise errors.Failure("unavailable", f"the bus of region {region} is away")
         return [
             host.bid(request)
             for host in self.by_id.values()

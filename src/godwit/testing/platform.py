@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from godwit.agent.vmm import running as vmms
+from godwit.base import settings
 from godwit.host import running
 
 T = TypeVar("T")
@@ -60,18 +62,27 @@ class Platform:
     apps: dict[str, str] = field(default_factory=dict)
 
     def godwit(
-        self, *argv: str, expect: int = 0, timeout: float = 240, cwd: Path | None = None
+        self,
+        *argv: str,
+        expect: int = 0,
+        timeout: float = 240,
+        cwd: Path | None = None,
+        stdin: str = "",
     ) -> str:
-        """Run the CLI; return what it wrote to stdout (and stderr when it was to fail)."""
+        """Run the CLI; return what it wrote to stdout (and stderr when it was to fail).
+
+        Bytes that are not UTF-8 are surrogates (PEP 383), in what is read and written.
+        """
         done = subprocess.run(
             [GODWIT, *argv],
             check=False,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=timeout,
             env=self.environ,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
         )
         assert done.returncode == expect, (
             f"godwit {' '.join(argv)}: exit {done.returncode}, expected {expect}\n"
@@ -84,11 +95,16 @@ class Platform:
         return json.loads(self.godwit(*argv, "--json", **options))
 
     @property
+    def settings(self) -> settings.Settings:
+        """Return what it was told."""
+        return settings.load(None, self.environ, {})
+
+    @property
     def api(self) -> httpx.Client:
         """Return a client of the REST API with the operator's token."""
         token = (self.data / "keys" / "admin.token").read_text().strip()
         return httpx.Client(
-            base_url="http://127.0.0.1:4280",
+            base_url=f"http://{self.settings.listen.api}",
             headers={"Authorization": f"Bearer {token}"},
             timeout=90,
         )
@@ -96,7 +112,9 @@ class Platform:
     def get(self, app: str, path: str = "/", **options: Any) -> httpx.Response:
         """Ask an app through the edge."""
         headers = {"Host": f"{app}.godwit.localhost", **options.pop("headers", {})}
-        return httpx.get(f"http://127.0.0.1:8080{path}", headers=headers, timeout=30, **options)
+        port = self.settings.listen.edge.rpartition(":")[2]
+        url = f"http://127.0.0.1:{port}{path}"
+        return httpx.get(url, headers=headers, timeout=30, **options)
 
     def component(self, name: str) -> running.Process:
         """Return the running process of a component."""
@@ -110,6 +128,12 @@ class Platform:
         process.signal(9)
         assert process.wait(5)
         return process
+
+    def vmm_pid(self, machine_id: str) -> int:
+        """Return the process of a machine's VMM, whichever VMM that is."""
+        name = vmms.vm_name(machine_id).encode()
+        (pid,) = (pid for pid in vmms.pids() if name in vmms.command_line(pid))
+        return pid
 
     def machines(self, app: str) -> list[dict[str, Any]]:
         """Return an app's machines as the API shows them."""
@@ -214,14 +238,31 @@ class Traces:
     mounts: frozenset[str]
     tables: str
     cgroups: frozenset[str]
+    temporary: frozenset[str]
+
+    def beside(self, other: "Traces") -> dict[str, Any]:
+        """Return what is different, for people."""
+        pairs = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
+        return {
+            name: sorted(mine ^ theirs) if isinstance(mine, frozenset) else mine
+            for name, (mine, theirs) in pairs.items()
+            if mine != theirs
+        }
 
 
-def traces(instance: str) -> Traces:
-    """Look at what is there now."""
+def traces(instance: str, temporary: Path) -> Traces:
+    """Look at what is there now.
+
+    Args:
+        instance: The platform's, and what is named after it.
+        temporary: Where its programs put temporary files.
+    """
     processes = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            # A server of the tests' own comes and goes as they want it to.
+            if name != "postgres" and fields.split()[0] != "Z":
                 processes.add(f"{folder.name} {(folder / 'cmdline').read_text()[:120]}")
     links = {row["ifname"] for row in json.loads(sh("ip", "-j", "link").stdout)}
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
@@ -232,19 +273,22 @@ def traces(instance: str) -> Traces:
         frozenset(mounts),
         sh("nft", "list", "tables").stdout,
         frozenset(cgroups),
+        frozenset(str(path) for path in temporary.rglob("*")),
     )
 
 
 @contextlib.contextmanager
-def platform(**settings: str) -> Iterator[Platform]:
+def platform(**variables: str) -> Iterator[Platform]:
     """Yield a Godwit that is up with two organizations; take it down and look for leaks.
 
     Args:
-        settings: Further `GODWIT_…` variables.
+        variables: Further ones of its environment, `GODWIT_…` most of all.
     """
     instance = f"e2e{os.getpid()}"
     data = Path(tempfile.mkdtemp(prefix="godwit-e2e-", dir="/var/tmp"))
     run = Path(f"/run/{instance}")
+    temporary = data / "tmp"
+    temporary.mkdir()
     environ = {
         **os.environ,
         "GODWIT_INSTANCE": instance,
@@ -253,10 +297,14 @@ def platform(**settings: str) -> Iterator[Platform]:
         "GODWIT_CONFIG_DIR": str(data / "config"),
         "GODWIT_HOST_DNS_UPSTREAMS": WORLD_V4,
         "GODWIT_HOST_MEMORY_MB": "8192",
+        # Tests and benches ask more often than people; `test_control` shows the limits.
+        "GODWIT_API_RATE_LIMITS": "false",
         "NO_COLOR": "1",
-        **settings,
+        # A folder of its own, in which at the end nothing may be left.
+        "TMPDIR": str(temporary),
+        **variables,
     }
-    before = traces(instance)
+    before = traces(instance, temporary)
     up = Platform(environ, data / "data", run)
     try:
         up.godwit("up", "-d", timeout=420)
@@ -269,7 +317,7 @@ def platform(**settings: str) -> Iterator[Platform]:
                 data / "data" / "log", os.environ["GODWIT_TEST_KEEP"], dirs_exist_ok=True
             )
         up.godwit("down", timeout=260)
-        after = traces(instance)
+        after = traces(instance, temporary)
         shutil.rmtree(data)
-    assert after == before
+    assert after == before, f"left behind: {after.beside(before)}"
     assert not run.exists()

@@ -8,8 +8,10 @@ own. `ScriptedServer` answers what a test tells it, broken answers included.
 import asyncio
 import base64
 import contextlib
+import ipaddress
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,24 +63,39 @@ Handler = Callable[[Request], Answer]
 class ScriptedServer:
     """An HTTP server on loopback whose answers a test decides.
 
+    Args:
+        handler: Answers a request.
+        host: Where to listen.
+        tls: For HTTPS.
+
     Attributes:
         requests: All that was asked.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(
+        self, handler: Handler, *, host: str = "127.0.0.1", tls: "Tls | None" = None
+    ) -> None:
         self._handler = handler
+        self._host = host
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self.requests: list[Request] = []
 
     @property
     def address(self) -> str:
-        """Return `127.0.0.1:port`."""
+        """Return `host:port`."""
         if self._server is None:
             raise RuntimeError("the server is not running")
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"{self._host}:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def url(self) -> str:
+        """Return its address with the scheme."""
+        return f"{'https' if self._tls else 'http'}://{self.address}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        context = self._tls.server_context() if self._tls else None
+        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=context)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,13 +141,20 @@ class TokenServer:
         given: How many tokens were given out.
     """
 
-    def __init__(self, users: Mapping[str, str], *, public: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        *,
+        public: frozenset[str] = frozenset(),
+        host: str = "127.0.0.1",
+        tls: "Tls | None" = None,
+    ) -> None:
         self.users = users
         self.public = public
         self.given = 0
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = _self_signed(self._key)
-        self.server = ScriptedServer(self._answer)
+        self.server = ScriptedServer(self._answer, host=host, tls=tls)
 
     def token(self, repository: str, actions: list[str]) -> str:
         """Return a token that a registry with this server's certificate accepts."""
@@ -168,17 +192,75 @@ class TokenServer:
         return self.users.get(user) == password
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate for one address, and the authority that clients have to trust for it.
+
+    Attributes:
+        authority: A bundle for `SSL_CERT_FILE`.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what a server listens with."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def make_tls(directory: Path, address: str) -> Tls:
+    """Make an authority and a certificate of it for an IP address."""
+    directory.mkdir(exist_ok=True)
+    made = Tls(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    root, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _self_signed(root)
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(root, hashes.SHA256())
+    )
+    made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    made.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    made.key.write_bytes(private)
+    return made
+
+
 @contextlib.asynccontextmanager
 async def real_registry(
-    directory: Path, *, tokens: TokenServer | None = None
+    directory: Path,
+    *,
+    tokens: TokenServer | None = None,
+    htpasswd: str = "",
+    host: str = "127.0.0.1",
+    tls: Tls | None = None,
 ) -> AsyncIterator[str]:
-    """Run docker-registry on loopback and yield its address.
+    """Run docker-registry and yield its address.
 
     Args:
         directory: For its configuration, blobs and log.
         tokens: Where its clients have to get tokens; must be running.
+        htpasswd: Users and bcrypt hashes, for basic auth.
+        host: Where it listens.
+        tls: For HTTPS.
     """
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"{host}:{_free_port(host)}"
+    http: dict[str, object] = {"addr": address}
     config: dict[str, object] = {
         "version": 0.1,
         "log": {"level": "warn"},
@@ -186,14 +268,20 @@ async def real_registry(
             "filesystem": {"rootdirectory": str(directory / "blobs")},
             "delete": {"enabled": True},
         },
-        "http": {"addr": address},
+        "http": http,
     }
+    if tls is not None:
+        http["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
+    if htpasswd:
+        users = directory / "htpasswd"
+        users.write_text(htpasswd)
+        config["auth"] = {"htpasswd": {"realm": "private", "path": str(users)}}
     if tokens is not None:
         bundle = directory / "tokens.pem"
         bundle.write_bytes(tokens.certificate.public_bytes(serialization.Encoding.PEM))
         config["auth"] = {
             "token": {
-                "realm": f"http://{tokens.server.address}/token",
+                "realm": f"{tokens.server.url}/token",
                 "service": _SERVICE,
                 "issuer": _ISSUER,
                 "rootcertbundle": str(bundle),
@@ -206,27 +294,28 @@ async def real_registry(
             "docker-registry", "serve", str(file), stdout=log, stderr=log
         )
         try:
-            await _until_answers(address)
+            await _until_answers(f"{'https' if tls else 'http'}://{address}/v2/")
             yield address
         finally:
             process.terminate()
             await process.wait()
 
 
-async def _until_answers(address: str) -> None:
-    async with asyncio.timeout(_READY_S), httpx.AsyncClient(trust_env=False) as http:
+async def _until_answers(url: str) -> None:
+    trusting = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501 - only a probe
+    async with asyncio.timeout(_READY_S), trusting as http:
         while True:
             try:
-                await http.get(f"http://{address}/v2/")
+                await http.get(url)
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
             else:
                 return
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 

@@ -6,16 +6,21 @@ worlds shows what is left; counting what was asked shows what was done twice.
 """
 
 import asyncio
+import json
 from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
 from godwit.base import errors
+from godwit.images import collection
 from godwit.images.config import ImageConfig
-from godwit.images.store import LocalImage
-from godwit.wire import guest, host_rpc, shim
+from godwit.images.store import AtRest, LocalImage
+from godwit.testing.guest_call import GuestCall
+from godwit.wire import guest, guest_api, host_rpc, shim
+from godwit.wire.secrets import HostSecrets
 
 
 class Killed(BaseException):
@@ -32,6 +37,7 @@ class Boot:
         boot_s: From spawn to the process.
         exit_after_s: The process ends by itself; `None` runs until stopped.
         ignores_stop: Only a kill ends it.
+        unsuspendable: Its state cannot be saved.
     """
 
     outcome: str = "runs"
@@ -40,11 +46,19 @@ class Boot:
     exit_code: int = 0
     ignores_stop: bool = False
     stop_s: float = 0.1
+    unsuspendable: bool = False
 
 
 @dataclass
 class Vm:
-    """A VM and its shim."""
+    """A VM and its shim.
+
+    Attributes:
+        limit_mb: What the balloon was last told to leave the guest.
+        paused: Its state is saved and it stands still.
+        deaf: Its shim takes connections and answers nothing.
+        calls: Who waits at its `/.fly/api`.
+    """
 
     plan: ports.VmPlan
     boot: Boot
@@ -53,7 +67,11 @@ class Vm:
     started_at_ms: int | None = None
     exit: shim.ExitRecord | None = None
     signals: list[str] = field(default_factory=list)
+    limit_mb: int | None = None
+    paused: bool = False
+    deaf: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: asyncio.Queue[GuestCall] = field(default_factory=asyncio.Queue)
 
     def tell(self) -> None:
         """Wake everybody who waits for a change."""
@@ -61,33 +79,70 @@ class Vm:
         told.set()
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A suspended VM.
+
+    Attributes:
+        disk: Which content of the scratch disk it belongs to.
+        usable: Whether this host's VMM can still load it.
+    """
+
+    plan: ports.VmPlan
+    boot: Boot
+    disk: int
+    usable: bool = True
+
+
 @dataclass
 class World:
     """Everything that exists on a host beside the agent's database.
 
     Attributes:
+        tokens: Pull tokens that control gives out, by machine.
+        secrets: What control gives out as their newest secrets, by machine.
+        guests_asked: What processes in machines asked of control.
+        pulled_with: Tokens images were asked for with.
         vms: Shims that run, by machine.
         exits: exit.json, by machine.
         prepared: Machines with a scratch disk and a run spec.
+        disks: What each scratch disk holds, as a number: another one after every boot.
+        roots: Which scratch disk each machine has, as a number: another one when it is made anew.
+        saved: Suspended VMs, by machine.
+        halted: Machines whose VMM somebody stopped by a signal.
+        ran_out: Machines whose VMM the kernel killed for want of memory.
         directories: Machines with a directory.
+        policy: Whether the packet policy stands.
         asked: How often each verb was asked, also `verb:machine`.
         trace: The verbs in order.
         faults: Errors to raise, by verb: the next one each time it is asked.
         scripts: What the next boots of a machine do.
+        output: What each machine wrote.
         lies: What must never have happened, in words.
     """
 
     images: set[str] = field(default_factory=set)
+    tokens: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, HostSecrets] = field(default_factory=dict)
+    guests_asked: list[guest_api.GuestRequest] = field(default_factory=list)
+    pulled_with: list[str | None] = field(default_factory=list)
     taps: set[int] = field(default_factory=set)
+    policy: bool = True
     vms: dict[str, Vm] = field(default_factory=dict)
     exits: dict[str, shim.ExitRecord] = field(default_factory=dict)
     prepared: dict[str, ports.VmPlan] = field(default_factory=dict)
+    disks: dict[str, int] = field(default_factory=dict)
+    roots: dict[str, int] = field(default_factory=dict)
+    saved: dict[str, Saved] = field(default_factory=dict)
+    halted: set[str] = field(default_factory=set)
+    ran_out: set[str] = field(default_factory=set)
     directories: set[str] = field(default_factory=set)
     asked: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
     faults: dict[str, deque[BaseException]] = field(default_factory=lambda: defaultdict(deque))
     scripts: dict[str, deque[Boot]] = field(default_factory=lambda: defaultdict(deque))
     log: list[tuple[str, str]] = field(default_factory=list)
+    output: dict[str, list[str]] = field(default_factory=dict)
     lies: list[str] = field(default_factory=list)
     image_config: ImageConfig = field(
         default_factory=lambda: ImageConfig(cmd=("serve",), env=("PATH=/bin", "A=image"))
@@ -99,12 +154,13 @@ class World:
             "vms": sorted(self.vms),
             "taps": sorted(self.taps),
             "prepared": sorted(self.prepared),
+            "saved": sorted(self.saved),
         }
 
     def running(self, machine_id: str) -> bool:
         """Tell whether the machine's process runs."""
         vm = self.vms.get(machine_id)
-        return vm is not None and vm.phase == "running"
+        return vm is not None and vm.phase == "running" and not vm.paused
 
 
 class Hands:
@@ -139,6 +195,40 @@ class Hands:
         """Take a line of the platform's (the `MachineLog` of `agent.machines.work`)."""
         self.world.log.append((machine_id, text))
 
+    async def last_words(self, machine_id: str, since_ms: int) -> tuple[str, ...]:
+        """Return what a machine wrote (`LastWords` of `agent.machines.work`)."""
+        del since_ms
+        self.check()
+        return tuple(self.world.output.get(machine_id, ()))
+
+
+class FakeControl:
+    """Control as a host asks it: gives out `tokens` and `secrets`, and knows no others."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    async def pull_token(self, machine_id: str, reference: str) -> str | None:
+        """Return the machine's token."""
+        await self._hands.ask("control.pull_token", machine_id)
+        if machine_id not in self._hands.world.tokens:
+            raise errors.Failure("not_found", f"no machine {machine_id}, nothing of {reference}")
+        return self._hands.world.tokens[machine_id]
+
+    async def guest_request(
+        self, request: guest_api.GuestRequest, timeout_s: float
+    ) -> guest_api.GuestAnswer:
+        """Take note of the request; say what was asked."""
+        del timeout_s
+        await self._hands.ask("control.guest_request", request.machine_id)
+        self._hands.world.guests_asked.append(request)
+        return guest_api.said(200, json.dumps({"asked": f"{request.method} {request.target}"}))
+
+    async def secrets(self, machine_id: str) -> HostSecrets | None:
+        """Return the machine's secrets."""
+        await self._hands.ask("control.secrets", machine_id)
+        return self._hands.world.secrets.get(machine_id)
+
 
 class FakeImages:
     """Images that are there as soon as they are asked for."""
@@ -148,7 +238,7 @@ class FakeImages:
 
     async def ensure(self, image: host_rpc.ImageRef, token: str | None) -> LocalImage:
         """Return the image."""
-        del token
+        self._hands.world.pulled_with.append(token)
         await self._hands.ask("images.ensure")
         if image.digest.endswith("0" * 8):
             raise errors.Failure("manifest_unknown", f"no image {image.reference} in the registry")
@@ -164,6 +254,38 @@ class FakeImages:
         """Tell whether the image is here."""
         return digest in self._hands.world.images
 
+    def at_rest(self) -> tuple[AtRest, ...]:
+        """Return every image, each a byte long, last used at the beginning of time."""
+        return tuple(
+            AtRest(
+                LocalImage(
+                    digest, Path("/images") / digest, self._hands.world.image_config, size_bytes=1
+                ),
+                names=frozenset({digest}),
+                reference=digest,
+                used_at_ms=0,
+            )
+            for digest in sorted(self._hands.world.images)
+        )
+
+    def note_use(self, digest: str) -> None:
+        """Forget it: every image was last used at the beginning of time."""
+
+    def space(self) -> collection.Space:
+        """Return a disk that is half full."""
+        return collection.Space(total_bytes=2, free_bytes=1)
+
+    async def remove(self, digest: str, *, unless: Callable[[], bool]) -> bool:
+        """Forget an image, unless the question is answered with yes."""
+        await self._hands.ask("images.remove")
+        if unless():
+            return False
+        self._hands.world.images.discard(digest)
+        return True
+
+    def when_full(self, make_room: Callable[[], Awaitable[None]]) -> None:
+        """Never be full."""
+
 
 class FakeNetwork:
     """Taps as a set of slots."""
@@ -174,6 +296,7 @@ class FakeNetwork:
     async def start(self) -> None:
         """Count it."""
         await self._hands.ask("network.start")
+        self._hands.world.policy = True
 
     async def stop(self) -> None:
         """Remove every tap."""
@@ -187,6 +310,10 @@ class FakeNetwork:
     def local_ipv4(self, plumbing: ports.Plumbing) -> str:
         """Return an address made of the slot."""
         return f"172.16.{plumbing.slot // 256 % 256}.{plumbing.slot % 256}"
+
+    def public_ip(self) -> str:
+        """Return an address of the documentation's."""
+        return "2001:db8::1"
 
     def guest_network(self, plumbing: ports.Plumbing) -> guest.Network:
         """Return what init is told."""
@@ -208,3 +335,8 @@ class FakeNetwork:
         """Return the slots that have a tap."""
         await self._hands.ask("network.observed")
         return frozenset(self._hands.world.taps)
+
+    async def intact(self) -> bool:
+        """Tell whether the policy stands."""
+        await self._hands.ask("network.intact")
+        return self._hands.world.policy

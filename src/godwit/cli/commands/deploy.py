@@ -7,46 +7,35 @@ import typer
 
 from godwit.appconfig import files
 from godwit.base import errors
-from godwit.cli import connect, options, session, tree
+from godwit.cli import connect, definition, options, session, shown, tree
+from godwit.cli import options_deploy as flags
 from godwit.cli.rollout import deploy as rollout
-from godwit.cli.rollout import overrides, progress
+from godwit.cli.rollout import follow, names, overrides, progress
+from godwit.cli.rollout import source as sources
 from godwit.cli.rollout.source import Source
+from godwit.cli.taking import taking
 from godwit.client.api import Api
+from godwit.client.records import Deploy
 
 app = tree.single()
 
-DirectoryArgument = Annotated[
-    str, typer.Argument(metavar="[DIR]", help="Directory of the app; the build context.")
+BuildOnlyOption = Annotated[
+    bool, typer.Option("--build-only", help="Build the image, print it, and stop.")
 ]
-IgnorefileOption = Annotated[
-    str | None, typer.Option("--ignorefile", metavar="PATH", help="Instead of .dockerignore.")
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Show what would be done to machines, and stop.")
 ]
-BuildArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--build-arg", metavar="NAME=VALUE", help="For the build; may be repeated."),
-]
-BuildTargetOption = Annotated[
-    str | None, typer.Option("--build-target", metavar="STAGE", help="Stage to build.")
-]
-ImageLabelOption = Annotated[
-    str | None, typer.Option("--image-label", metavar="TAG", help="Tag of the built image.")
-]
-NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Build every step anew.")]
-PrimaryRegionOption = Annotated[
-    str | None, typer.Option("--primary-region", metavar="CODE", help="For new machines.")
-]
-StrategyOption = Annotated[
-    str | None, typer.Option("--strategy", metavar="HOW", help="`rolling` or `immediate`.")
-]
-WaitTimeoutOption = Annotated[
+WaitLockOption = Annotated[
     str | None,
-    typer.Option("--wait-timeout", metavar="TIME", help="Per machine: seconds or e.g. 5m."),
-]
-SmokeChecksOption = Annotated[
-    bool,
     typer.Option(
-        "--smoke-checks/--no-smoke-checks", help="Machines without checks have to stay up for 10s."
+        "--wait-lock", metavar="[TIME]", help="Wait while another deploy of the app runs.  [30m]"
     ),
+]
+CancelOption = Annotated[
+    bool, typer.Option("--cancel", help="Have the deploy that runs go back; deploy nothing.")
+]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", help="Look on at the deploy that runs; deploy nothing.")
 ]
 
 
@@ -55,82 +44,86 @@ SmokeChecksOption = Annotated[
         "godwit deploy",
         "godwit deploy ./service --build-arg VERSION=1.2",
         "godwit deploy --image nginx:1.25 --app web",
-        "godwit deploy --strategy immediate --detach",
+        "godwit deploy --strategy bluegreen --wait-timeout 2m",
+        "godwit deploy --plan",
+        "godwit deploy --detach",
+        "godwit deploy --follow",
+        "godwit deploy --cancel",
     )
 )
+@taking
 def deploy(
     context: typer.Context,
-    directory: DirectoryArgument = ".",
+    directory: flags.DirectoryArgument = ".",
     *,
     app: options.AppOption = None,
     config: options.ConfigOption = None,
     image: options.ImageOption = None,
     dockerfile: options.DockerfileOption = None,
-    ignorefile: IgnorefileOption = None,
-    build_arg: BuildArgOption = None,
-    build_target: BuildTargetOption = None,
-    image_label: ImageLabelOption = None,
-    no_cache: NoCacheOption = False,
-    offline: options.OfflineOption = False,
-    force_host_build: options.ForceHostBuildOption = False,
-    env: options.EnvOption = None,
-    primary_region: PrimaryRegionOption = None,
-    strategy: StrategyOption = None,
-    wait_timeout: WaitTimeoutOption = None,
-    smoke_checks: SmokeChecksOption = True,
+    build: flags.BuildFlags,
+    rollout_flags: flags.RolloutFlags,
+    scope: flags.ScopeFlags,
+    changed: flags.ConfigFlags,
+    build_only: BuildOnlyOption = False,
+    plan: PlanOption = False,
     detach: options.DetachOption = False,
-    vm_size: options.VmSizeOption = None,
-    vm_cpus: options.VmCpusOption = None,
-    vm_cpu_kind: options.VmCpuKindOption = None,
-    vm_memory: options.VmMemoryOption = None,
+    wait_lock: WaitLockOption = None,
+    follow_running: FollowOption = False,
+    cancel: CancelOption = False,
+    yes: options.YesOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Build an app and replace its machines.
+    """Build an app and replace its machines by those of a new release.
 
-    Makes one release. A machine that does not come up ends it: the rest stays as it was.
+    The platform carries the deploy through: it goes on when this program ends.
     """
+    del yes  # nothing is asked
     here = session.of(context)
-    here.directory = _directory(here, directory)
-    changes = overrides.Overrides(
-        app=app or here.environ.get("FLY_APP"),
-        env=overrides.pairs(env, "--env"),
-        primary_region=primary_region,
-        size=overrides.Size(vm_size, vm_cpus, vm_cpu_kind, vm_memory),
+    as_json = as_json or here.wants_json
+    _one_of(
+        {
+            "--plan": plan,
+            "--cancel": cancel,
+            "--follow": follow_running,
+            "--build-only": build_only,
+        }
     )
-    source = Source(
-        here.directory,
-        image=image,
-        dockerfile=dockerfile,
-        ignorefile=ignorefile,
-        args=overrides.pairs(build_arg, "--build-arg"),
-        target=build_target,
-        label=image_label,
-        no_cache=no_cache,
-        offline=offline,
-        force=force_host_build,
-    )
-    limit = overrides.seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
-    request = rollout.Request(source, strategy, limit, smoke=smoke_checks, detach=detach)
-    _run(here, config, changes, request, as_json=as_json or here.wants_json)
+    here.directory = directory_of(here, directory)
+    if cancel or follow_running:
+        name = connect.app_name(here, app, config)
+        _at_the_running_one(here, name, cancel=cancel, as_json=as_json)
+        return
+    changes = changed.changes(here.directory, app or here.environ.get("FLY_APP"))
+    source = build.source(here.directory, here.environ, image=image, dockerfile=dockerfile)
+    wanted = scope.added(rollout_flags.wanted())
+    lock = flags.seconds(wait_lock, "--wait-lock")
+    request = rollout.Request(source, wanted, detach, lock, rollout_flags.dns_checks)
 
-
-def _run(
-    here: session.Session,
-    config: str | None,
-    changes: overrides.Overrides,
-    request: rollout.Request,
-    *,
-    as_json: bool,
-) -> None:
     async def work(api: Api) -> None:
-        loaded = await _loaded(here, api, config, changes, request.source.image)
+        loaded = await _loaded(here, api, config, changes, image)
         name = connect.app_name(here, loaded.checked().app)
-        await perform(here, api, loaded, name, request, as_json=as_json)
+        if build_only:
+            await _build(here, api, loaded, name, source)
+        elif plan:
+            await _show_plan(here, api, loaded, name, request, as_json=as_json)
+        else:
+            await perform(here, api, loaded, name, request, as_json=as_json)
 
     connect.call(here, work)
 
 
-def _directory(here: session.Session, named: str) -> Path:
+def _one_of(modes: dict[str, bool]) -> None:
+    given = [name for name, wanted in modes.items() if wanted]
+    if len(given) > 1:
+        raise errors.invalid(f"{' and '.join(given)}: one of them")
+
+
+def directory_of(here: session.Session, named: str) -> Path:
+    """Return a directory that is there.
+
+    Raises:
+        Failure: `not_found`.
+    """
     directory = here.directory / named
     if not directory.is_dir():
         raise errors.not_found(f"there is no directory {directory}")
@@ -153,16 +146,67 @@ async def _loaded(
             f"there is no fly.toml in {here.directory}",
             hint="`godwit launch` makes an app of this directory; or pass --app and --image",
         )
-    releases = await api.releases.list(changes.app, limit=1)
-    definition = releases[0].config if releases else None
-    if definition is None and image is None:
+    release = await definition.latest(api, changes.app)
+    if release is None and image is None:
         raise errors.not_found(
             f"there is no fly.toml in {here.directory}, and {changes.app} was never deployed",
             hint="`godwit launch` makes an app of this directory; or pass --image",
         )
-    return overrides.apply(
-        overrides.without_file(here.directory, changes.app, definition), changes
-    )
+    known = release.config if release else None
+    return overrides.apply(overrides.without_file(here.directory, changes.app, known), changes)
+
+
+async def _build(
+    here: session.Session, api: Api, loaded: files.Loaded, name: str, source: Source
+) -> None:
+    await api.apps.get(name)
+    telling = progress.of(here.out)
+    with telling:
+        reference = await sources.obtain(api, name, loaded, source, telling)
+    here.out.data(reference)
+
+
+async def _show_plan(
+    here: session.Session,
+    api: Api,
+    loaded: files.Loaded,
+    name: str,
+    request: rollout.Request,
+    *,
+    as_json: bool,
+) -> None:
+    rollout.told_beforehand(here, loaded)
+    telling = progress.of(here.out)
+    with telling:
+        found = await rollout.plan(api, loaded, name, request, telling)
+    if as_json:
+        here.out.json(found.model_dump(mode="json"))
+        return
+    for sentence in found.sentences or ["Nothing is to be done"]:
+        here.out.data(sentence)
+
+
+def _at_the_running_one(here: session.Session, name: str, *, cancel: bool, as_json: bool) -> None:
+    """Follow the deploy that runs to its end, having it cancelled first if that is wanted."""
+
+    async def work(api: Api) -> None:
+        found = await follow.running(api, name)
+        if found is None:
+            raise errors.not_found(
+                f"no deploy of {name} is under way", hint=f"see `godwit releases --app {name}`"
+            )
+        if cancel:
+            await api.deploys.cancel(name, found.id)
+            here.out.say(f"Release v{found.release.version} of {name} is being cancelled")
+        telling = progress.of(here.out)
+        with telling:
+            if cancel:
+                ended = await follow.to_its_end(here, api, found, telling)
+            else:
+                ended = await rollout.followed(here, api, found, telling)
+        await shown.ended(here, api, ended, as_json=as_json)
+
+    connect.call(here, work)
 
 
 async def perform(
@@ -173,26 +217,18 @@ async def perform(
     request: rollout.Request,
     *,
     as_json: bool = False,
-) -> None:
+) -> Deploy:
     """Deploy, and tell where the app is; `launch` ends here too."""
     rollout.told_beforehand(here, loaded)
-    one = rollout.Deploy(here, api, loaded, name, request)
-    done = await one.run(progress.of(here.out))
-    address = here.settings.app_url(name) if done.public else None
-    if as_json:
-        here.out.json(
-            {
-                "app": name,
-                "image": done.image,
-                "release": done.release.version,
-                "release_id": done.release.id,
-                "machines": list(done.machines),
-                "url": address,
-            }
-        )
-        return
-    here.out.say(f"Release v{done.release.version} of {name} is deployed")
-    if address:
-        here.out.data(address)
-        return
-    here.out.hint(f"{name} has no services: other apps of its network reach it as {name}.internal")
+    telling = progress.of(here.out)
+    with telling:
+        begun = await rollout.begin(here, api, loaded, name, request, telling)
+        if begun.plan is not None and not begun.plan.groups:
+            telling.note(". ".join(["warning: no machine is touched", *begun.plan.sentences]))
+        if not request.detach:
+            begun = await rollout.followed(here, api, begun, telling)
+    config = loaded.checked()
+    if request.dns_checks and not request.detach and (config.http_service or config.services):
+        await names.warn(here, name)
+    await shown.ended(here, api, begun, config=config, as_json=as_json)
+    return begun

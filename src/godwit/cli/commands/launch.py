@@ -1,5 +1,6 @@
 """`godwit launch`."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -8,16 +9,31 @@ import typer
 from godwit.appconfig import files, writing
 from godwit.base import errors
 from godwit.cli import connect, options, session, tree
+from godwit.cli import options_deploy as flags
 from godwit.cli.commands import deploy as deploy_command
 from godwit.cli.launch import proposal
 from godwit.cli.rollout import overrides
 from godwit.cli.rollout.deploy import Request
-from godwit.cli.rollout.source import Source
+from godwit.cli.taking import taking
 from godwit.client.api import Api
 
 app = tree.single()
 
 NameOption = Annotated[str | None, typer.Option("--name", "-n", help="Name of the app.")]
+GenerateNameOption = Annotated[
+    bool, typer.Option("--generate-name", help="Make a name up instead of asking the directory.")
+]
+CommandOption = Annotated[
+    str | None, typer.Option("--command", metavar="LINE", help="What the app runs.")
+]
+AsJsonOption = Annotated[bool, typer.Option("--json", help="Write fly.json, not fly.toml.")]
+AsYamlOption = Annotated[bool, typer.Option("--yaml", help="Write fly.yaml, not fly.toml.")]
+FromGitignoreOption = Annotated[
+    bool,
+    typer.Option(
+        "--dockerignore-from-gitignore", help="Make .dockerignore of .gitignore, if it lacks."
+    ),
+]
 PathOption = Annotated[str, typer.Option("--path", metavar="DIR", help="Directory of the app.")]
 CopyConfigOption = Annotated[
     bool, typer.Option("--copy-config", help="Take over the config file that is there.")
@@ -25,6 +41,10 @@ CopyConfigOption = Annotated[
 InternalPortOption = Annotated[
     int | None,
     typer.Option("--internal-port", min=1, max=65_535, help="Port the app listens on."),
+]
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME=VALUE", help="A secret of the app; may be repeated."),
 ]
 AutoStopOption = Annotated[
     str, typer.Option("--auto-stop", metavar="HOW", help="`off`, `stop` or `suspend`.")
@@ -37,35 +57,77 @@ NowOption = Annotated[bool, typer.Option("--now", help="Deploy, without asking."
 _COMMENT = "The app's configuration. `godwit config validate` tells what is wrong with it."
 
 
+@dataclass(frozen=True)
+class WishFlags:
+    """What flags say of the app that is to be."""
+
+    name: NameOption = None
+    generate_name: GenerateNameOption = False
+    org: options.OrgOption = None
+    region: options.RegionOption = None
+    image: options.ImageOption = None
+    dockerfile: options.DockerfileOption = None
+    internal_port: InternalPortOption = None
+    command: CommandOption = None
+    auto_stop: AutoStopOption = "off"
+    env: options.EnvOption = None
+    vm_size: options.VmSizeOption = None
+    vm_cpus: options.VmCpusOption = None
+    vm_cpu_kind: options.VmCpuKindOption = None
+    vm_memory: options.VmMemoryOption = None
+
+    def wishes(self) -> proposal.Wishes:
+        """Return what is wished for.
+
+        Raises:
+            Failure: A flag means nothing.
+        """
+        if self.auto_stop not in ("off", "stop", "suspend"):
+            raise errors.invalid(
+                f'--auto-stop: expected off, stop or suspend, got "{self.auto_stop}"'
+            )
+        if self.name and self.generate_name:
+            raise errors.invalid("--name and --generate-name: one of them")
+        return proposal.Wishes(
+            name=self.name,
+            generate_name=self.generate_name,
+            org=self.org,
+            region=self.region,
+            image=self.image,
+            dockerfile=self.dockerfile,
+            internal_port=self.internal_port,
+            auto_stop=self.auto_stop,
+            command=self.command,
+            env=overrides.pairs(self.env, "--env"),
+            size=overrides.Size(self.vm_size, self.vm_cpus, self.vm_cpu_kind, self.vm_memory),
+        )
+
+
 @app.command(
     epilog=tree.examples(
         "godwit launch",
         "godwit launch --name hello --region lcl --yes",
+        "godwit launch --generate-name --ha=false --now",
         "godwit launch --image nginx --internal-port 80 --yes",
         "godwit launch --no-deploy --path ./service",
     )
 )
+@taking
 def launch(
     context: typer.Context,
     *,
-    name: NameOption = None,
-    org: options.OrgOption = None,
-    region: options.RegionOption = None,
+    wish: WishFlags,
     path: PathOption = ".",
     config: options.ConfigOption = None,
     copy_config: CopyConfigOption = False,
-    image: options.ImageOption = None,
-    dockerfile: options.DockerfileOption = None,
-    internal_port: InternalPortOption = None,
-    auto_stop: AutoStopOption = "off",
-    env: options.EnvOption = None,
-    vm_size: options.VmSizeOption = None,
-    vm_cpus: options.VmCpusOption = None,
-    vm_cpu_kind: options.VmCpuKindOption = None,
-    vm_memory: options.VmMemoryOption = None,
-    offline: options.OfflineOption = False,
-    force_host_build: options.ForceHostBuildOption = False,
+    build: flags.BuildFlags,
+    rollout: flags.RolloutFlags,
+    ha: flags.HaOption = True,
+    dockerignore_from_gitignore: FromGitignoreOption = False,
+    secret: SecretOption = None,
     detach: options.DetachOption = False,
+    as_json: AsJsonOption = False,
+    as_yaml: AsYamlOption = False,
     no_deploy: NoDeployOption = False,
     now: NowOption = False,
     yes: options.YesOption = False,
@@ -75,59 +137,71 @@ def launch(
     Reads the Dockerfile, proposes a name, a region and a size, writes fly.toml and deploys.
     """
     here = session.of(context)
-    if auto_stop not in ("off", "stop", "suspend"):
-        raise errors.invalid(f'--auto-stop: expected off, stop or suspend, got "{auto_stop}"')
-    wishes = proposal.Wishes(
-        name=name,
-        org=org,
-        region=region,
-        image=image,
-        dockerfile=dockerfile,
-        internal_port=internal_port,
-        auto_stop=auto_stop,
-        env=overrides.pairs(env, "--env"),
-        size=overrides.Size(vm_size, vm_cpus, vm_cpu_kind, vm_memory),
-    )
-    directory = _directory(here, path)
+    if as_json and as_yaml:
+        raise errors.invalid("--json and --yaml: one of them")
+    wishes = wish.wishes()
+    directory = deploy_command.directory_of(here, path)
     existing = _existing(here, directory, config, take=copy_config or yes)
-    source = Source(directory, offline=offline, force=force_host_build)
-    request = None if no_deploy and not now else Request(source, detach=detach)
-    _run(here, directory, existing, wishes, request, yes=yes or now)
+    source = build.source(directory, here.environ)
+    wanted = rollout.wanted().model_copy(update={"ha": ha})
+    request = (
+        None
+        if no_deploy and not now
+        else Request(source, wanted, detach=detach, dns_checks=rollout.dns_checks)
+    )
+    if dockerignore_from_gitignore:
+        _copy_ignores(here, directory)
+    suffix = ".json" if as_json else ".yaml" if as_yaml else ".toml"
+    secrets = overrides.pairs(secret, "--secret")
+    launching = _Launching(directory, existing, wishes, request, suffix, secrets)
+    _run(here, launching, yes=yes or now)
 
 
-def _run(
-    here: session.Session,
-    directory: Path,
-    existing: files.Loaded | None,
-    wishes: proposal.Wishes,
-    request: Request | None,
-    *,
-    yes: bool,
-) -> None:
+@dataclass(frozen=True)
+class _Launching:
+    """What is launched from where.
+
+    Attributes:
+        request: The deploy at the end; `None` for none.
+        suffix: Of the config file to write.
+    """
+
+    directory: Path
+    existing: files.Loaded | None
+    wishes: proposal.Wishes
+    request: Request | None
+    suffix: str
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def _run(here: session.Session, what: _Launching, *, yes: bool) -> None:
     """Propose, ask, create, write, and deploy if there is a request for that."""
 
     async def work(api: Api) -> None:
-        plan = await proposal.make(here, api, directory, existing, wishes)
-        loaded = _checked(directory, existing, plan)
+        plan = await proposal.make(here, api, what.directory, what.existing, what.wishes)
+        loaded = _checked(what, plan)
         _show(here, plan)
         here.confirm("Create it?", yes=yes)
         await api.apps.create(plan.name, plan.org)
         here.out.say(f"Created the app {plan.name} in {plan.org}")
         written = _write(here, loaded, plan)
-        if request is None:
+        if what.secrets:
+            values = {key: value.encode() for key, value in what.secrets.items()}
+            await api.secrets.change(plan.name, values)
+        if what.request is None:
             here.out.data(plan.name)
-            here.out.hint(f"deploy it with `godwit deploy{_shown(here, directory)}`")
+            here.out.hint(f"deploy it with `godwit deploy{_shown(here, what.directory)}`")
             return
-        await deploy_command.perform(here, api, files.load(written), plan.name, request)
+        await deploy_command.perform(here, api, files.load(written), plan.name, what.request)
 
     connect.call(here, work)
 
 
-def _directory(here: session.Session, path: str) -> Path:
-    directory = here.directory / path
-    if not directory.is_dir():
-        raise errors.not_found(f"there is no directory {directory}")
-    return directory
+def _copy_ignores(here: session.Session, directory: Path) -> None:
+    source, target = directory / ".gitignore", directory / ".dockerignore"
+    if source.is_file() and not target.exists():
+        target.write_bytes(source.read_bytes())
+        here.out.say(f"Wrote {target}")
 
 
 def _existing(
@@ -144,11 +218,11 @@ def _existing(
     return loaded
 
 
-def _checked(
-    directory: Path, existing: files.Loaded | None, plan: proposal.Proposal
-) -> files.Loaded:
+def _checked(what: _Launching, plan: proposal.Proposal) -> files.Loaded:
     """Return the config as it will be, or fail before anything was created."""
-    target = existing.path if existing else directory / files.NAMES[0]
+    fresh = what.directory / f"fly{what.suffix}"
+    keeps = what.existing is not None and what.existing.path.suffix == what.suffix
+    target = what.existing.path if keeps and what.existing else fresh
     loaded = files.understand(target, plan.document)
     loaded.checked()
     return loaded
@@ -167,31 +241,17 @@ def _show(here: session.Session, plan: proposal.Proposal) -> None:
 
 
 def _write(here: session.Session, loaded: files.Loaded, plan: proposal.Proposal) -> Path:
-    """Write fly.toml, new or with the few changed values in it; return where it is."""
+    """Write the config file, new or with the few changed values in it; return where it is."""
     path = loaded.path
-    if plan.existing is None or path.suffix != ".toml":
-        if plan.existing is not None:
-            path = path.with_name(files.NAMES[0])
-        path.write_text(writing.new(plan.document, comment=_COMMENT), encoding="utf-8")
-        here.out.say(f"Wrote {path}")
-        return path
-    before = plan.existing.document
-    changes = {
-        key: value
-        for key, value in plan.document.items()
-        if before.get(key) != value and not isinstance(value, dict | list)
-    }
-    for section in ("build", "env", "http_service"):
-        changes.update(
-            {
-                f"{section}.{key}": value
-                for key, value in plan.document.get(section, {}).items()
-                if before.get(section, {}).get(key) != value
-            }
-        )
-    text = path.read_text(encoding="utf-8")
-    path.write_text(writing.changed(text, changes), encoding="utf-8")
-    here.out.say(f"Updated {path}")
+    there = path.is_file()
+    if path.suffix != ".toml":
+        text = writing.as_format(plan.document, path.suffix)
+    elif plan.existing is not None and there:
+        text = writing.rewritten(path.read_text(encoding="utf-8"), plan.document)
+    else:
+        text = writing.new(plan.document, comment=_COMMENT)
+    path.write_text(text, encoding="utf-8")
+    here.out.say(f"{'Updated' if there else 'Wrote'} {path}")
     return path
 
 

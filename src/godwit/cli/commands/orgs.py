@@ -7,7 +7,7 @@ import typer
 from godwit.cli import connect, session, times, tree
 from godwit.cli.options import JsonOption
 
-app = tree.group("Create and list organizations.")
+app = tree.group("Create, list and show organizations.")
 
 
 @app.command("list", epilog=tree.examples("godwit orgs list", "godwit orgs list --json"))
@@ -22,6 +22,33 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
         ("slug", "name", "created"),
         [(one.slug, one.name, times.moment(one.created_at)) for one in found],
     )
+
+
+@app.command(epilog=tree.examples("godwit orgs show acme", "godwit orgs show acme --json"))
+def show(
+    context: typer.Context,
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The organization.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show an organization, and what it takes of the registry and of hosts' disks."""
+    here = session.of(context)
+    found = connect.call(here, lambda api: api.orgs.show(slug))
+    if as_json or here.wants_json:
+        here.out.json(found.model_dump(mode="json"))
+        return
+    disk = found.disk
+    here.out.pairs(
+        {
+            "slug": found.slug,
+            "name": found.name,
+            "created": times.moment(found.created_at),
+            "registry": f"{disk.registry_bytes >> 20} of {disk.registry_limit_bytes >> 20} MB",
+            "images on hosts": f"{disk.image_bytes >> 20} MB",
+            "machines' disks": f"{disk.machine_bytes >> 20} MB",
+        }
+    )
+    if disk.silent_hosts:
+        here.out.warn(f"hosts that did not answer: {', '.join(disk.silent_hosts)}")
 
 
 @app.command(epilog=tree.examples("godwit orgs create acme", 'godwit orgs create acme --name "A"'))

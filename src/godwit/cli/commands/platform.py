@@ -30,7 +30,7 @@ def regions(context: typer.Context, as_json: JsonOption = False) -> None:
 def hosts(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the hosts that run machines."""
     here = session.of(context)
-    found = connect.call(here, lambda api: api.platform.hosts())
+    found = connect.call(here, lambda api: api.hosts.list())
     if as_json or here.wants_json:
         here.out.json([one.model_dump(mode="json") for one in found])
         return

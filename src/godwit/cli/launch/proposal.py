@@ -29,12 +29,14 @@ class Wishes:
     """What the user said."""
 
     name: str | None = None
+    generate_name: bool = False
     org: str | None = None
     region: str | None = None
     image: str | None = None
     dockerfile: str | None = None
     internal_port: int | None = None
     auto_stop: str = "off"
+    command: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     size: Size = field(default_factory=Size)
 
@@ -85,10 +87,12 @@ async def make(
     document = dict(existing.document) if existing else {}
     org = await _organization(session, api, wishes.org)
     region = await _region(session, api, document, wishes.region)
-    name = await _free_name(api, directory, document, wishes.name)
+    name = await _free_name(api, directory, document, wishes)
     document = {**document, "app": name, **({"primary_region": region} if region else {})}
     if wishes.env:
         document["env"] = {**document.get("env", {}), **wishes.env}
+    if wishes.command:
+        document["processes"] = {**document.get("processes", {}), "app": wishes.command}
     if found.build:
         document["build"] = {**document.get("build", {}), **found.build}
     if existing is None:
@@ -176,9 +180,10 @@ async def _region(session: Session, api: Api, document: dict[str, Any], named: s
     return str(wanted)
 
 
-async def _free_name(
-    api: Api, directory: Path, document: dict[str, Any], named: str | None
-) -> str:
+async def _free_name(api: Api, directory: Path, document: dict[str, Any], wishes: Wishes) -> str:
+    named = wishes.name
+    if wishes.generate_name:
+        return naming.with_suffix("")
     wanted = named or document.get("app") or naming.from_directory(_own_name(directory))
     if wanted and not ids.is_app_name(wanted):
         raise errors.invalid(

@@ -1,5 +1,6 @@
 """What flags change in a config for one deploy, and the values flags have."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +34,18 @@ class Size:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a deploy changes in its config."""
+    """What a deploy changes in its config.
+
+    Attributes:
+        files: Sections of `[[files]]`; each takes the place of those with its guest path.
+    """
 
     app: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     primary_region: str | None = None
     size: Size = field(default_factory=Size)
+    files: list[Document] = field(default_factory=list)
+    host_dedication_id: str | None = None
 
 
 def apply(loaded: files.Loaded, changes: Overrides) -> files.Loaded:
@@ -55,6 +62,12 @@ def apply(loaded: files.Loaded, changes: Overrides) -> files.Loaded:
         document["env"] = {**document.get("env", {}), **changes.env}
     if changes.primary_region:
         document["primary_region"] = changes.primary_region
+    if changes.host_dedication_id:
+        document["host_dedication_id"] = changes.host_dedication_id
+    if changes.files:
+        replaced = {one["guest_path"] for one in changes.files}
+        kept = [one for one in document.get("files", []) if one.get("guest_path") not in replaced]
+        document["files"] = [*kept, *changes.files]
     given = changes.size.given()
     if given:
         sections = document.get("vm") or [{}]
@@ -84,6 +97,33 @@ def pairs(given: Sequence[str] | None, flag: str) -> dict[str, str]:
             raise errors.invalid(f'{flag} {one}: expected NAME=VALUE, got "{one}"')
         found[name] = value
     return found
+
+
+def guest_files(
+    directory: Path,
+    local: Sequence[str] | None,
+    literal: Sequence[str] | None,
+    secret: Sequence[str] | None,
+) -> list[Document]:
+    """Return what the `--file-…` flags say, as sections of `[[files]]`.
+
+    Raises:
+        Failure: One has no `=` or no path.
+    """
+    return [
+        *(
+            {"guest_path": path, "local_path": str(directory / Path(value).expanduser())}
+            for path, value in pairs(local, "--file-local").items()
+        ),
+        *(
+            {"guest_path": path, "raw_value": base64.b64encode(value.encode()).decode()}
+            for path, value in pairs(literal, "--file-literal").items()
+        ),
+        *(
+            {"guest_path": path, "secret_name": value}
+            for path, value in pairs(secret, "--file-secret").items()
+        ),
+    ]
 
 
 def seconds(text: str, flag: str) -> float:

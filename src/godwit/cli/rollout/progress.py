@@ -1,5 +1,6 @@
 """What the user sees while a deploy runs: a live display at a terminal, plain lines elsewhere."""
 
+import re
 from collections import deque
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -8,6 +9,7 @@ from godwit.cli.output import Output
 
 _TAIL = 8
 _SPINNER = 4
+_MACHINES = 16
 
 
 class Progress(Protocol):
@@ -33,6 +35,9 @@ class Progress(Protocol):
     def state(self, text: str) -> None:
         """Tell how the step stands, when it changed."""
 
+    def machine(self, machine_id: str, text: str) -> None:
+        """Tell how a machine stands, when that changed."""
+
     def note(self, text: str) -> None:
         """Tell something that stays on the screen."""
 
@@ -42,7 +47,7 @@ class Plain:
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self._said = ""
+        self._said: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +62,7 @@ class Plain:
 
     def step(self, title: str) -> None:
         """Print a step's title."""
-        self._said = ""
+        self._said.clear()
         self._out.say(f"==> {title}")
 
     def line(self, text: str) -> None:
@@ -66,9 +71,13 @@ class Plain:
 
     def state(self, text: str) -> None:
         """Print how the step stands, unless only numbers changed since."""
-        shape = "".join("#" if one.isdigit() else one for one in text).replace("##", "#")
-        if shape != self._said:
-            self._said = shape
+        self.machine("", text)
+
+    def machine(self, machine_id: str, text: str) -> None:
+        """Print how a machine stands, unless only numbers changed since."""
+        shape = re.sub("[0-9]+", "#", text)
+        if shape != self._said.get(machine_id):
+            self._said[machine_id] = shape
             self._out.say(f"    {text}")
 
     def note(self, text: str) -> None:
@@ -93,6 +102,7 @@ class Live:
         self._title = ""
         self._state = ""
         self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._machines: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._display.start()
@@ -127,6 +137,11 @@ class Live:
         self._state = text
         self._draw()
 
+    def machine(self, machine_id: str, text: str) -> None:
+        """Show how a machine stands, on a line of its own."""
+        self._machines[machine_id] = text
+        self._draw()
+
     def note(self, text: str) -> None:
         """Leave a remark on the screen."""
         self._print(self._text(f"  {text}"))
@@ -137,7 +152,10 @@ class Live:
         if self._title:
             state = f": {self._state}" if self._state else ""
             self._print(self._text.assemble((f"{mark} ", colour), f"{self._title}{state}"))
+            for text in self._machines.values():
+                self._print(self._text(f"    {text}", style="dim"))
         self._title = ""
+        self._machines.clear()
 
     def _print(self, text: Any) -> None:
         self._console.print(text, soft_wrap=True)
@@ -147,9 +165,10 @@ class Live:
         head = self._text.assemble(self._title, (state, "dim"))
         head.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
         self._spinner.update(text=head)
+        shown = [*list(self._machines.values())[-_MACHINES:], *self._tail]
         tail = [
             self._text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
-            for line in self._tail
+            for line in shown
         ]
         self._display.update(self._group(self._spinner, *tail))
 

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from godwit.appconfig import files
 from godwit.appconfig.model import Build
 from godwit.base import errors
 from godwit.builder import context
+from godwit.cli.rollout import remote_file
 from godwit.cli.rollout.progress import Progress
 from godwit.client import failures
 from godwit.client.api import Api
@@ -31,11 +33,14 @@ class Source:
     dockerfile: str | None = None
     ignorefile: str | None = None
     args: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    labels: dict[str, str] = field(default_factory=dict)
     target: str | None = None
     label: str | None = None
     no_cache: bool = False
     offline: bool = False
     force: bool = False
+    warn_bytes: int = context.WARN_BYTES
 
 
 async def obtain(
@@ -50,11 +55,13 @@ async def obtain(
     image = source.image or build.image
     if image:
         return image
-    options, packed = _prepared(loaded, build, source)
+    async with _dockerfile(source, loaded.path.parent, build) as dockerfile:
+        options, packed = _prepared(loaded, build, source, dockerfile)
     progress.step(f"Build the image of {app}")
     progress.state(f"sending {packed.described()}")
-    if packed.warning():
-        progress.note(packed.warning())
+    too_large = packed.warning(source.warn_bytes)
+    if too_large:
+        progress.note(too_large)
     try:
         reference = await _built(api, app, packed, options, progress)
     except failures.ApiFailure as refused:
@@ -97,16 +104,16 @@ def _section(loaded: files.Loaded) -> Build:
 
 
 def _prepared(
-    loaded: files.Loaded, build: Build, source: Source
+    loaded: files.Loaded, build: Build, source: Source, dockerfile: Path
 ) -> tuple[BuildOptions, context.Packed]:
-    beside = loaded.path.parent
-    dockerfile = _dockerfile(source, beside, build)
-    ignorefile = _ignorefile(source, beside, build)
+    ignorefile = _ignorefile(source, loaded.path.parent, build)
     packed = context.pack(source.directory, dockerfile, ignorefile)
     options = BuildOptions(
         dockerfile=packed.dockerfile,
         target=build.build_target or source.target or "",
         args={**build.args, **source.args},
+        secrets=source.secrets,
+        labels=source.labels,
         label=source.label or "",
         no_cache=source.no_cache,
         offline=source.offline,
@@ -115,17 +122,20 @@ def _prepared(
     return options, packed
 
 
-def _dockerfile(source: Source, beside: Path, build: Build) -> Path:
-    if build.dockerfile or source.dockerfile:
-        named = (
-            beside / build.dockerfile
-            if build.dockerfile
-            else source.directory / (source.dockerfile or "")
-        )
-        if not named.is_file():
-            raise errors.not_found(f"there is no Dockerfile at {named}")
-        return named
-    return default_dockerfile(source.directory)
+@contextlib.asynccontextmanager
+async def _dockerfile(source: Source, beside: Path, build: Build) -> AsyncIterator[Path]:
+    """Give the Dockerfile's path: what the file says, else the flag, else what is there."""
+    named = build.dockerfile or source.dockerfile
+    if not named:
+        yield default_dockerfile(source.directory)
+    elif remote_file.is_address(named):
+        async with remote_file.fetched(named) as path:
+            yield path
+    else:
+        path = (beside if build.dockerfile else source.directory) / named
+        if not path.is_file():
+            raise errors.not_found(f"there is no Dockerfile at {path}")
+        yield path
 
 
 def default_dockerfile(directory: Path) -> Path:

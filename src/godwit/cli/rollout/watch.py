@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from godwit.base import errors
 from godwit.base.clock import Clock
-from godwit.cli.rollout import health
 from godwit.client.api import Api
 from godwit.client.records import Machine
+from godwit.wire import health
 
 _POLL_S = 1.0
 _WAIT_S = 10
@@ -60,8 +60,8 @@ class Watch:
         started = ""
         while True:
             now = await self._api.machines.get(self._app, machine.id)
-            if health.last_start(now) != started or now.state != "started":
-                started = health.last_start(now)
+            if health.last_start(now, now.version) != started or now.state != "started":
+                started = health.last_start(now, now.version)
                 up_since = self._clock.monotonic()
             verdict = health.judge(now, up_s=self._clock.monotonic() - up_since, smoke=self._smoke)
             told(verdict.sentence)

@@ -1,12 +1,12 @@
-"""`godwit machine start|stop|restart|destroy|cordon|uncordon`."""
+"""`godwit machine start|stop|suspend|restart|signal|kill|destroy|cordon|uncordon`."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
-from godwit.cli import connect, session
-from godwit.cli.commands.machine import use
+from godwit.base import errors
+from godwit.cli import connect, restarting, session, waiting
 from godwit.cli.options import AppOption, ConfigOption, YesOption
 from godwit.cli.rollout import overrides
 from godwit.client.api import Api
@@ -28,8 +28,7 @@ def _each(here: session.Session, app: str, named: list[str], act: Act, done: str
     """Do something to each of several machines, telling of each."""
 
     async def work(api: Api) -> None:
-        for one in named:
-            machine = await connect.machine(api, app, one)
+        for machine in await connect.machines(api, app, named):
             await act(api, app, machine)
             here.out.say(f"{machine.id} {done}")
 
@@ -43,13 +42,13 @@ def start(
     config: ConfigOption = None,
     wait: WaitOption = False,
 ) -> None:
-    """Start machines that rest."""
+    """Start machines that rest; those that are suspended go on where they were."""
     here = session.of(context)
 
     async def act(api: Api, name: str, machine: Machine) -> None:
         await api.machines.start(name, machine.id)
         if wait:
-            await use.until(here, api, name, machine, ["started"], _WAIT_S)
+            await waiting.until(here, api, name, machine, ["started"], _WAIT_S)
 
     name = connect.app_name(here, app, config)
     _each(here, name, machines, act, "is started" if wait else "is starting")
@@ -77,10 +76,63 @@ def stop(
     async def act(api: Api, name: str, machine: Machine) -> None:
         await api.machines.stop(name, machine.id, signal=signal, grace=grace)
         if wait:
-            await use.until(here, api, name, machine, ["stopped", "destroyed"], _WAIT_S)
+            await waiting.until(here, api, name, machine, ["stopped", "destroyed"], _WAIT_S)
 
     name = connect.app_name(here, app, config)
     _each(here, name, machines, act, "is stopped" if wait else "is stopping")
+
+
+def suspend(
+    context: typer.Context,
+    machines: MachinesArgument,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    wait: WaitOption = False,
+) -> None:
+    """Suspend machines with their memory; `start` lets them go on."""
+    here = session.of(context)
+
+    async def act(api: Api, name: str, machine: Machine) -> None:
+        await api.machines.suspend(name, machine.id)
+        if wait:
+            await waiting.until(here, api, name, machine, ["suspended", "stopped"], _WAIT_S)
+
+    name = connect.app_name(here, app, config)
+    _each(here, name, machines, act, "is suspended" if wait else "is suspending")
+
+
+def signal(
+    context: typer.Context,
+    machines: MachinesArgument,
+    *,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    name: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="E.g. SIGHUP.")
+    ] = "SIGTERM",
+) -> None:
+    """Send a signal to the main process of machines."""
+    here = session.of(context)
+
+    async def act(api: Api, app_name: str, machine: Machine) -> None:
+        await api.machines.signal(app_name, machine.id, name)
+
+    _each(here, connect.app_name(here, app, config), machines, act, f"has been sent {name}")
+
+
+def kill(
+    context: typer.Context,
+    machines: MachinesArgument,
+    app: AppOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Kill the main process of machines; their restart policy says what follows."""
+    here = session.of(context)
+
+    async def act(api: Api, name: str, machine: Machine) -> None:
+        await api.machines.signal(name, machine.id, "SIGKILL")
+
+    _each(here, connect.app_name(here, app, config), machines, act, "has been killed")
 
 
 def restart(
@@ -94,36 +146,78 @@ def restart(
         str | None,
         typer.Option("--time", metavar="TIME", help="Until it is killed: seconds or e.g. 10s."),
     ] = None,
+    skip_health_checks: Annotated[
+        bool, typer.Option("--skip-health-checks", help="Do not wait for its checks.")
+    ] = False,
 ) -> None:
-    """Stop machines and start them again."""
+    """Stop machines and start them again, one after another."""
     here = session.of(context)
     grace = f"{overrides.seconds(time, '--time'):g}s" if time else None
+    how = restarting.How(force=force, grace=grace, well=not skip_health_checks)
 
     async def act(api: Api, name: str, machine: Machine) -> None:
-        await api.machines.restart(name, machine.id, force=force, grace=grace)
+        await restarting.restart(here, api, name, machine, how)
 
     name = connect.app_name(here, app, config)
-    _each(here, name, machines, act, "is restarting")
+    _each(here, name, machines, act, "is started again")
 
 
 def destroy(
     context: typer.Context,
-    machines: MachinesArgument,
+    machines: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MACHINE]...", help="Machines, by id or name."),
+    ] = None,
     *,
     app: AppOption = None,
     config: ConfigOption = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", "-i", metavar="REF", help="All machines of this image."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Also when it is running.")] = False,
     yes: YesOption = False,
 ) -> None:
     """Destroy machines with everything on their disks."""
     here = session.of(context)
     name = connect.app_name(here, app, config)
-    here.confirm(f"Destroy {', '.join(machines)} of {name}?", yes=yes)
+    if bool(machines) == bool(image):
+        raise errors.invalid("name machines, or all of an image with --image")
 
-    async def act(api: Api, name: str, machine: Machine) -> None:
-        await api.machines.destroy(name, machine.id, force=force)
+    async def work(api: Api) -> None:
+        found = (
+            await connect.machines(api, name, machines)
+            if machines
+            else _of_image(image or "", await api.machines.list(name))
+        )
+        here.confirm(f"Destroy {', '.join(machines or _ids(found))} of {name}?", yes=yes)
+        for machine in found:
+            await api.machines.destroy(name, machine.id, force=force)
+            here.out.say(f"{machine.id} is destroyed")
 
-    _each(here, name, machines, act, "is destroyed")
+    connect.call(here, work)
+
+
+def _ids(found: list[Machine]) -> list[str]:
+    return [one.id for one in found]
+
+
+def _of_image(image: str, machines: list[Machine]) -> list[Machine]:
+    """Return the machines of an image, named as in their config, by tag or by digest.
+
+    Raises:
+        Failure: `not_found`.
+    """
+    found = [
+        one
+        for one in machines
+        if image in (one.config.get("image"), one.image_ref.short(), one.image_ref.digest)
+    ]
+    if not found:
+        raise errors.not_found(
+            f"no machine is of the image {image}", hint="list them with `godwit machine list`"
+        )
+    return found
 
 
 def cordon(

@@ -39,7 +39,10 @@ def list_(
 def _table(here: session.Session, found: list[Machine]) -> None:
     now = here.clock.now_ms()
     here.out.table(
-        ("id", "name", "state", "checks", "region", "image", "ip address", "process", "updated"),
+        (
+            *("id", "name", "state", "checks", "region", "image", "ip address", "process"),
+            *("schedule", "updated"),
+        ),
         [
             (
                 one.id,
@@ -50,6 +53,7 @@ def _table(here: session.Session, found: list[Machine]) -> None:
                 one.image_ref.short(),
                 one.private_ip,
                 one.group(),
+                one.config.get("schedule"),
                 times.ago(one.updated_at, now),
             )
             for one in found
@@ -90,6 +94,8 @@ def status(
             "Host": found.host_status,
             "Region": found.region,
             "Process": found.group(),
+            "Schedule": found.config.get("schedule"),
+            "Standby of": ", ".join(found.config.get("standbys") or []),
             "Image": found.image_ref.short(),
             "Version": found.version,
             "IP address": found.private_ip,
@@ -112,13 +118,18 @@ def _details(here: session.Session, found: Machine, events: list[Event]) -> None
         )
     if events:
         here.out.data("")
-        here.out.table(
-            ("event", "status", "source", "at", "info"),
-            [
-                (one.type, one.status, one.source, times.moment(one.timestamp), _info(one))
-                for one in events
-            ],
-        )
+        event_table(here, events)
+
+
+def event_table(here: session.Session, events: list[Event]) -> None:
+    """Print events as a table."""
+    here.out.table(
+        ("event", "status", "source", "at", "info"),
+        [
+            (one.type, one.status, one.source, times.moment(one.timestamp), _info(one))
+            for one in events
+        ],
+    )
 
 
 def _info(event: Event) -> str:

@@ -1,17 +1,16 @@
 """`godwit machine exec|wait`."""
 
 import shlex
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from godwit.base import errors
-from godwit.cli import connect, session
+from godwit.cli import connect, session, waiting
 from godwit.cli.options import AppOption, ConfigOption, JsonOption, MachineArgument
 from godwit.cli.rollout import overrides
 from godwit.client.api import Api
-from godwit.client.records import Machine, Ran
+from godwit.client.records import Ran
 
 STATES = ("started", "stopped", "suspended", "destroyed", "failed", "settled")
 _SIGNALLED = 128
@@ -85,33 +84,6 @@ def wait(
 
     async def work(api: Api) -> str:
         found = await connect.machine(api, name, machine)
-        return await until(here, api, name, found, states, limit)
+        return await waiting.until(here, api, name, found, states, limit)
 
     here.out.data(connect.call(here, work))
-
-
-async def until(
-    here: session.Session,
-    api: Api,
-    app: str,
-    machine: Machine,
-    states: Sequence[str],
-    limit_s: float,
-) -> str:
-    """Return the state of several that a machine reached.
-
-    Raises:
-        Failure: `deadline_exceeded`.
-    """
-    deadline = here.clock.monotonic() + limit_s
-    while True:
-        left = deadline - here.clock.monotonic()
-        try:
-            reached = await api.machines.wait(app, machine.id, states, timeout_s=left)
-        except errors.Failure as failure:
-            if failure.code == "not_found" and "destroyed" in states:
-                return "destroyed"
-            if failure.code != "deadline_exceeded" or here.clock.monotonic() >= deadline:
-                raise
-        else:
-            return reached.state or states[0]

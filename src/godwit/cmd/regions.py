@@ -1,0 +1,142 @@
+"""What control does in each region: tells and follows its catalog, and answers its hosts.
+
+Every region has a connection, a publisher and a reader of its own; one that is away holds up no
+other. Composed here, of parts that know of one region only.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from godwit.base import errors, tasks
+from godwit.bus import control_rpc
+from godwit.bus.facts import FactStream
+from godwit.bus.regions import Regions, Servers, replicas
+from godwit.control.context import Context
+from godwit.control.publisher import Publisher, Publishers
+from godwit.control.records import Host
+from godwit.control.watcher import Watcher
+
+logger = logging.getLogger("godwit.control")
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One region's work."""
+
+    stream: FactStream
+    owned: tasks.Tasks = field(repr=False)
+
+
+_LOOK_S = 5.0
+
+
+def servers(here: Host, local: str, hosts: Iterable[Host]) -> dict[str, tuple[str, ...]]:
+    """Return where each region's bus is.
+
+    Args:
+        here: The host this control is on.
+        local: Where the bus of this host answers, if it has one.
+        hosts: All that were not removed.
+    """
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        own = host.id == here.id and "bus" in here.roles
+        at = local if own else host.services.get("bus")
+        if at is not None:
+            found.setdefault(host.region, []).append(f"nats://{at}")
+    return {region: tuple(sorted(named)) for region, named in found.items()}
+
+
+class RegionLinks:
+    """Control's work in all regions.
+
+    Args:
+        regions: The connections; kept here.
+        handlers: What hosts may ask control (`control.host_requests`).
+        owned: Owns what goes on as long as control does.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        regions: Regions,
+        handlers: Mapping[str, control_rpc.Handler],
+        owned: tasks.Tasks,
+    ) -> None:
+        self._ctx = ctx
+        self._regions = regions
+        self._handlers = handlers
+        self._links: dict[str, _Link] = {}
+        self._publishers = Publishers(ctx)
+        self._watcher = Watcher(ctx, self._publishers.republish)
+        owned.spawn(self._publishers.run(), name="publish")
+        owned.spawn(self._watcher.apply(), name="apply")
+
+    async def keep(self, servers: Servers) -> None:
+        """Work in these regions and no others."""
+        gone, new = await self._regions.keep(servers)
+        for region in gone:
+            if (link := self._links.pop(region, None)) is not None:
+                self._publishers.remove(region)
+                await link.owned.cancel()
+        for region in new:
+            self._links[region] = await self._work(region, replicas(servers[region]))
+        if gone or new:
+            logger.info("control works in the regions %s", ", ".join(sorted(self._links)))
+
+    async def follow(self, here: Host, local: str) -> None:
+        """Work wherever the database knows of a bus, for ever."""
+        while True:
+            try:
+                async with self._ctx.store.read() as rows:
+                    hosts = await rows.hosts.all()
+            except errors.Failure as failure:
+                logger.warning("the regions are looked up later: %s", failure.message)
+            else:
+                await self.keep(servers(here, local, hosts))
+            await self._ctx.clock.sleep(_LOOK_S)
+
+    async def close(self) -> None:
+        """End the work; bounded."""
+        for region, link in list(self._links.items()):
+            self._publishers.remove(region)
+            await link.owned.cancel()
+        self._links.clear()
+        await self._regions.close()
+
+    async def bury(self, before: datetime) -> int:
+        """Remove tombstones of machines that were published before a time, in all regions.
+
+        Raises:
+            Failure: `unavailable` when a region is away; the others were seen to.
+        """
+        buried, failures = 0, []
+        for link in list(self._links.values()):
+            try:
+                buried += await link.stream.bury(before)
+            except errors.Failure as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        return buried
+
+    async def _work(self, region: str, copies: int) -> _Link:
+        connection = self._regions.connection(region)
+        stream = FactStream(connection, region, replicas=copies)
+        owned = tasks.Tasks(f"control.{region}", grace_s=2.0)
+        publisher = self._publishers.add(region, stream)
+        connection.on_up(lambda: _came_up(stream, publisher))
+        owned.spawn(publisher.run(), name="publish")
+        owned.spawn(self._watcher.read(stream), name="read")
+        await control_rpc.serve(connection, owned, self._handlers)
+        return _Link(stream, owned)
+
+
+async def _came_up(stream: FactStream, publisher: Publisher) -> None:
+    try:
+        await stream.ensure(migrate=True)
+    except errors.Failure as failure:
+        logger.warning("the stream of facts was not made: %s", failure.message)
+    publisher.republish()
