@@ -1,0 +1,150 @@
+"""Hosts of three regions as one cluster: joined, in one mesh, with an app; one cut off or off."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from godwit.base import errors
+from godwit.testing.platform import eventually
+from lab import cluster, plan
+from lab.laboratory import Lab
+from tests.lab.conftest import made
+
+REGIONS = ("fra", "iad", "nrt")
+ROOT = Path(__file__).resolve().parents[2]
+URL = "http://hello.godwit.test/"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def lab(root: Path) -> Iterator[Lab]:
+    """Return three joined hosts, far from one another."""
+    settings = {"host.memory_mb": 1_536, "api.rate_limits": False}
+    with made(plan.simple("c1", REGIONS, settings=settings), root) as up:
+        cluster.start(up, print)
+        yield up
+
+
+@pytest.fixture(scope="module")
+def deployed(lab: Lab) -> Lab:
+    """Return the lab, with a machine of `examples/hello` in each region."""
+    host = lab.host("fra-1")
+    host.godwit("images", "bootstrap")
+    folder = host.tree.directory / "home" / "hello"
+    shutil.copytree(ROOT / "examples" / "hello", folder)
+    launch = ("launch", "--name", "hello", "--org", "personal", "--yes", "--offline")
+    host.godwit(*launch, "--region", "fra", "--force-host-build", "--no-ha", cwd=folder)
+    each = ("--max-per-region", "1", "--region", ",".join(REGIONS))
+    host.godwit("scale", "count", str(len(REGIONS)), *each, "--yes", cwd=folder)
+    return lab
+
+
+def machines(lab: Lab) -> list[dict[str, Any]]:
+    """Return the app's machines as the API shows them."""
+    found: list[dict[str, Any]] = lab.host("fra-1").json("machine", "list", "--app", "hello")
+    return found
+
+
+def answer(lab: Lab, region: str) -> str:
+    """Return what a region's client gets from its own region; nothing while that does not."""
+    try:
+        said = lab.node(f"{region}-c1").get(URL, at=lab.host(f"{region}-1").addresses)
+    except errors.Failure:
+        return ""
+    return said if f"region {region}," in said else ""
+
+
+def members(lab: Lab) -> dict[str, dict[str, Any]]:
+    """Return the cluster's hosts by region, as the first one shows them."""
+    return {one["region"]: one for one in lab.host("fra-1").json("host", "list")}
+
+
+def in_touch(lab: Lab, *regions: str) -> bool:
+    """Tell whether the first host counts these as well."""
+    return all(members(lab)[region]["status"] == "ok" for region in regions)
+
+
+def met(lab: Lab, here: str, there: str) -> bool:
+    """Tell whether a region's host reaches another's through the mesh."""
+    address = members(lab)[there]["mesh_address"]
+    try:
+        lab.host(f"{here}-1").exec("ping", "-n", "-c", "1", "-W", "1", address)
+    except errors.Failure:
+        return False
+    return True
+
+
+def test_every_host_is_a_member_and_only_the_first_one_is_everything(lab: Lab) -> None:
+    found = members(lab)
+    assert set(found) == set(REGIONS)
+    eventually(lambda: in_touch(lab, *REGIONS), deadline_s=60)
+    assert {"control", "registry", "keyring"} <= set(found["fra"]["roles"])
+    for region in ("iad", "nrt"):
+        assert set(found[region]["roles"]) == {"bus", "agent", "edge", "dns"}
+        running = set(lab.host(f"{region}-1").components())
+        assert running >= {"bus", "agent", "edge", "dns"}
+        assert not running & {"control", "registry", "keyring"}
+
+
+def test_every_host_meets_every_other_in_the_mesh(lab: Lab) -> None:
+    for here in REGIONS:
+        for there in set(REGIONS) - {here}:
+            eventually(lambda a=here, b=there: met(lab, a, b))
+
+
+def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab) -> None:
+    lab.cut("nrt")
+    assert not met(lab, "fra", "nrt")
+    assert met(lab, "fra", "iad")
+    lab.heal("nrt")
+    eventually(lambda: met(lab, "fra", "nrt") and met(lab, "nrt", "iad"), deadline_s=60)
+    eventually(lambda: in_touch(lab, *REGIONS), deadline_s=60)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_each_region_has_a_machine_and_answers_its_own_clients(deployed: Lab) -> None:
+    assert Counter(one["region"] for one in machines(deployed)) == Counter(REGIONS)
+    for region in REGIONS:
+        assert eventually(lambda here=region: answer(deployed, here), deadline_s=120)
+
+
+@pytest.mark.full
+def test_machines_reach_one_another_by_name_whatever_region_they_are_in(deployed: Lab) -> None:
+    here, there = (
+        next(one for one in machines(deployed) if one["region"] == region)
+        for region in ("iad", "nrt")
+    )
+    name = f"{there['id']}.vm.hello.internal"
+    code = f"import urllib.request as r;print(r.urlopen('http://{name}:8080/',timeout=20).read())"
+    ask = ("machine", "exec", "--app", "hello", here["id"], "--", "python3", "-c", code)
+    assert "region nrt" in deployed.host("fra-1").godwit(*ask)
+
+
+@pytest.mark.full
+def test_a_region_that_is_cut_off_serves_its_clients_and_nothing_is_doubled(
+    deployed: Lab,
+) -> None:
+    before = {one["id"] for one in machines(deployed)}
+    deployed.cut("nrt")
+    assert eventually(lambda: answer(deployed, "nrt"))
+    assert eventually(lambda: answer(deployed, "fra"))
+    deployed.heal("nrt")
+    eventually(lambda: in_touch(deployed, *REGIONS), deadline_s=60)
+    assert {one["id"] for one in machines(deployed)} == before
+    assert eventually(lambda: answer(deployed, "nrt"))
+
+
+def test_a_host_that_lost_its_power_is_the_same_member_when_it_is_back(lab: Lab) -> None:
+    host, before = lab.host("iad-1"), members(lab)["iad"]
+    host.lose_power()
+    lab.give_power(host)
+    host.start()
+    eventually(lambda: in_touch(lab, "iad"), deadline_s=60)
+    eventually(lambda: met(lab, "iad", "nrt") and met(lab, "fra", "iad"), deadline_s=60)
+    assert members(lab)["iad"]["host_id"] == before["host_id"]
+    assert len(lab.host("fra-1").json("host", "list")) == len(REGIONS)
