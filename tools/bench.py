@@ -10,11 +10,11 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-AREAS = ("machine",)
+AREAS = ("machine", "deploy", "api", "network")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,21 @@ def row(  # noqa: PLR0917
         met_aim=None if aim is None else judged <= aim,
         spread=f"{min(values):.3g}..{max(values):.3g}"
         + (f" / {min(peers):.3g}..{max(peers):.3g}" if peers else ""),
+    )
+
+
+def paired(figures: Row, values: Sequence[float], peers: Sequence[float]) -> Row:
+    """Return the row judged by the median of each round's own ratio.
+
+    For what depends on the rest of the machine, which changes from round to round and is the same
+    for both within one.
+    """
+    ratio = statistics.median(a / b for a, b in zip(values, peers, strict=True))
+    return replace(
+        figures,
+        ratio=round(ratio, 3),
+        met_must=None if figures.must is None else ratio <= figures.must,
+        met_aim=None if figures.aim is None else ratio <= figures.aim,
     )
 
 

@@ -1,289 +1,153 @@
-"""Machines: a cold start beside a bare QEMU boot, many boots, image to EROFS, resident sizes.
+"""Machines: cold, warm and resumed starts beside bare QEMU; many starts; memory; the agent.
 
-`machine.cold`: from the API's answer to `start` being asked, to the guest's process running, as
-the shim saw it; beside it, in the same rounds, a bare QEMU with the same kernel, initramfs, disks
-and arguments but without Godwit around it, from exec to the same message of the same init.
+A start is measured from the API being asked for it, to the guest's process running, as the shim
+heard it. Its peer, in the same rounds, is a bare boot of the same kernel, initramfs and disks
+(`bench_bare`).
 """
 
-import asyncio
-import concurrent.futures
-import contextlib
-import fcntl
-import json
-import os
-import shutil
-import socket
-import struct
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-from godwit.agent.vmm import guestkit, qemu
-from godwit.base import settings
 from godwit.testing import platform as testing
-from godwit.testing.platform import ROOT, Platform, eventually
-from godwit.wire import channel
-from tools import bench_images
+from tools import bench_agent, bench_bare, bench_images, bench_memory
 from tools.bench import Row, row
+from tools.bench_use import Use
 
-PATHS = settings.from_process().paths
 ROUNDS = 9
-BOOTS = 50
-_TUNSETIFF = 0x400454CA
-_TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+COLD_BOOTS = 50
+WARM_STARTS = 200
+TOGETHER = 10
+TOGETHER_ROUNDS = 5
+CREATES = 15
+_ROOM = {"GODWIT_HOST_MEMORY_MB": "20480"}
+_COLD = {"GODWIT_HOST_WARM_STARTS": "false"}
 
 
 def rows() -> list[Row]:
     """Return every row of the area."""
-    with testing.world(), testing.platform() as up:
-        image = _image(up)
-        return [
-            *_cold(up, image),
-            _many(up, image),
-            *_resident(up, image),
-            *bench_images.rows(),
-        ]
+    with testing.world():
+        with testing.platform(**_COLD) as up:
+            cold = _cold(Use.of(up))
+        with testing.platform(**_ROOM) as up:
+            warm = _warm(Use.of(up))
+    return [*cold, *warm, *bench_images.rows(), *bench_agent.rows()]
 
 
-def _image(up: Platform) -> str:
-    """Deploy the example once, so that its image is in the platform's registry."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "examples" / "hello", folder, dirs_exist_ok=True)
-        up.godwit(
-            "launch",
-            "--name",
-            "bench",
-            "--org",
-            testing.ORGANIZATIONS[0],
-            "--yes",
-            "--offline",
-            "--force-host-build",
-            cwd=Path(folder),
-        )
-    (machine,) = up.machines("bench")
-    up.godwit("machine", "destroy", machine["id"], "--force", "--yes", "-a", "bench")
-    found: str = machine["config"]["image"]
-    return found
-
-
-def _create(up: Platform, image: str) -> dict[str, Any]:
-    config = {"image": image, "init": {"exec": ["sleep", "600"]}, "restart": {"policy": "no"}}
-    with up.api as api:
-        answer = api.post("/v1/apps/bench/machines", json={"config": config})
-        answer.raise_for_status()
-        machine: dict[str, Any] = answer.json()
-        _wait(up, machine["id"], "started")
-        return machine
-
-
-def _wait(up: Platform, machine: str, state: str) -> None:
-    with up.api as api:
-        path = f"/v1/apps/bench/machines/{machine}/wait"
-        api.get(path, params={"state": state, "timeout": 60}).raise_for_status()
-
-
-def _act(up: Platform, machine: str, verb: str) -> None:
-    with up.api as api:
-        api.post(f"/v1/apps/bench/machines/{machine}/{verb}").raise_for_status()
-
-
-def _destroy(up: Platform, machine: str) -> None:
-    with up.api as api:
-        path = f"/v1/apps/bench/machines/{machine}"
-        api.delete(path, params={"force": "true"}).raise_for_status()
-
-
-def _started_at(up: Platform, machine: str) -> float:
-    """Return the second in which the shim heard that the guest's process runs."""
-
-    async def ask() -> float:
-        reader, writer = await asyncio.open_unix_connection(str(up.run / "m" / f"{machine}.sock"))
-        writer.write(channel.message({"type": "status"}))
-        decoder = channel.Decoder()
-        try:
-            async with asyncio.timeout(10):
-                while True:
-                    for frame in decoder.feed(await reader.read(65_536)):
-                        said = json.loads(frame.payload)
-                        if said.get("started_at_ms"):
-                            return float(said["started_at_ms"]) / 1000
-        finally:
-            writer.close()
-
-    return asyncio.run(ask())
-
-
-def _cold(up: Platform, image: str) -> list[Row]:
-    created = _create(up, image)
-    machine = created["id"]
-    digest = created["image_ref"]["digest"].replace(":", "-")
-    erofs = up.data / "store" / "images" / digest / "image.erofs"
+def _cold(use: Use) -> list[Row]:
+    """Return the rows of starts that boot a kernel."""
+    machine = use.create()
     ours, bare = [], []
-    for _ in range(ROUNDS):
-        directory = up.data / "store" / "machines" / machine
-        with _copied(directory, erofs) as boot:
-            _act(up, machine, "stop")
-            _wait(up, machine, "stopped")
-            bare.append(_bare_boot(boot))
-        began = time.time()
-        _act(up, machine, "start")
-        _wait(up, machine, "started")
-        ours.append(_started_at(up, machine) - began)
-    _destroy(up, machine)
+    with _bare(use, machine) as origin:
+        for _ in range(ROUNDS):
+            use.stop(machine)
+            bare.append(bench_bare.boot(origin))
+            ours.append(use.start(machine))
+    use.destroy(machine)
+    failed = _failures(use, COLD_BOOTS, 2)
     return [
-        row(
-            "machine.cold",
-            "start to process running",
-            "s",
-            ours,
-            "bare QEMU",
+        _against_bare("machine.cold", ours, bare, must=1.25, aim=1.10),
+        row(f"machine.{COLD_BOOTS}_boots", "failed, two at once", "boots", [failed], must=0),
+    ]
+
+
+def _warm(use: Use) -> list[Row]:
+    """Return the rows of starts from a template and of suspended machines."""
+    first = use.create()
+    use.await_template(first)
+    machines = [first, *(use.create() for _ in range(TOGETHER - 1))]
+    sleeper = use.create(suspending=True)
+    took: dict[str, list[float]] = defaultdict(list)
+    with _bare(use, first) as origin:
+        use.stop_all([*machines, sleeper])
+        for _ in range(ROUNDS):
+            took["bare"].append(bench_bare.boot(origin))
+            took["warm"].append(use.start(first, expect="warm"))
+            took["stream"].append(use.suspended_start(first))
+            use.stop(first)
+            use.start(sleeper)
+            took["own"].append(use.suspended_start(sleeper))
+            use.stop(sleeper)
+        for _ in range(TOGETHER_ROUNDS):
+            took["bare together"].append(bench_bare.boot_at_once(origin, TOGETHER))
+            took["together"].append(use.start_together(machines))
+            use.stop_all(machines)
+    for each in (*machines, sleeper):
+        use.destroy(each)
+    bare = took["bare"]
+    together = f"machine.warm_{TOGETHER}"
+    return [
+        _against_bare("machine.warm", took["warm"], bare, must=0.25, aim=0.10),
+        _against_bare(
+            together, took["together"], took["bare together"], must=0.35, what="at once, the last"
+        ),
+        _against_bare("machine.resume", took["own"], bare, must=0.15, aim=0.08),
+        _against_bare(
+            "machine.resume",
+            took["stream"],
             bare,
-            must=1.25,
-            aim=1.10,
-        )
+            must=0.15,
+            aim=0.08,
+            what="not meant to suspend",
+        ),
+        row("machine.create", "answer to a create", "ms", _creates(use), must=150),
+        row(
+            f"machine.{WARM_STARTS}_warm",
+            "failed, two at once",
+            "starts",
+            [_failures(use, WARM_STARTS, 2, expect="warm")],
+            must=0,
+        ),
+        *bench_memory.rows(use),
     ]
 
 
-@dataclass(frozen=True)
-class Boot:
-    """What a machine boots from: its VMM's argv, run spec and open files, the disk copied."""
-
-    argv: list[str]
-    spec: dict[str, Any]
-    files: dict[int, str]
+@contextmanager
+def _bare(use: Use, machine: str) -> Iterator[bench_bare.Origin]:
+    directory = use.up.data / "store" / "machines" / machine
+    with bench_bare.origin(directory, use.erofs(machine), use.memory_mb) as made:
+        yield made
 
 
-@contextlib.contextmanager
-def _copied(directory: Path, image: Path) -> Iterator[Boot]:
-    """Yield what a running machine was booted from; its own files go when it stops."""
-    config = json.loads((directory / "shim.json").read_text())
-    spec = json.loads((directory / "run.json").read_text())
-    given = qemu.Descriptors()
-    kit = asyncio.run(guestkit.ensure(PATHS.cache, PATHS.programs))
-    files = {given.kernel: str(kit.kernel), given.initramfs: str(kit.initramfs)}
-    files[given.image] = str(image)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
-        scratch = f"{folder}/scratch"
-        source = directory / "scratch.ext4"
-        testing.sh("cp", "--reflink=auto", "--sparse=always", str(source), scratch)
-        yield Boot(config["vmm"]["argv"], spec, {**files, given.scratch: scratch})
+def _against_bare(
+    bench: str,
+    ours: list[float],
+    bare: list[float],
+    *,
+    must: float,
+    aim: float | None = None,
+    what: str = "start to process running",
+) -> Row:
+    return row(bench, what, "s", ours, "bare QEMU boot", bare, must=must, aim=aim)
 
 
-def _bare_boot(boot: Boot) -> float:
-    """Boot the same argv without shim, user, cgroup or sandbox; return the seconds."""
-    given = qemu.Descriptors()
-    argv = list(boot.argv)
-    sandbox = argv.index("-sandbox")
-    del argv[sandbox : sandbox + 2]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        path = f"{folder}/channel"
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(path)
-        listener.listen(1)
-        opened = {given.tap: stack.enter_context(_tap()), given.channel: listener.fileno()}
-        for number, name in boot.files.items():
-            descriptor = os.open(name, os.O_RDWR if number == given.scratch else os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            opened[number] = descriptor
-        # Out of the way of the numbers that the VMM is told.
-        high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 200) for number, fd in opened.items()}
-        for descriptor in high.values():
-            stack.callback(os.close, descriptor)
-
-        def place() -> None:
-            for number, descriptor in high.items():
-                os.dup2(descriptor, number)
-
+def _creates(use: Use) -> list[float]:
+    """Return milliseconds to the answer of creates whose image is here."""
+    took = []
+    for _ in range(CREATES):
         began = time.time()
-        process = subprocess.Popen(
-            argv,
-            pass_fds=tuple(high),
-            preexec_fn=place,  # noqa: PLW1509 (no other thread runs here)
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+        machine = use.ask_for_one()
+        took.append(1000 * (time.time() - began))
+        use.wait(machine, "started")
+        use.destroy(machine)
+    return took
+
+
+def _failures(use: Use, count: int, at_once: int, expect: str | None = None) -> int:
+    """Create, use and destroy machines; return how many failed."""
+
+    def one(_: int) -> int:
         try:
-            _speak(path, boot.spec)
-            return time.time() - began
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _speak(path: str, spec: dict[str, Any]) -> None:
-    """Send the run spec at hello; return when the process runs."""
-    peer = socket.socket(socket.AF_UNIX)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            peer.connect(path)
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    peer.settimeout(60)
-    decoder = channel.Decoder()
-    with peer:
-        while True:
-            for frame in decoder.feed(peer.recv(65_536)):
-                if frame.kind is not channel.Kind.MESSAGE:
-                    continue
-                said = json.loads(frame.payload)
-                if said["type"] == "hello":
-                    peer.sendall(channel.message({"type": "run", "spec": spec}))
-                elif said["type"] == "started":
-                    return
-
-
-@contextlib.contextmanager
-def _tap() -> Iterator[int]:
-    descriptor = os.open("/dev/net/tun", os.O_RDWR)
-    try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", b"bench0", _TAP_FLAGS))
-        subprocess.run(["ip", "link", "set", "bench0", "up"], check=True, timeout=10)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _many(up: Platform, image: str) -> Row:
-    """Boot fifty machines, two at once; count those that did not start."""
-
-    def boot(_: int) -> int:
-        try:
-            machine = _create(up, image)["id"]
-            code = up.exec("bench", machine, "true")["exit_code"]
-            _destroy(up, machine)
+            machine = use.create()
+            use.check(machine, expect)
+            use.destroy(machine)
         except (OSError, AssertionError, RuntimeError, ValueError) as error:
-            print(f"a boot failed: {error}", flush=True)
+            print(f"a start failed: {error}", flush=True)
             return 1
-        return int(code)
+        return 0
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        failed = sum(pool.map(boot, range(BOOTS)))
-    return row(f"machine.{BOOTS}_boots", "failed, two at once", "boots", [failed], must=0)
-
-
-def _resident(up: Platform, image: str) -> list[Row]:
-    machine = _create(up, image)["id"]
-    shim = _shim_pid(machine)
-    status = eventually(lambda: _status(Path(f"/proc/{shim}/status").read_text()))
-    inside = up.exec("bench", machine, "cat", "/proc/1/status")["stdout"]
-    _destroy(up, machine)
-    return [
-        row("machine.shim_resident", "VmRSS", "MB", [status / 1024], aim=3.0),
-        row("machine.init_resident", "VmRSS", "MB", [_status(inside) / 1024], aim=1.5),
-    ]
-
-
-def _shim_pid(machine: str) -> int:
-    found = testing.sh("pgrep", "-f", f"godwit-shim --config .*{machine}").stdout.split()
-    return int(found[0])
-
-
-def _status(text: str) -> float:
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
+    attempt: Callable[[int], int] = one
+    with ThreadPoolExecutor(at_once) as pool:
+        return sum(pool.map(attempt, range(count)))

@@ -16,9 +16,12 @@ from typing import Any
 
 from typer import core
 
-from godwit.agent.machines import lifecycle, operations
+from godwit.agent.machines import events, lifecycle, operations, steps, work
+from godwit.api import limits, problems
+from godwit.base import errors
 from godwit.cli import exits, registry, tree
 from godwit.cmd import cli
+from godwit.durable import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -34,13 +37,39 @@ _API_INTRODUCTION = """\
 Every route; requests and answers are described in
 [contracts/openapi.json](../../contracts/openapi.json), which a host serves at `/openapi.json`. A
 token is sent as `Authorization: Bearer TOKEN`. Scope `public` needs none, `token` any, `basic`
-takes it as the password of basic auth.
+takes it as the password of basic auth. What is marked `or own` a machine may ask of itself
+without a token, at its `/.fly/api`.
+"""
+
+_PROBLEMS_INTRODUCTION = """\
+A refusal is `{"error": "CODE: what is wrong", "status": …, "hint": "what to do"}`; `hint` is left
+out where there is nothing to do. Every answer has a `fly-request-id`. A path that no route takes
+is answered with plain text before the token is looked at.
+"""
+
+_RATES_INTRODUCTION = """\
+Requests beyond these are refused with 429, unless `api.rate_limits` is off. Tokens of one
+organization share what they have; `godwit` waits and asks again by itself.
 """
 
 _TABLE_INTRODUCTION = """\
 Rows are stored states, columns requests; a cell is the operation that is run, or why none is.
 `replace` is an update with `skip_launch`, `kill` a destroy with `force`. A request that comes
 during an operation is judged against the state that operation leads to.
+"""
+
+_STATES_INTRODUCTION = """\
+Beside the state stands a sentence: what the host is doing with the machine right now, or why it
+rests. A step that takes longer than it should says `stuck at` and its name, and goes on trying.
+"""
+
+_STEPS_INTRODUCTION = """\
+A step is tried until it is done, with pauses that grow; each attempt has its deadline. Past "given
+up" the operation ends and what it left is taken down.
+"""
+
+_EVENTS_INTRODUCTION = """\
+The entries of a machine's history, the newest first; `status` is the state reached.
 """
 
 
@@ -197,15 +226,34 @@ def api_page() -> str:
             if method in METHODS:
                 row = _route(method, path, operation)
                 sections.setdefault(operation["tags"][0], []).append(row)
-    parts = ["# The API\n", _WRITTEN, _API_INTRODUCTION]
+    parts = ["# The API\n", _WRITTEN, _API_INTRODUCTION, *_problems(), *_rates()]
     for tag, rows in sections.items():
         parts += [f"## {tag}\n", _table(("method", "path", "scope", "what"), rows)]
     return _page(parts)
 
 
+def _problems() -> list[str]:
+    rows = [
+        (str(status), f"`{code}`", problems.MEANINGS[code])
+        for code, status in sorted(errors.STATUS.items(), key=lambda one: (one[1], one[0]))
+    ]
+    return ["## Errors\n", _PROBLEMS_INTRODUCTION, _table(("status", "code", "means"), rows)]
+
+
+def _rates() -> list[str]:
+    rows = [
+        (said, f"{rate.per_s * 60:g} a minute" if rate.per_s % 1 else f"{rate.per_s:g} a second",
+         str(rate.burst))
+        for said, rate in limits.MEANINGS
+    ]  # fmt: skip
+    return ["## How often\n", _RATES_INTRODUCTION, _table(("what", "rate", "at once"), rows)]
+
+
 def _route(method: str, path: str, operation: dict[str, Any]) -> tuple[str, ...]:
     said = operation.get("description") or operation["summary"]
-    return method.upper(), f"`{path}`", f"`{operation['x-godwit-scope']}`", said.split("\n\n")[0]
+    scope = f"`{operation['x-godwit-scope']}`"
+    scope += " or own" if operation.get("x-godwit-own") else ""
+    return method.upper(), f"`{path}`", scope, said.split("\n\n")[0]
 
 
 def lifecycle_page() -> str:
@@ -221,6 +269,9 @@ def lifecycle_page() -> str:
             "# A machine's life\n",
             _WRITTEN,
             f"```\n{inspect.cleandoc(drawing)}\n```\n",
+            "## States\n",
+            _STATES_INTRODUCTION,
+            _table(("state", "kind", "means"), [_state(name) for name in lifecycle.MEANINGS]),
             "## What may be asked, and when\n",
             _TABLE_INTRODUCTION,
             _table(("", *(f"`{request}`" for request in lifecycle.REQUESTS)), answers),
@@ -228,7 +279,32 @@ def lifecycle_page() -> str:
             "## Operations\n",
             _table(("operation", "leads to", "shown as", "broken off by", "steps"), courses),
             _on_the_way_down(),
+            "## Steps\n",
+            _STEPS_INTRODUCTION,
+            _table(
+                ("step", "says", "one attempt", "stuck after", "given up after"),
+                [_step(one) for one in steps.CATALOGUE.values()],
+            ),
+            "## Events\n",
+            _EVENTS_INTRODUCTION,
+            _table(("type", "means"), [(f"`{t}`", said) for t, said in events.MEANINGS.items()]),
         ]
+    )
+
+
+def _state(name: str) -> tuple[str, ...]:
+    kind = "transient" if name in lifecycle.TRANSIENT else "persistent"
+    return f"`{name}`", kind, lifecycle.MEANINGS[name]
+
+
+def _step(one: runner.Step[work.Work]) -> tuple[str, ...]:
+    patience = "never" if one.patience_s is None else f"{one.patience_s:g} s"
+    return (
+        f"`{one.name}`",
+        one.title,
+        f"{one.deadline_s:g} s",
+        f"{one.stuck_after_s:g} s",
+        patience,
     )
 
 

@@ -6,12 +6,30 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsprogs
-  docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl)
+  docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
+  postgresql-15 wireguard-tools wireguard-go)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
 need() { # program, how to get it
   command -v "$1" >/dev/null || { say "$1 is missing: $2"; exit 1; }
+}
+
+need_rust() { # Debian 12's own cargo is too old to read this workspace
+  local how='install Rust from https://rustup.rs, then open a new shell' oldest found
+  oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' rust/Cargo.toml)
+  # Where rustup puts it, for shells that were opened before.
+  [ ! -x "${HOME:-/root}/.cargo/bin/cargo" ] || PATH="$PATH:${HOME:-/root}/.cargo/bin"
+  need cargo "$how"
+  found=$(cargo --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' "$oldest" "$found" | sort -V | head -n1)" = "$oldest" ] \
+    || { say "cargo $found is too old, $oldest or newer is needed: $how"; exit 1; }
+}
+
+need_debian() {
+  need dpkg-query "Godwit is set up on Debian 12"
+  [ "$(dpkg --print-architecture)" = amd64 ] \
+    || { say "Godwit runs on amd64; this is $(dpkg --print-architecture)"; exit 1; }
 }
 
 install_packages() {
@@ -23,13 +41,24 @@ install_packages() {
   [ ${#missing[@]} -eq 0 ] && return
   [ "$(id -u)" = 0 ] || { say "run as root to install: ${missing[*]}"; exit 1; }
   say "installing Debian packages: ${missing[*]}"
-  apt-get update -qq
-  # Services are started by Godwit, never by the package.
-  local policy=/usr/sbin/policy-rc.d made=
-  if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"; made=1; fi
+  apt-get update -qq \
+    || { say "apt-get cannot read its sources: check the network and /etc/apt/sources.list"; exit 1; }
+  # Services are started by Godwit, never by the package; nor does PostgreSQL's, which only tests
+  # use, make a cluster that is there at the next boot.
+  local policy=/usr/sbin/policy-rc.d
+  made=
+  local clusters=/etc/postgresql-common/createcluster.d
+  # Gone again whatever happens: they are the machine's, not ours.
+  trap 'rm -f "${made:-}" /etc/postgresql-common/createcluster.d/godwit.conf' EXIT
+  mkdir -p "$clusters"
+  printf 'create_main_cluster = false\n' >"$clusters/godwit.conf"
+  if [ ! -e "$policy" ]; then
+    made=$policy
+    printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     "${missing[@]}" >/dev/null
-  [ -z "$made" ] || rm -f "$policy"
+  rm -f "$made" "$clusters/godwit.conf"
 }
 
 install_python() {
@@ -43,7 +72,8 @@ install_python() {
   say "installing the Python environment"
   [ -x .venv/bin/python ] || "$python" -m venv .venv \
     || { say "cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
-  .venv/bin/pip install -q --require-hashes -r requirements.lock
+  .venv/bin/pip install -q --require-hashes -r requirements.lock \
+    || { say "pip cannot install the packages above: check the network and pip's settings"; exit 1; }
   .venv/bin/pip install -q --no-deps --no-build-isolation -e .
   printf '%s' "$wanted" >"$stamp"
 }
@@ -64,14 +94,26 @@ build_programs() {
   done
 }
 
-main() {
-  need python3 "apt-get install python3 python3-venv"
-  need cargo "install Rust from https://rustup.rs, or apt-get install cargo"
+need_compilers() {
+  need_rust
   need gcc "apt-get install gcc"
+}
+
+main() {
   case "${1:-all}" in
-    python) install_python ;;
-    programs) build_programs ;;
+    python)
+      need python3 "apt-get install python3 python3-venv"
+      install_python
+      ;;
+    programs)
+      need_compilers
+      build_programs
+      ;;
     all)
+      # All that people have to see to themselves, before anything is changed.
+      need python3 "apt-get install python3 python3-venv"
+      need_compilers
+      need_debian
       install_packages
       install_python
       build_programs
