@@ -1,12 +1,14 @@
 """The whole platform, once per session, in namespaces of its own (see the Makefile)."""
 
 import shutil
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from godwit.testing import platform as testing
+from godwit.testing import registry
 from godwit.testing.platform import ORGANIZATIONS, Platform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +22,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> registry.Tls:
+    """Return a certificate for this host's outer address, of an authority the platform trusts."""
+    return registry.make_tls(tmp_path_factory.mktemp("tls"), testing.HOST_V4)
+
+
+@pytest.fixture(scope="session")
+def platform(tls: registry.Tls) -> Iterator[Platform]:
     """Return a Godwit that is up with two organizations; at the end, nothing may be left of it."""
-    with testing.world(), testing.platform() as up:
+    usual = ssl.get_default_verify_paths().cafile
+    bundle = tls.authority.with_name("bundle.pem")
+    bundle.write_bytes((Path(usual).read_bytes() if usual else b"") + tls.authority.read_bytes())
+    with testing.world(), testing.platform(SSL_CERT_FILE=str(bundle)) as up:
         yield up
 
 
@@ -51,6 +62,7 @@ def launched(platform: Platform, source: Path) -> dict[str, str]:
             "--yes",
             "--offline",
             "--force-host-build",
+            "--no-ha",
             cwd=folder,
         )
         apps[org] = f"hello-{org}"

@@ -4,6 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from godwit.testing.platform import GODWIT, Platform, eventually
 
 CHECKS = """
@@ -18,6 +20,13 @@ type = "tcp"
 port = 8080
 interval = "2s"
 timeout = "2s"
+
+[checks.self]
+type = "exec"
+command = ["sh", "-c", "echo up since $(cut -d' ' -f1 /proc/uptime)"]
+interval = "10s"
+timeout = "5s"
+kind = "readiness"
 """
 
 
@@ -37,6 +46,34 @@ def test_launch_writes_a_config_that_validates(platform: Platform, launched, sou
     folder = source.with_name("hello-reed")
     assert 'app = "hello-reed"' in (folder / "fly.toml").read_text()
     platform.godwit("config", "validate", cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[build", "fly.toml:2: not TOML"),
+        ("app = 'b'", "fly.toml:2: not TOML"),
+        ("kill_timeout = 'soon'", "fly.toml:2: kill_timeout: expected a duration"),
+        (
+            "[http_service]\ninternal_port = 'x'",
+            "fly.toml:3: http_service.internal_port: expected",
+        ),
+        ("[[services]]\ninternal_port = 1\nprotocol = 'x'", "fly.toml:4: services[0].protocol"),
+        ("[[vm]]\ncpus = 3", "fly.toml:2: vm[0]: shared CPUs come in"),
+        ("[checks.up]\nport = 1\ntype = 'ping'", "fly.toml:4: checks.up.type: expected"),
+        ("[deploy]\nstrategy = 'fast'", "fly.toml:3: deploy.strategy: expected one of"),
+        (
+            "[processes]\nweb = 'x'\n[http_service]\ninternal_port = 80\nprocesses = ['wbe']",
+            "fly.toml:6: http_service.processes: there is no process group",
+        ),
+    ],
+)
+def test_each_kind_of_mistake_in_a_config_is_told_with_its_line_and_exit_code(
+    platform: Platform, tmp_path: Path, text: str, line: str
+) -> None:
+    (tmp_path / "fly.toml").write_text(f"app = 'a'\n{text}\n")
+    assert line in platform.godwit("config", "validate", cwd=tmp_path, expect=2)
+    assert line in platform.godwit("deploy", cwd=tmp_path, expect=2)
 
 
 def test_status_and_releases_tell_what_runs(platform: Platform, launched) -> None:
@@ -163,6 +200,8 @@ def test_an_image_is_deployed_and_its_checks_pass(
     image = platform.deployed("hello-reed")["config"]["image"]
     platform.godwit("deploy", "--image", image, cwd=folder)
     assert platform.json("releases", "--app", "hello-reed")[0]["version"] == 2
-    checks = platform.deployed("hello-reed")["checks"]
-    assert [one["status"] for one in checks] == ["passing", "passing"]
+    checks = platform.json("checks", "list", "-a", "hello-reed")
+    assert [one["status"] for one in checks] == ["passing"] * 3
+    (own,) = platform.json("checks", "list", "-a", "hello-reed", "--check-name", "self")
+    assert own["output"].startswith("up since ")
     assert platform.get("hello-reed").status_code == 200

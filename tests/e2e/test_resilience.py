@@ -1,8 +1,14 @@
 """Parts are killed while a client sends requests to a running machine: no request fails."""
 
 import contextlib
+import itertools
+import os
+import signal
+import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import httpx
@@ -79,6 +85,45 @@ def test_killing_a_component_fails_no_request(platform: Platform, launched, name
     assert client.sent > 10
 
 
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Hold a database, as a process that hangs in the middle of a write does."""
+    connection = sqlite3.connect(database, isolation_level=None, timeout=20)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+@pytest.mark.parametrize("database", ["control/control.db", "agent/agent.db"])
+def test_a_database_that_hangs_fails_no_request_and_is_said(
+    platform: Platform, launched, database: str
+) -> None:
+    machine = platform.deployed("hello-reed")["id"]
+    metadata = f"/v1/apps/hello-reed/machines/{machine}/metadata"
+    attempts = itertools.count()
+
+    def change(api: httpx.Client) -> int:
+        wanted = {"metadata": {"held": f"{database} {next(attempts)}"}}
+        return api.patch(metadata, json=wanted).status_code
+
+    with Client(platform, "hello-reed") as client, platform.api as api:
+        with locked(platform.data / database):
+            end, answers = time.monotonic() + 12, []
+            while time.monotonic() < end:
+                answers.append(change(api))
+                answers.append(api.get("/v1/apps/hello-reed/machines").status_code)
+            client.more()
+        assert 503 in answers
+        assert set(answers) <= {200, 408, 503}
+        eventually(lambda: change(api) == 204, 60)
+        assert api.get(metadata).json()["held"].startswith(database)
+        client.more()
+    assert client.failed == []
+
+
 def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, launched) -> None:
     existing = platform.deployed("hello-reed")
     program = (
@@ -113,10 +158,7 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
 
 def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:
     machine = platform.deployed("hello-marsh")
-    from godwit.testing.platform import sh
-
-    pid = sh("pgrep", "-f", f"qemu.*{machine['id']}").stdout.split()[0]
-    sh("kill", "-9", pid)
+    os.kill(platform.vmm_pid(machine["id"]), signal.SIGKILL)
     with platform.api as api:
         path = f"/v1/apps/hello-marsh/machines/{machine['id']}"
 

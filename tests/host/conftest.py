@@ -69,7 +69,12 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
     who, keys = identity.ensure(tmp_path, "lcl", "0000")
     listen = f"127.0.0.1:{free_port()}"
     config = tmp_path / "bus.conf"
-    config.write_text(bus_config.render(who, keys, listen, tmp_path / "bus"))
+    config.write_text(
+        bus_config.render(
+            bus_config.Server(who.host_id, who.region, listen, tmp_path / "bus"),
+            [bus_config.this_member(who, keys)],
+        )
+    )
     server = Bus(f"nats://{listen}", config, who, keys)
     await server.start()
     yield server

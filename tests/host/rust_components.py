@@ -155,6 +155,8 @@ class FakeAgent:
     machines: dict[str, facts.MachineFact] = field(default_factory=dict)
     on_wake: Callable[[str], Awaitable[str | None]] = _stay_stopped
     wakes: list[str] = field(default_factory=list)
+    hellos: list[facts.Hello] = field(default_factory=list)
+    _counts: "asyncio.Queue[facts.Counted]" = field(default_factory=asyncio.Queue)
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -193,14 +195,30 @@ class FakeAgent:
                 self._send(writer, type="fact", fact=fact)
             self._send(writer, type="synced")
             while line := await reader.readline():
-                task = spawn(self._wake(json.loads(line), writer))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._take(json.loads(line), writer)
         except ConnectionError:
             pass
         finally:
             self._writers.discard(writer)
             writer.close()
+
+    async def count(self, machine_id: str) -> tuple[int, int]:
+        """Return what the one edge says of a machine: requests and tunnels."""
+        (writer,) = self._writers
+        self._send(writer, type="count", id=1, machine_id=machine_id)
+        async with asyncio.timeout(5):
+            told = await self._counts.get()
+        return told.requests, told.tunnels
+
+    def _take(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if request["type"] == "hello":
+            self.hellos.append(facts.Hello.model_validate(request))
+        elif request["type"] == "counted":
+            self._counts.put_nowait(facts.Counted.model_validate(request))
+        else:
+            task = spawn(self._wake(request, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _wake(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         self.wakes.append(request["machine_id"])

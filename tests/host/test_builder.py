@@ -6,13 +6,15 @@
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from godwit.base.clock import SystemClock
 from godwit.base.errors import Failure
-from godwit.builder import buildah, ports
+from godwit.builder import buildah, ports, storage
 from godwit.images import auth, bases, resolver, store
 from godwit.testing.registry import TokenServer, real_registry
 from tests.host import bases_here
@@ -140,6 +142,27 @@ async def test_a_dockerfile_becomes_an_image_in_the_registry(bench):
             "keep/x.log": "y",
             "link": "-> /etc/passwd",
         }
+
+
+async def test_build_arguments_are_the_dockerfile_s_and_reach_no_program_of_the_host(bench):
+    said, _ = await bench.build(
+        """
+        FROM debian:bookworm-slim
+        ARG STORAGE_DRIVER
+        RUN echo "driver $STORAGE_DRIVER"
+        """,
+        args={
+            "LD_DEBUG": "help",
+            "LD_PRELOAD": "/nowhere.so",
+            "GODEBUG": "inittrace=1",
+            "BUILDAH_FORMAT": "nonsense",
+            "STORAGE_DRIVER": "a b=c",
+            "PATH": "/nowhere",
+        },
+        offline=True,
+    )
+    assert "driver a b=c" in lines(said)
+    assert not any("preload" in line or "init internal" in line for line in lines(said))
 
 
 async def test_upstream_is_asked_first_and_its_silence_is_said(bench, monkeypatch):
@@ -356,3 +379,100 @@ async def test_the_settings_of_this_host_stay_out_of_the_image(bench, kept):
             ["grep", "-rl", "mirror.invalid", str(root / "etc")], capture_output=True, check=False
         )
         assert found.stdout == b""
+
+
+async def test_run_steps_see_their_own_processes_and_nothing_that_listens_here(bench):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"
+        said, _ = await bench.build(
+            f"""
+            FROM python:3.11-slim
+            RUN ls /proc | grep -c '^[0-9]' > /count && echo "processes $(cat /count)"
+            RUN python -c "{connect}" && echo reached || echo "out of reach"
+            """,
+            offline=True,
+        )
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    shown = lines(said)
+    (count,) = (int(line.split()[1]) for line in shown if line.startswith("processes "))
+    assert count < 16
+    assert "out of reach" in shown
+
+
+async def test_the_layer_cache_is_kept_within_its_bounds(bench, kept, tmp_path):
+    place = tmp_path / "cache"
+    local = bases.Bases(bases_here.directory())
+
+    def builder(**bounds):
+        time = Later()
+        made = buildah.BuildahBuilder(
+            place, tmp_path / "run", local, cache=storage.CacheBounds(**bounds), time=time
+        )
+        return made, time
+
+    bench.builder, _ = builder()
+    await bench.build("FROM scratch\nCOPY Dockerfile /a\n")
+    steps = bench.builder._storage
+    first = await steps._cached()
+    assert first
+    bench.builder, time = builder(most_age_s=3_600)
+    time.ms += 1_800_000
+    await bench.build("FROM scratch\nCOPY Dockerfile /a\n# again\n")
+    assert {one.image for one in first} <= {one.image for one in await steps._cached()}
+    time.ms += 7_200_000
+    await bench.build("FROM scratch\nCOPY Dockerfile /b\n")
+    assert {one.image for one in first}.isdisjoint({one.image for one in await steps._cached()})
+    bench.builder, time = builder(most_bytes=1)
+    time.ms += 100_000_000
+    before = {one.image for one in await steps._cached()}
+    await bench.build("FROM scratch\nCOPY Dockerfile /c\n")
+    assert before.isdisjoint({one.image for one in await steps._cached()})
+
+
+class Later(SystemClock):
+    """The host's clock, moved on by a test."""
+
+    ms = 0
+
+    def now_ms(self):
+        return super().now_ms() + self.ms
+
+
+async def test_more_than_the_registry_has_room_for_is_not_pushed(bench):
+    bench.write(big=os.urandom(300_000).hex())
+    with pytest.raises(Failure, match="new content") as caught:
+        await bench.build("FROM scratch\nCOPY big /big\n", push_limit_bytes=100_000)
+    assert caught.value.code == "insufficient_capacity"
+    await bench.build("FROM scratch\nCOPY big /big\n", push_limit_bytes=1_000_000)
+    # What is there already needs no room.
+    await bench.build("FROM scratch\nCOPY big /big\n", push_limit_bytes=1_000)
+
+
+@pytest.mark.parametrize("megabytes", [10, 30, 50, 70, 90])
+async def test_a_full_disk_ends_a_build_in_words_and_leaves_nothing_of_it(
+    bench, kept, tmp_path, megabytes
+):
+    """20 MB meet the end of the disk while the context is unpacked, committed, saved or packed."""
+    bench.write(big=os.urandom(10 << 20).hex())
+    small = tmp_path / "small"
+    small.mkdir()
+    (kept / "cache" / "work").mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(small)]
+    subprocess.run(mount, check=True)
+    try:
+        local = bases.Bases(bases_here.directory())
+        bench.builder = buildah.BuildahBuilder(small / "cache", tmp_path / "run", local)
+        with pytest.raises(Failure) as caught:
+            await bench.build("FROM scratch\nCOPY big /big\n")
+        assert (caught.value.code, "disk is full" in caught.value.message) == (
+            "insufficient_capacity",
+            True,
+        ), caught.value.message
+        assert list((small / "cache" / "work").iterdir()) == []
+        packed = small / "cache" / "packed"
+        assert not packed.exists() or list(packed.glob("new-*")) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -110,7 +110,7 @@ async def simulated_host(bus: Bus) -> AsyncIterator[SimulatedHost]:
     host = SimulatedHost(host_id, stream=BusFacts(stream))  # type: ignore[arg-type]
 
     def answering(verb: str) -> rpc.Handler:
-        return lambda _, body: host.answer(verb, body)
+        return lambda who, body: host.answer(verb, body, who)
 
     async def bid(request):  # type: ignore[no-untyped-def]
         return host.bid(request)
@@ -191,6 +191,22 @@ async def push(control: Control, app: str, secret: str) -> processes.Finished:
     )  # fmt: skip
 
 
+async def see_leases_and_limits(client: httpx.AsyncClient, one: str) -> None:
+    """Hold a machine, be refused without its nonce, and be told to ask less often."""
+    held = await client.post(f"{one}/lease", params={"ttl": 60})
+    assert held.status_code == 201, held.text
+    nonce = {"fly-machine-lease-nonce": held.json()["data"]["nonce"]}
+    other = await client.post(f"{one}/lease")
+    assert (other.status_code, other.json()["data"]["owner"][:10]) == (409, "token:tok_")
+    assert "nonce" not in other.json()["data"]
+    assert (await client.post(f"{one}/cordon")).status_code == 409
+    storm = [await client.post(f"{one}/cordon", headers=nonce) for _ in range(20)]
+    assert {answer.status_code for answer in storm} == {200, 429}
+    assert storm[-1].headers["retry-after"] == "1"
+    assert (await client.delete(f"/x{one}/lease")).status_code == 204
+    assert (await client.post(f"{one}/uncordon")).status_code == 200
+
+
 @pytest.mark.timeout(180)
 async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Control) -> None:
     await control.start()
@@ -215,6 +231,7 @@ async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Cont
         key = registry_tokens.ensure(control.data / "keys").key.public_key()
         claims = registry_tokens.claims(str(offer.pull_token), key)
         assert claims["access"] == [{"type": "repository", "name": "shop", "actions": ["pull"]}]
+        await see_leases_and_limits(client, one)
         await host.exit(machine_id, 3)
         host.away = True
         found = await eventually(client, one, "stopped")
@@ -225,6 +242,9 @@ async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Cont
             json={"config": {"image": f"{control.settings.listen.registry}/theirs:v1"}},
         )
         assert foreign.status_code == 403
+        # Room is counted by the registry's own disk, and shown.
+        org = (await client.get("/x/v1/orgs/personal")).json()
+        assert org["disk"]["registry_bytes"] > 0
         missing = await client.post(
             "/v1/apps/shop/machines",
             json={"config": {"image": f"{control.settings.listen.registry}/shop:v9"}},
@@ -270,7 +290,11 @@ async def test_killed_at_any_moment_it_comes_back_with_everything(
             body = {"name": f"app-{number}", "org_slug": "personal"}
             assert (await client.post("/v1/apps", json=body)).status_code == 201
     await control.end(signal.SIGKILL)
+    uploads = control.data / "control" / "uploads"
+    uploads.mkdir(exist_ok=True)
+    (uploads / "cut-off.tar").write_bytes(b"half a context")
     await control.start()
+    assert list(uploads.iterdir()) == []
     async with control.client() as client:
         found = (await client.get("/v1/apps?org_slug=personal")).json()
         assert found["total_apps"] == 5

@@ -22,6 +22,7 @@ def doctor(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.Comple
         "GODWIT_PATHS_RUN": str(tmp_path / "run"),
         "GODWIT_SETTINGS": "",
         **{f"GODWIT_LISTEN_{n.upper()}": f"127.0.0.1:{free_port()}" for n in Listen.model_fields},
+        "GODWIT_LISTEN_MESH": str(free_port()),
     }
     return subprocess.run(
         [GODWIT, "doctor", *arguments],

@@ -156,12 +156,12 @@ async def pushed(address, directory, *tars, credentials=None, name="app", codec=
     for number, tar in enumerate(tars):
         plain = tar.bytes()
         packed = zstandard.compress(plain)
-        path = directory / f"{name}-{number}"
+        path = directory / f"{name.replace('/', '-')}-{number}"
         path.write_bytes(packed)
         digests = [f"sha256:{hashlib.sha256(x).hexdigest()}" for x in (packed, plain)]
         blobs.append(ocilayout.LayerBlob(path, codec, *digests, len(packed)))
     layout = ocilayout.write(
-        directory / f"layout-{name}",
+        directory / f"layout-{name.replace('/', '-')}",
         blobs,
         config={"config": {"Cmd": ["/x"], "Labels": {"a": "b"}}},
         names=["x"],
@@ -261,6 +261,49 @@ async def test_an_index_in_a_real_registry_leads_to_its_image(tmp_path):
             await resolver.resolve(f"{address}/app:arm")
 
 
+@pytest.mark.parametrize("damage", ["flipped", "shorter", "empty", "another"])
+async def test_a_layer_that_its_registry_damaged_is_never_used(tmp_path, damage):
+    async with real_registry(tmp_path) as address:
+        content = os.urandom(3 << 20)
+        target = await pushed(address, tmp_path, Tar().add("f", content))
+        image = await resolver.resolve(target)
+        blobs = (tmp_path / "blobs").rglob("blobs/sha256/*/*/data")
+        layer = max(blobs, key=lambda path: path.stat().st_size)
+        sound = layer.read_bytes()
+        middle = len(sound) // 2
+        layer.write_bytes(
+            {
+                "flipped": sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :],
+                "shorter": sound[:middle],
+                "empty": b"",
+                "another": zstandard.compress(Tar().add("evil", content).bytes()),
+            }[damage]
+        )
+        one = store.ImageStore(tmp_path / "store")
+        with pytest.raises(Failure) as caught:
+            await one.ensure(image, None)
+        assert caught.value.code in ("unavailable", "invalid_argument")
+        assert one.list() == ()
+        assert list((tmp_path / "store" / "tmp").iterdir()) == []
+        # Put right, it is pulled as if nothing had been.
+        layer.write_bytes(sound)
+        made = await one.ensure(image, None)
+        with mounted(made.path, tmp_path / "mnt") as root:
+            assert (root / "f").read_bytes() == content
+
+
+async def test_a_layer_that_is_a_bomb_is_refused_and_leaves_nothing(tmp_path):
+    async with real_registry(tmp_path) as address:
+        target = await pushed(address, tmp_path, Tar().add("zeros", bytes(256 << 20)))
+        image = await resolver.resolve(target)
+        one = store.ImageStore(tmp_path / "store")
+        with pytest.raises(Failure, match="times its size") as caught:
+            await one.ensure(image, None)
+        assert caught.value.code == "invalid_argument"
+        assert one.list() == ()
+        assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
 async def test_two_processes_pull_an_image_once(tmp_path):
     async with real_registry(tmp_path) as address:
         target = await pushed(address, tmp_path, Tar().add("f", os.urandom(5 << 20)))
@@ -313,6 +356,107 @@ async def test_a_pull_killed_at_any_moment_leaves_no_half_image(tmp_path):
         assert list((root / "tmp").iterdir()) == []
         with mounted(made.path, tmp_path / "mnt") as tree:
             assert (tree / "f").stat().st_size == 20 << 20
+
+
+async def test_a_removal_killed_at_any_moment_leaves_a_whole_image_or_none(tmp_path):
+    async with real_registry(tmp_path) as address:
+        tars = [Tar().add(str(n), os.urandom(2 << 20)) for n in range(3)]
+        target = await pushed(address, tmp_path, *tars)
+        image = await resolver.resolve(target)
+        root = tmp_path / "store"
+        code = (
+            "import os, sys\nimport asyncio\nfrom pathlib import Path\n"
+            "from godwit.images import store\n"
+            "steps = int(sys.argv[3])\n"
+            "def count(event, arguments):\n"
+            "    global steps\n"
+            "    if event in ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir'):\n"
+            "        steps -= 1\n"
+            "        if steps < 0:\n"
+            "            os.kill(os.getpid(), 9)\n"
+            "one = store.ImageStore(Path(sys.argv[2]))\n"
+            "sys.addaudithook(count)\n"
+            "asyncio.run(one.remove(sys.argv[1]))\n"
+        )
+        ended = None
+        for steps in range(40):
+            await store.ImageStore(root).ensure(image, None)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", code, image.digest, str(root), str(steps)
+            )
+            ended = await process.wait()
+            one = store.ImageStore(root)
+            for found in one.list():
+                assert found.path.stat().st_size == found.size_bytes
+            left = [path for path in root.rglob("*") if not path.is_dir()]
+            assert one.has(image.digest) or left == [], (steps, left)
+            assert list((root / "tmp").iterdir()) == []
+            if ended == 0:
+                break
+        assert ended == 0
+        assert steps > 3
+
+
+async def test_a_pull_killed_between_any_two_steps_leaves_no_half_image(tmp_path):
+    async with real_registry(tmp_path) as address:
+        target = await pushed(address, tmp_path, Tar().add("f", b"1"), Tar().add("g", b"2"))
+        image = await resolver.resolve(target)
+        code = (
+            "import os, sys\nimport asyncio\nfrom pathlib import Path\n"
+            "from godwit.images import store\nfrom godwit.wire import host_rpc\n"
+            "image = host_rpc.ImageRef.model_validate_json(sys.argv[1])\n"
+            "steps = int(sys.argv[3])\n"
+            "def count(event, arguments):\n"
+            "    global steps\n"
+            "    changes = ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'subprocess.Popen')\n"
+            "    if event in changes or (event == 'open' and arguments[2] & os.O_WRONLY):\n"
+            "        steps -= 1\n"
+            "        if steps < 0:\n"
+            "            os.kill(os.getpid(), 9)\n"
+            "one = store.ImageStore(Path(sys.argv[2]))\n"
+            "sys.addaudithook(count)\n"
+            "asyncio.run(one.ensure(image, None))\n"
+        )
+        ended, steps = None, 0
+        while ended != 0:
+            root = tmp_path / f"store-{steps}"
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", code, image.model_dump_json(), str(root), str(steps)
+            )
+            ended = await process.wait()
+            assert ended in (0, -9)
+            one = store.ImageStore(root)
+            assert [found.path.stat().st_size for found in one.list()] == [
+                found.size_bytes for found in one.list()
+            ]
+            assert list((root / "tmp").iterdir()) == []
+            assert one.has(image.digest) or not list(root.glob("sha256-*"))
+            steps += 2
+            assert steps < 200
+        assert steps > 8
+        assert one.has(image.digest)
+
+
+async def test_what_is_removed_makes_room_for_the_next(tmp_path):
+    async with real_registry(tmp_path) as address:
+        images = []
+        for name in ("one", "two"):
+            target = await pushed(
+                address, tmp_path, Tar().add(name, os.urandom(20 << 20)), name=name
+            )
+            images.append(await resolver.resolve(target))
+        with mounted("tmpfs", tmp_path / "small", "-t", "tmpfs", "-o", "size=75m") as small:
+            one = store.ImageStore(small)
+            await one.ensure(images[0], None)
+            with pytest.raises(Failure, match="disk is full"):
+                await one.ensure(images[1], None)
+
+            async def make_room():
+                await one.remove(images[0].digest)
+
+            one.when_full(make_room)
+            made = await one.ensure(images[1], None)
+            assert [found.digest for found in one.list()] == [made.digest]
 
 
 def facts(root):

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from tools import reference
 from typer import core
 
 from godwit.base import settings
-from godwit.cli import tree
+from godwit.cli import spelling, tree
 
 ROOT = reference.ROOT
 SOURCE = ROOT / "src" / "godwit"
@@ -24,8 +25,13 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=TITLES)
 
 IN_WORDS = {
     "paths.programs": "`/usr/lib/godwit`, or `build/programs` in a source tree",
+    "control.database": "SQLite in the data directory",
     "host.memory_mb": "all but 1 GB",
     "host.cpus": "all of them",
+    "host.endpoints": "none",
+    "host.join_address": "`listen.join`, or the address of the first endpoint",
+    "listen.join": "nowhere",
+    "host.address": "the one in the mesh",
     "host.uplink": "the interface of the default route",
     "host.dns_upstreams": "those of `/etc/resolv.conf`",
 }
@@ -86,6 +92,8 @@ def wrong_with_godwit(words: list[str]) -> str | None:
     """Walk down the tree of commands, then let the command's own parser read the rest."""
     here = tree.Root(reference.entries())
     while words and words not in (["--version"], ["--help"]) and is_group(here):
+        if isinstance(here, tree.ListByDefault) and words[0].startswith("-"):
+            words = ["list", *words]
         below = here.get_command(None, words[0])
         if below is None:
             return f"no command {words[0]}"
@@ -99,6 +107,7 @@ def is_group(command: core.TyperCommand | core.TyperGroup) -> bool:
 
 def wrong_with_arguments(here: core.TyperCommand, words: list[str]) -> str | None:
     context = here.context_class(here, info_name=here.name, **here.context_settings)
+    words, _ = spelling.ours(here, words)
     try:
         values, surplus, _ = here.make_parser(context).parse_args(words)
     except Exception as error:  # noqa: BLE001 - whatever the parser refuses is wrong
@@ -189,7 +198,7 @@ def known_settings() -> dict[str, object]:
     made = settings.Settings()
     found: dict[str, object] = {}
     for name, value in made:
-        if isinstance(value, settings.Paths | settings.Listen | settings.Host):
+        if isinstance(value, BaseModel):
             found |= {f"{name}.{key}": one for key, one in value}
         else:
             found[name] = value
@@ -213,13 +222,29 @@ def test_every_default_in_words_stands_for_one_that_depends_on_the_host() -> Non
 def test_the_variable_of_a_setting_sets_it(name: str) -> None:
     variable, _ = documented_settings()[name]
     assert variable == "GODWIT_" + name.replace(".", "_").upper()
-    other = {"host.region": "ams", "host.zone": "00ff", "host.accelerator": "tcg"}.get(name)
+    words = {
+        "host.accelerator": "tcg",
+        "host.vmm": "qemu",
+        "host.mtu": "1380",
+        "listen.mesh": "51821",
+        "limits.cpu": "on",
+        "keep.images_high": "0.5",
+        "keep.images_low": "0.25",
+        "build.compression": "zstd",
+        "control.database": "postgresql://db/godwit",
+    }
+    if name in ("build.proxies", "build.mounts"):
+        # A map: tests/unit/base/test_build_settings.py.
+        return
+    default = known_settings()[name]
+    other = {"host.region": "ams", "host.zone": "00ff", **words}.get(name)
+    other = str(not default) if isinstance(default, bool) else other
     other = other or ("/elsewhere" if name.startswith("paths.") else "2000000")
     other = "other" if name in ("instance", "apps_domain") else other
     made = settings.load(None, {variable: other}, {})
     section, _, key = name.rpartition(".")
     found = getattr(getattr(made, section) if section else made, key)
-    wanted = (other,) if name == "host.dns_upstreams" else other
+    wanted = (other,) if name in ("host.dns_upstreams", "host.endpoints") else other
     assert str(found) == str(wanted) or float(found) == float(other)
 
 

@@ -14,7 +14,9 @@ OF_THE_PLATFORM = {
     "users": "may belong to several",
     "tokens": "may be for several: token_organizations",
     "hosts": "serve everybody",
+    "join_tokens": "bring servers, which serve everybody",
     "outbox": "drained at once; the fact in it says whose it is",
+    "publications": "how far each region was told of everybody's",
 }
 OF_THE_AGENT = {
     "schema": "version of each component's tables",

@@ -50,4 +50,6 @@ def test_every_route_is_listed_with_a_scope_there_is() -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["x-godwit-scope"] in scopes
-            assert f"| {method.upper()} | `{path}` | `{operation['x-godwit-scope']}` |" in page
+            own = " or own" if operation.get("x-godwit-own") else ""
+            scope = f"`{operation['x-godwit-scope']}`{own}"
+            assert f"| {method.upper()} | `{path}` | {scope} |" in page

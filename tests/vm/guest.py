@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from godwit.agent.vmm.guestkit import GuestKit
@@ -26,11 +27,11 @@ APPLETS = (
 )
 
 
-def make_image(folder: Path) -> Path:
-    """Return an EROFS image of busybox, a few users and a few mistakes."""
+def make_image(folder: Path, more: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """Return an EROFS image of busybox, a few users and a few mistakes, and more texts by path."""
     root = folder / "rootfs"
     for name in ("bin", "etc", "srv", "tmp", "run/app", "home/app"):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
     os.chown(root / "run/app", 1000, 1001)
     os.chown(root / "home/app", 1000, 1001)
@@ -45,6 +46,8 @@ def make_image(folder: Path) -> Path:
     (root / "srv/plain").write_text("not a program\n")
     (root / "srv/dos").write_text("#!/bin/sh\r\necho\r\n")
     (root / "srv/dos").chmod(0o755)
+    for name, text in more.items():
+        (root / name).write_text(text + "\n")
     image = folder / "root.erofs"
     subprocess.run(["mkfs.erofs", image, root], check=True, timeout=60, capture_output=True)
     return image

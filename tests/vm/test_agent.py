@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from godwit.agent import app, books
 from godwit.agent.machines import parking, views
 from godwit.base import clock, principal, tasks
 from godwit.durable import database, journal
+from godwit.images import collection
 from godwit.images.config import ImageConfig
-from godwit.images.store import LocalImage
+from godwit.images.store import AtRest, LocalImage
 from godwit.testing import agents
 from godwit.wire import host_rpc
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
+from tests.vm.traces import traces
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -45,6 +47,21 @@ class OneImage:
     def has(self, digest: str) -> bool:
         return True
 
+    def at_rest(self) -> tuple[AtRest, ...]:
+        return ()
+
+    def note_use(self, digest: str) -> None:
+        """Nothing here goes for want of use."""
+
+    def space(self) -> collection.Space:
+        return collection.Space(total_bytes=1, free_bytes=1)
+
+    async def remove(self, digest: str, *, unless: Callable[[], bool]) -> bool:
+        return False
+
+    def when_full(self, make_room: Callable[[], Awaitable[None]]) -> None:
+        """The lab's disk is never full."""
+
 
 class Life:
     """One life of the agent over the lab's host."""
@@ -52,6 +69,7 @@ class Life:
     def __init__(self, here: vm_lab.Host, owned: tasks.Tasks) -> None:
         store = here.places.store
         self.tasks = owned
+        self.clock = ClockAhead()
         self.database = database.Database(store / "agent.db", app.SCHEMA)
         self.parts = app.Parts(
             identity=views.Identity("a1b2c3d4", "lcl", "0000", 1),
@@ -59,7 +77,7 @@ class Life:
             images=OneImage(here.image),
             network=here.network,
             vmm=here.another_vmm(),
-            clock=clock.SystemClock(),
+            clock=self.clock,
             database=self.database,
             catalog_socket=here.places.run_dir / "catalog.sock",
         )
@@ -83,9 +101,12 @@ class Life:
 
     async def now(self, state: str) -> dict[str, Any]:
         """Wait until this is the present state."""
-        async with asyncio.timeout(90):
-            while (view := await self.view())["state"] != state:
-                await self.app.machines.get(WHO, M).next_change()
+        try:
+            async with asyncio.timeout(90):
+                while (view := await self.view())["state"] != state:
+                    await self.app.machines.get(WHO, M).next_change()
+        except TimeoutError as error:
+            raise AssertionError(f"it is not {state}: {await self.view()}") from error
         return view
 
     async def lines(self, wanted: str) -> list[str]:
@@ -115,10 +136,11 @@ def _runs(process: Path, name: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def life(here: vm_lab.Host) -> AsyncIterator[Life]:
+async def life(here: vm_lab.Host, *, ahead_ms: int = 0) -> AsyncIterator[Life]:
     """Yield a running agent; at the end it dies, and its machines live on."""
     async with tasks.Tasks("agent") as owned:
         made = Life(here, owned)
+        made.clock.ahead_ms = ahead_ms
         await made.app.start()
         yield made
     await made.database.close()
@@ -126,13 +148,38 @@ async def life(here: vm_lab.Host) -> AsyncIterator[Life]:
 
 @contextlib.asynccontextmanager
 async def host() -> AsyncIterator[vm_lab.Host]:
-    """Yield the lab's host; whatever the agent left is found and removed by parking."""
+    """Yield the lab's host; at the end its machine is destroyed, and nothing of it is left."""
     async with vm_lab.host() as here:
+        before = await traces(here)
         try:
             yield here
+            await destroy_and_forget(here)
+            assert await traces(here) == before
         finally:
             await park(here)
             assert await here.vmm.observed() == frozenset()
+
+
+async def destroy_and_forget(here: vm_lab.Host) -> None:
+    """Destroy the machine and let days pass."""
+    async with life(here) as last:
+        found = last.app.machines.find(M)
+        if found is None:
+            return
+        await found.ask("kill", {"signal": "SIGKILL", "timeout_ms": 0})
+        await last.now("destroyed")
+    async with life(here, ahead_ms=3 * 86_400_000) as much_later, asyncio.timeout(30):
+        while much_later.app.machines.find(M) is not None:
+            await asyncio.sleep(0.05)
+
+
+class ClockAhead(clock.SystemClock):
+    """The machine's clock, turned forward by hand."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
 
 
 async def park(here: vm_lab.Host) -> int:
@@ -250,40 +297,3 @@ async def test_parked_machines_come_back() -> None:
             await second.now("started")
             types = [event["type"] for event in (await second.view())["events"]]
             assert types == ["start", "launch", "exit", "start", "launch"]
-
-
-def _crash_points() -> list[str]:
-    return ["clear_remains", "plumb_network", "spawn_vmm", "signal_guest", "discard_vmm"]
-
-
-@pytest.mark.parametrize("step", _crash_points())
-def test_killed_between_two_steps_the_next_agent_finishes(step: str) -> None:
-    body: Callable[[], None] = lab.own_namespace(_killed_after(step))
-    body()
-
-
-def _killed_after(step: str) -> Callable[[], Any]:
-    async def body() -> None:
-        async with host() as here:
-            async with life(here) as first:
-                await first.create()
-                if step in ("signal_guest", "discard_vmm"):
-                    await first.reach("started")
-                    await first.call("machine.stop", machine_id=M)
-                async with asyncio.timeout(60):
-                    while not await first.database.read(lambda tx: _is_done(tx, step)):
-                        await asyncio.sleep(0.005)
-            async with life(here) as second:
-                if step in ("signal_guest", "discard_vmm"):
-                    await second.now("stopped")
-                    assert await here.vmm.observed() == frozenset()
-                else:
-                    await second.now("started")
-                    assert await here.vmm.observed() == frozenset({M})
-
-    return body
-
-
-def _is_done(tx: database.Transaction, step: str) -> bool:
-    rows = tx.execute("SELECT 1 FROM entries WHERE kind = 'done' AND step = ?", (step,))
-    return rows.fetchone() is not None

@@ -1,4 +1,4 @@
-"""Machines through `QemuVmm` and `HostNetwork`, as the agent drives them."""
+"""Machines through `HostVmm` and `HostNetwork`, as the agent drives them."""
 
 import asyncio
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from godwit.agent.vmm import driver, exec_stream, running
+from godwit.agent import ports
+from godwit.agent.vmm import driver, running
 from godwit.base import errors, processes
 from godwit.wire import channel, host_rpc, shim
 from tests.host import network_lab as lab
@@ -51,7 +52,8 @@ async def test_a_machine_lives_confined_and_leaves_nothing():
         assert here.groups.members(machine.id) == {status.vmm_pid}
         names = open_files(status.vmm_pid)
         assert names
-        assert not any(name.endswith(("run.json", "shim.json", ".sock")) for name in names)
+        assert not any(name.endswith(("shim.json", ".sock")) for name in names)
+        assert not any("run-spec" in name for name in names), "that is the shim's alone"
 
         answer = await machine.run(
             "nproc; awk '/MemTotal/ {print $2}' /proc/meminfo;"
@@ -63,7 +65,8 @@ async def test_a_machine_lives_confined_and_leaves_nothing():
         assert (mac, mtu, writable) == ("02:67:00:00:00:05", "1420", "writable")
 
         directory = here.places.machines / machine.id
-        for name in ("run.json", "shim.json", "scratch.ext4"):
+        assert not (directory / "run.json").exists(), "what init is told lies on no disk"
+        for name in ("shim.json", "scratch.ext4"):
             assert (directory / name).stat().st_mode & 0o077 == 0
         with pytest.raises(errors.Failure, match="still runs"):
             await here.vmm.prepare(machine.plan)
@@ -79,7 +82,6 @@ async def test_a_machine_lives_confined_and_leaves_nothing():
         assert list(here.places.sockets.iterdir()) == []
         assert here.vmm.logs_directory(machine.id).is_dir()
         assert not (directory / "scratch.ext4").exists()
-        assert not (directory / "run.json").exists()
         await here.vmm.discard(machine.id, 5)
         await here.vmm.forget(machine.id)
         assert not directory.exists()
@@ -217,7 +219,7 @@ async def test_commands_run_with_and_without_a_terminal():
         assert wrong.value.code == "invalid_argument"
 
         environment = {"PATH": vm_lab.PATH, "TERM": "xterm"}
-        size = exec_stream.Window(40, 100)
+        size = ports.Window(40, 100)
         shell = await machine.session.open_exec(("sh",), environment, user="app", tty=size)
         said = b""
 
@@ -234,7 +236,7 @@ async def test_commands_run_with_and_without_a_terminal():
         await until(b"done\r\n")
         assert b"40 100" in said
         assert b"app" in said
-        await shell.resize(exec_stream.Window(50, 132))
+        await shell.resize(ports.Window(50, 132))
         await shell.write(b"stty size\n")
         await until(b"50 132")
         await shell.write(b"/bin/busybox sh -c 'echo slee\"\"ping; exec sleep 500'\n")

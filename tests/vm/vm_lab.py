@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from godwit.agent import ports
 from godwit.agent.network import rules
 from godwit.agent.network.host_network import HostNetwork
-from godwit.agent.vmm import cgroups, driver, guestkit, probe
+from godwit.agent.vmm import cgroups, driver, guestkit, probe, qemu, templates, turns
+from godwit.agent.vmm.hypervisor import Hypervisor, Rates
 from godwit.agent.vmm.session import Session
-from godwit.base import settings
+from godwit.base import clock, settings
 from godwit.wire import guest, host_rpc, shim
 from tests.host import network_lab as lab
 from tests.vm.guest import make_image
@@ -22,6 +23,14 @@ PROGRAMS, CACHE = PATHS.programs, PATHS.cache
 HOST_NUMBER = 65_537
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S = 90.0
+
+
+def make_hypervisor(
+    places: driver.Places, kit: guestkit.GuestKit, rates: Rates | None
+) -> Hypervisor:
+    """Return the VMM of every test here; `test_firecracker.py` puts another in its place."""
+    del places
+    return qemu.Qemu(kit, probe.Accelerator("tcg", "tests run anywhere"), rates)
 
 
 @dataclass
@@ -48,7 +57,9 @@ class Machine:
     async def boot(self) -> shim.Status:
         """Start it as the agent does; return the status with which its process ran."""
         await self.host.network.plumb(self.plumbing)
-        await self.host.vmm.discard(self.id, self.plan.slot)
+        kept: ports.Kept = "root" if self.plan.lasting_root else "nothing"
+        await self.host.vmm.discard(self.id, self.plan.slot, keep=kept)
+        await self.host.vmm.await_turn(self.id, self.plan.org_id, self.plan.hardware)
         await self.host.vmm.prepare(self.plan)
         await self.host.vmm.spawn(self.plan)
         self.session = await self.host.vmm.connect(self.id)
@@ -105,18 +116,35 @@ class Host:
     """Everything one agent has, without the agent."""
 
     network: HostNetwork
-    vmm: driver.QemuVmm
+    vmm: driver.HostVmm
     groups: cgroups.Cgroups
     places: driver.Places
     kit: guestkit.GuestKit
     image: Path
     world: lab.World
+    policy: rules.Policy
     machines: list[Machine] = field(default_factory=list)
 
-    def another_vmm(self) -> driver.QemuVmm:
+    def another_vmm(self, copies: templates.Templates | None = None) -> driver.HostVmm:
         """Return what a restarted agent would have."""
-        accelerator = probe.Accelerator("tcg", "tests run anywhere")
-        return driver.QemuVmm(self.places, self.kit, accelerator, self.groups)
+        return driver.HostVmm(self.places, self.hypervisor(), self.groups, copies=copies)
+
+    def of_another_agent(self) -> "Host":
+        """Return this host as the agent of another process has it."""
+        network = HostNetwork(HOST_NUMBER, run_dir=self.places.run_dir, policy=self.policy)
+        return replace(self, network=network, vmm=self.another_vmm(), machines=[])
+
+    def hypervisor(self) -> Hypervisor:
+        """Return the VMM that tests run with."""
+        return make_hypervisor(self.places, self.kit, None)
+
+    def templates(self, at_once: turns.Turns | None = None) -> templates.Templates:
+        """Return what makes templates here."""
+        made = self.hypervisor()
+        time = clock.SystemClock()
+        return templates.Templates(
+            self.places, made, self.groups, time, uid=2_000_000, at_once=at_once
+        )
 
     def machine(
         self,
@@ -126,6 +154,9 @@ class Host:
         script: str = "sleep 1000",
         resources: host_rpc.Resources | None = None,
         image: Path | None = None,
+        swap_bytes: int = 0,
+        kernel_arguments: tuple[str, ...] = (),
+        lasting_root: bool = False,
     ) -> Machine:
         """Return a machine that is not there yet."""
         machine_id = f"{slot:014x}"
@@ -134,6 +165,8 @@ class Host:
             machine_id=machine_id,
             hostname=machine_id,
             network=self.network.guest_network(plumbing),
+            root=guest.Root(lasting=lasting_root),
+            swap=guest.Swap() if swap_bytes else None,
             process=guest.Process(argv=("sh", "-c", script), env={"PATH": PATH}),
         )
         plan = ports.VmPlan(
@@ -147,6 +180,10 @@ class Host:
             image=image or self.image,
             scratch_bytes=1 << 28,
             run_spec=spec,
+            swap_bytes=swap_bytes,
+            kernel_arguments=kernel_arguments,
+            lasting_root=lasting_root,
+            keep_scratch=lasting_root,
         )
         made = Machine(self, plan, plumbing)
         self.machines.append(made)
@@ -154,26 +191,27 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def host(**policy: object) -> AsyncIterator[Host]:
+async def host(rates: Rates | None = None, **policy: object) -> AsyncIterator[Host]:
     """Yield a host in this namespace; whatever happens, nothing of it is left."""
     kit = await guestkit.ensure(CACHE, PROGRAMS)
     with tempfile.TemporaryDirectory(prefix="gwvm-") as name:
-        async with _host_in(Path(name), kit, policy) as made:
+        async with _host_in(Path(name), kit, rates, policy) as made:
             yield made
 
 
 @contextlib.asynccontextmanager
 async def _host_in(
-    folder: Path, kit: guestkit.GuestKit, policy: dict[str, object]
+    folder: Path, kit: guestkit.GuestKit, rates: Rates | None, policy: dict[str, object]
 ) -> AsyncIterator[Host]:
     places = driver.Places(folder / "store", folder, PROGRAMS / "godwit-shim")
     groups = cgroups.Cgroups(f"test-{folder.name}")
-    vmm = driver.QemuVmm(places, kit, probe.Accelerator("tcg", "tests run anywhere"), groups)
+    vmm = driver.HostVmm(places, make_hypervisor(places, kit, rates), groups)
     async with lab.world() as world:
-        network = HostNetwork(HOST_NUMBER, run_dir=folder, policy=rules.Policy(**policy))
+        packets = rules.Policy(**policy)
+        network = HostNetwork(HOST_NUMBER, run_dir=folder, policy=packets)
         await network.start()
         image = make_image(folder)
-        made = Host(network, vmm, groups, places, kit, image, world)
+        made = Host(network, vmm, groups, places, kit, image, world, packets)
         try:
             yield made
         finally:

@@ -4,78 +4,26 @@ import asyncio
 import dataclasses
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from godwit.agent import app, books
-from godwit.agent.machines import views
-from godwit.base import errors, principal, tasks
-from godwit.base.clock import SystemClock
-from godwit.durable import database
-from godwit.testing import agents, vmm, world
-from godwit.wire import facts, host_rpc
+from godwit.agent import app
+from godwit.base import errors, tasks
+from godwit.testing import agents
+from godwit.wire import facts, host_images, host_rpc, terminals
+from tests.unit.agent.bench import READER, STRANGER, USER, WHO, Bench, M, N, running
 
-M = "0000000000000a"
-N = "0000000000000b"
-WHO = principal.component("control")
-USER = principal.Principal(
-    subject="user:a@example.com", org_ids=frozenset({"org_a"}), scopes=principal.ALL_SCOPES
-)
-STRANGER = USER.model_copy(update={"org_ids": frozenset({"org_b"})})
-READER = USER.model_copy(update={"scopes": frozenset({"machines:read"})})
-FAST = world.Boot(boot_s=0.05, stop_s=0.02)
 SERVICES = {"services": [{"internal_port": 8080, "ports": [{"port": 80, "handlers": ["http"]}]}]}
-
-
-class Bench:
-    """An agent with real time, a real database and a real socket, on a fake host."""
-
-    def __init__(self, directory: Path, owned: tasks.Tasks) -> None:
-        self.world = world.World()
-        self.clock = SystemClock()
-        self.hands = world.Hands(self.world)
-        self.machinery = vmm.Machinery(self.world, self.clock)
-        self.database = database.Database(directory / "agent.db", app.SCHEMA)
-        self.socket = directory / "catalog.sock"
-        self.parts = app.Parts(
-            identity=views.Identity("a1b2c3d4", "lcl", "0000", 7),
-            capacity=books.Capacity(2048, 4, 16, 16),
-            images=world.FakeImages(self.hands),
-            network=world.FakeNetwork(self.hands),
-            vmm=vmm.FakeVmm(self.hands, self.machinery, directory / "machines"),
-            clock=self.clock,
-            database=self.database,
-            catalog_socket=self.socket,
-        )
-        self.app = app.App(self.parts, owned)
-        for machine_id in (M, N):
-            self.world.scripts[machine_id].extend([FAST] * 9)
-
-    async def call(self, verb: str, who: principal.Principal = WHO, **body: Any) -> dict[str, Any]:
-        answer = await self.app.handlers()[verb](who, json.loads(json.dumps(body)))
-        return answer if isinstance(answer, dict) else answer.model_dump(mode="json")
-
-    async def create(self, machine_id: str = M, **changes: Any) -> dict[str, Any]:
-        offer = agents.offer(machine_id, **changes)
-        return await self.call("machine.reserve", **offer.model_dump(mode="json"))
-
-    async def reach(self, state: str, machine_id: str = M) -> dict[str, Any]:
-        return await self.call("machine.wait", machine_id=machine_id, states=[state], timeout_s=5)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with tasks.Tasks("agent") as owned:
-        made = Bench(tmp_path, owned)
-        await made.app.start()
-        async with asyncio.timeout(5):
-            while not made.socket.exists():
-                await asyncio.sleep(0.01)
+    async with running(tmp_path) as made:
         yield made
-    await made.database.close()
 
 
 class Reader:
@@ -104,6 +52,18 @@ class Reader:
             frame = await self.next()
             if isinstance(frame.fact, facts.MachineFact) and frame.fact.state == state:
                 return frame.fact
+
+    async def drained(self, *, draining: bool) -> facts.MachineFact:
+        while True:
+            frame = await self.next()
+            if isinstance(frame.fact, facts.MachineFact) and frame.fact.draining is draining:
+                return frame.fact
+
+    async def count(self, requests: int, tunnels: int = 0) -> None:
+        """Answer the next count, as an edge does."""
+        asked = (await self.until("count"))[-1]
+        assert asked.machine_id == M
+        self.ask(type="counted", id=asked.id, requests=requests, tunnels=tunnels)
 
     def ask(self, **what: Any) -> None:
         self.writer.write(json.dumps(what).encode() + b"\n")
@@ -185,6 +145,8 @@ async def test_a_wait_that_is_in_vain_says_so_in_the_words_clients_know(bench: B
         "machine.destroy",
         "machine.cordon",
         "machine.uncordon",
+        "machine.drain",
+        "machine.undrain",
         "machine.wait",
         "machine.exec",
         "machine.events",
@@ -204,7 +166,9 @@ async def test_what_a_stranger_asks_for_does_not_exist(bench: Bench, verb: str) 
     assert failed.value.code == "not_found"
 
 
-@pytest.mark.parametrize("verb", ["machine.start", "machine.stop", "machine.exec"])
+@pytest.mark.parametrize(
+    "verb", ["machine.start", "machine.stop", "machine.exec", "machine.drain", "machine.undrain"]
+)
 async def test_a_reader_may_not_act(bench: Bench, verb: str) -> None:
     await bench.create()
     with pytest.raises(errors.Failure) as failed:
@@ -237,6 +201,7 @@ async def test_lists_logs_and_usage_show_only_the_principals_own(bench: Bench) -
         ("machine.stop", {"machine_id": M, "timeout_ms": -1}),
         ("machine.stop", {"machine_id": M, "signal": "SIGNONSENSE"}),
         ("machine.signal", {"machine_id": M, "signal": "boo"}),
+        ("machine.drain", {"machine_id": M, "timeout_s": -1}),
         ("machine.exec", {"machine_id": M, "command": []}),
         ("machine.exec", {"machine_id": M, "command": ["id"], "timeout_s": 1e9}),
         ("logs.read", {"app_id": None}),
@@ -254,8 +219,8 @@ async def test_malformed_bodies_are_refused_in_words(
 
 
 async def test_every_verb_of_the_contract_is_answered(bench: Bench) -> None:
-    text = host_rpc.__doc__ or ""
-    named = set(re.findall(r"\b(?:machine|logs|usage)\.[a-z]+", text))
+    text = f"{host_rpc.__doc__} {host_images.__doc__} {terminals.__doc__}"
+    named = set(re.findall(r"\b(?:machine|logs|usage|images|disk)(?:\.[a-z]+)+", text))
     assert set(bench.app.handlers()) == named
 
 
@@ -304,6 +269,126 @@ async def test_a_wake_starts_the_machine_once_and_answers_when_it_runs(bench: Be
     await reader.close()
 
 
+async def test_a_suspended_machine_is_told_and_woken_like_a_stopped_one(bench: Bench) -> None:
+    await bench.create(config=SERVICES)
+    await bench.reach("started")
+    reader = await Reader.connect(bench.socket)
+    await reader.until("synced")
+    assert await bench.call("machine.suspend", machine_id=M) == {}
+    told = await reader.state("suspended")
+    assert told.services[0].autostart
+    reader.ask(type="wake", id=1, machine_id=M)
+    assert (await reader.until("woken"))[-1].id == 1
+    assert bench.world.running(M)
+    assert bench.world.asked[f"vmm.spawn:{M}"] == 1
+    await reader.close()
+
+
+async def test_after_a_resume_nothing_passes_before_it_is_checked_again(bench: Bench) -> None:
+    # Nobody answers on that port: what passed before the suspend was not this check.
+    check = {"type": "tcp", "interval": "60s", "timeout": "1s", "grace_period": "60s"}
+    config = {"services": [{"internal_port": 8080, "checks": [check]}]}
+    await bench.create(config=config)
+    await bench.reach("started")
+    before = bench.app.machines.get(WHO, M).machine.started_at_ms
+    await bench.call("machine.suspend", machine_id=M)
+    await bench.reach("suspended")
+    await bench.call("machine.start", machine_id=M)
+    await bench.reach("started")
+    after = bench.app.machines.get(WHO, M).machine.started_at_ms
+    assert (after or 0) > (before or 0)
+    assert bench.app.checks.passing(M, config) == {0: False}
+
+
+async def edge(bench: Bench) -> Reader:
+    """Return a reader that answers counts."""
+    reader = await Reader.connect(bench.socket)
+    reader.ask(type="hello", v=2, component="edge")
+    reader.ask(type="nonsense")
+    await reader.until("error")  # By then the line before is taken in.
+    return reader
+
+
+async def test_a_drain_returns_when_the_edges_have_nothing_more_in_flight(bench: Bench) -> None:
+    await bench.create(config=SERVICES)
+    await bench.reach("started")
+    one, other, dns = await edge(bench), await edge(bench), await Reader.connect(bench.socket)
+    async with tasks.Tasks("test") as owned:
+        draining = owned.spawn(bench.call("machine.drain", machine_id=M, timeout_s=60), name="d")
+        for reader in (one, other, dns):
+            withdrawn = await reader.drained(draining=True)
+            assert (withdrawn.state, withdrawn.cordoned) == ("started", True)
+        for requests in (2, 1):
+            await one.count(requests)
+            await other.count(0, tunnels=1)
+            assert not draining.done()
+        for _ in range(2):
+            await one.count(0)
+            await other.count(0, tunnels=1)
+        assert await draining == {"in_flight": 0, "tunnels": 1, "edges": 2}
+    assert (await bench.call("machine.get", machine_id=M))["cordoned"] is False
+    await bench.call("machine.undrain", machine_id=M)
+    assert not (await one.drained(draining=False)).cordoned
+    for reader in (one, other, dns):
+        await reader.close()
+
+
+async def test_an_edge_that_goes_away_has_nothing_in_flight(bench: Bench) -> None:
+    await bench.create(config=SERVICES)
+    await bench.reach("started")
+    one, other = await edge(bench), await edge(bench)
+    async with tasks.Tasks("test") as owned:
+        draining = owned.spawn(bench.call("machine.drain", machine_id=M, timeout_s=60), name="d")
+        await one.until("count")
+        await one.close()
+        for _ in range(2):
+            await other.count(0)
+        assert (await draining)["in_flight"] == 0
+    await other.close()
+
+
+async def test_a_drain_ends_with_an_update_and_is_forgotten_by_the_next_agent(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as bench:
+        await bench.create(config=SERVICES)
+        await bench.reach("started")
+        await bench.call("machine.drain", machine_id=M, timeout_s=0)
+        reader = await edge(bench)
+        update = agents.update(M, "01NEW", config=SERVICES)
+        await bench.call("machine.update", **update)
+        assert (await reader.drained(draining=False)).state == "replacing"
+        # The edge has acted upon that before the process is signalled.
+        await reader.count(0)
+        assert not (await reader.state("started")).cordoned
+        await bench.call("machine.drain", machine_id=M, timeout_s=0)
+        assert (await reader.drained(draining=True)).state == "started"
+        await reader.close()
+    async with running(tmp_path, bench) as again:
+        reader = await edge(again)
+        await reader.close()
+        assert not next(
+            fact for fact in again.app.publisher.all() if isinstance(fact, facts.MachineFact)
+        ).draining
+
+
+async def test_a_process_is_signalled_once_the_edges_know_that_it_takes_no_more(
+    bench: Bench,
+) -> None:
+    await bench.create(config=SERVICES)
+    await bench.reach("started")
+    reader = await edge(bench)
+    bench.app._drains.acted_upon = _never  # type: ignore[method-assign]
+    await bench.call("machine.stop", machine_id=M)
+    assert (await reader.state("stopping")).state == "stopping"
+    assert bench.world.running(M)
+    await reader.close()
+
+
+async def _never(_: str) -> None:
+    await asyncio.Event().wait()
+
+
 async def test_a_wake_that_cannot_be_says_why(bench: Bench) -> None:
     reader = await Reader.connect(bench.socket)
     await reader.until("synced")
@@ -338,7 +423,7 @@ async def test_bids_come_from_the_books(bench: Bench) -> None:
     await bench.create(resources={"memory_mb": 1500})
     after = await bench.app.bid(request)
     assert not after.fits
-    assert after.reasons == ("needs 1040 MB, 532 MB of 2048 MB free",)
+    assert after.reasons == ("needs 1045 MB, 525 MB of 2048 MB free",)
 
 
 async def test_service_checks_gate_the_fact_and_show_in_the_view(bench: Bench) -> None:
@@ -391,3 +476,51 @@ async def test_a_malformed_config_does_not_keep_a_machine_from_being_told(bench:
     await bench.create(config=config)
     await bench.reach("started")
     assert (await bench.call("machine.get", machine_id=M))["config"] == config
+
+
+@pytest.mark.parametrize(
+    ("part", "chore", "name"),
+    [
+        ("machines", "mend", "mend"),
+        ("machines", "tidy", "tidy"),
+        ("machines", "still_alive", "alive"),
+        ("image_keeper", "sweep", "images"),
+        ("_scheduler", "tick", "schedules"),
+        ("_catalog", "run", "catalog"),
+        ("", "_expire_usage", "usage"),
+        ("", "_meter", "metering"),
+    ],
+)
+async def test_a_chore_that_ends_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, chore: str, name: str
+) -> None:
+    async def fail() -> None:
+        raise KeyError("bug")
+
+    lost = asyncio.Event()
+    async with tasks.Tasks(
+        "agent", on_lost=lambda task, _: lost.set() if task == f"agent.{name}" else None
+    ) as owned:
+        made = Bench(tmp_path, owned)
+        monkeypatch.setattr(getattr(made.app, part) if part else made.app, chore, fail)
+        await made.app.start()
+        async with asyncio.timeout(5):
+            await lost.wait()
+    await made.database.close()
+
+
+async def test_a_database_that_is_locked_is_said_and_no_bug(bench: Bench) -> None:
+    await bench.create()
+    await bench.reach("started")
+
+    async def locked(_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    bench.database.read = locked  # type: ignore[method-assign]
+    bench.database.write = locked  # type: ignore[method-assign]
+    patch = {"machine_id": M, "metadata": {"a": "b"}}
+    for verb, body in (("machine.versions", {"machine_id": M}), ("machine.metadata.patch", patch)):
+        with pytest.raises(errors.Failure) as caught:
+            await bench.call(verb, **body)
+        assert caught.value.code == "unavailable"
+    assert (await bench.call("machine.get", machine_id=M))["state"] == "started"

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from godwit.agent import logs, system_log
+from godwit.base import encoded
 from godwit.testing import clock
 from godwit.wire import shim
 
@@ -153,3 +154,34 @@ def test_paging_after_a_cursor_misses_and_repeats_nothing(
         got += page
         cursor = page[-1]
     assert got == [t for t in written if t > max(1, after)]
+
+
+async def test_last_words_are_the_last_lines_since_the_start_cut_to_a_bound(
+    tmp_path: Path,
+) -> None:
+    second_ns = 1_000_000_000
+    write(tmp_path / "current.jsonl", [n * second_ns for n in range(1, 31)])
+    write(tmp_path / system_log.NAME, [31 * second_ns], "the platform's own")
+    assert len(await logs.last_words(tmp_path, 0)) == 20
+    found = await logs.last_words(tmp_path, 29_000)
+    assert found == (f"line {29 * second_ns}", f"line {30 * second_ns}")
+    write(tmp_path / "current.jsonl", [second_ns], "x" * 5_000)
+    (long,) = await logs.last_words(tmp_path, 0)
+    assert len(long) == 400
+    assert await logs.last_words(tmp_path / "none", 0) == ()
+
+
+async def test_lines_that_are_no_plain_text_fit_an_answer_all_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "current.jsonl", range(1, 1_001), text="\0" * 250)
+    for after in (0, 1):
+        answer = await logs.read([source(tmp_path)], after, 1_000)
+        assert len(answer.lines) > 100
+        assert len(answer.model_dump_json()) < 262_144
+    assert answer.lines[0].t == 2
+
+
+async def test_last_words_are_short_as_json_too(tmp_path: Path) -> None:
+    write(tmp_path / "current.jsonl", range(1, 30), text="\1" * 400)
+    words = await logs.last_words(tmp_path, 0)
+    assert len(words) == 20
+    assert all(700 < encoded.size(word) <= 800 for word in words)

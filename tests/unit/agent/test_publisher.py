@@ -19,6 +19,8 @@ class Stream:
 
     def __init__(self) -> None:
         self.away = False
+        self.too_long: set[str] = set()
+        self.sick: set[str] = set()
         self.got: list[facts.Fact] = []
         self.ensured = 0
 
@@ -29,6 +31,10 @@ class Stream:
     async def publish(self, fact: facts.Fact) -> None:
         await asyncio.sleep(0)
         self._check()
+        if fact.owner in self.too_long:
+            raise errors.invalid(f"{fact.owner} is too long")
+        if fact.owner in self.sick:
+            raise errors.Failure("unavailable", f"{fact.owner} was not taken")
         self.got.append(fact)
 
     def _check(self) -> None:
@@ -96,5 +102,40 @@ def test_after_a_reconnection_everything_is_told_again() -> None:
         await made.tell_everything()
         await the_clock.sleep(1)
         assert [each.owner for each in stream.got] == ["h2"]
+
+    play(body)
+
+
+def test_a_record_that_can_never_be_published_holds_up_no_others() -> None:
+    async def body(made: publisher.Publisher, stream: Stream, the_clock: clock.FakeClock) -> None:
+        stream.too_long = {f"a{at:02}" for at in range(40)}
+        for owner in sorted(stream.too_long):
+            made.tell(owner, fact(owner))
+        made.tell("h1", fact("h1"))
+        await the_clock.sleep(0.5)
+        assert [each.owner for each in stream.got] == ["h1"]
+        made.tell("h2", fact("h2"))
+        await the_clock.sleep(0.5)
+        assert [each.owner for each in stream.got] == ["h1", "h2"]
+        stream.too_long = set()
+        made.tell("a07", fact("a07", 2, zone="00ff"))
+        await the_clock.sleep(0.5)
+        assert [each.owner for each in stream.got] == ["h1", "h2", "a07"]
+
+    play(body)
+
+
+def test_what_fails_again_and_again_comes_last() -> None:
+    async def body(made: publisher.Publisher, stream: Stream, the_clock: clock.FakeClock) -> None:
+        stream.sick = {f"a{at:02}" for at in range(40)}
+        for owner in sorted(stream.sick):
+            made.tell(owner, fact(owner))
+        await the_clock.sleep(10)
+        made.tell("h1", fact("h1"))
+        await the_clock.sleep(5)
+        assert [each.owner for each in stream.got] == ["h1"]
+        stream.sick = set()
+        await the_clock.sleep(5)
+        assert len(stream.got) == 41
 
     play(body)

@@ -29,18 +29,19 @@ class Served:
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with world(tmp_path) as around:
+async def served(tmp_path: Path, database_url: str) -> AsyncIterator[Served]:
+    async with world(tmp_path, database_url) as made:
+        around = made.options(join_address="203.0.113.1:4281")
         app = api.create(around.ctx)
         opened: list[httpx.AsyncClient] = []
 
         def client(token: str | None) -> httpx.AsyncClient:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            made = httpx.AsyncClient(
+            opening = httpx.AsyncClient(
                 transport=httpx.ASGITransport(app=app), base_url="http://api", headers=headers
             )
-            opened.append(made)
-            return made
+            opened.append(opening)
+            return opening
 
         await around.organization("acme")
         await around.organization("rival")

@@ -1,6 +1,7 @@
 """What the public API's clients rely on: bodies, codes, headers."""
 
 import base64
+import re
 
 import pytest
 
@@ -26,6 +27,21 @@ async def test_every_answer_has_a_request_id(served: Served) -> None:
         assert request_id.endswith("-lcl")
         seen.add(request_id)
     assert len(seen) == 3
+
+
+async def test_every_answer_names_a_trace_the_callers_if_there_is_one(served: Served) -> None:
+    theirs = "0af7651916cd43dd8448eb211c80319c"
+    for given, known in (
+        (f"00-{theirs}-b7ad6b7169203331-01", True),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        ("nonsense", False),
+        (None, False),
+    ):
+        headers = {} if given is None else {"traceparent": given}
+        answer = await served.nobody.get("/v1/platform/regions", headers=headers)
+        assert (answer.headers["fly-trace-id"] == theirs) is known
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["fly-trace-id"])
+        assert re.fullmatch("[0-9a-f]{16}", answer.headers["fly-span-id"])
 
 
 async def test_a_bug_is_answered_with_its_request_id(served: Served) -> None:
@@ -194,6 +210,19 @@ async def test_the_registry_token_takes_any_user_and_an_api_token(served: Served
     wrong = {**query, "service": "other"}
     answer = await served.nobody.get("/registry/token", params=wrong, headers=basic(secret))
     assert answer.status_code == 400
+
+
+async def test_a_registry_client_is_told_in_words_that_there_is_no_room(served: Served) -> None:
+    await table.make_things(served)
+    secret = await served.world.token("acme")
+    served.world.warehouse.sizes = {"shop": 60 * 1024**3}
+    query = {"service": "godwit-registry", "scope": "repository:shop:pull,push"}
+    answer = await served.nobody.get("/registry/token", params=query, headers=basic(secret))
+    assert answer.status_code == 403
+    assert "has 61440 MB in the registry and may have 51200 MB" in answer.json()["error"]
+    query["scope"] = "repository:shop:pull"
+    answer = await served.nobody.get("/registry/token", params=query, headers=basic(secret))
+    assert answer.status_code == 200
 
 
 async def test_regions_need_no_token(served: Served) -> None:

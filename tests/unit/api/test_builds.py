@@ -1,6 +1,7 @@
 """Builds over HTTP: a tar up, events down."""
 
 import asyncio
+import base64
 import json
 from dataclasses import replace
 
@@ -42,6 +43,40 @@ async def test_the_last_event_is_the_image(served: Served) -> None:
     assert (request.no_cache, request.offline) == (True, True)
     assert served.world.builder.contexts == [b"a tar"]
     assert not request.context.exists()
+
+
+def encoded(value: object) -> dict[str, str]:
+    return {"Godwit-Build-Secrets": base64.b64encode(json.dumps(value).encode()).decode()}
+
+
+async def test_secrets_come_in_a_header_and_go_nowhere_else(served: Served) -> None:
+    await make_app(served)
+    answer = await served.operator.post(
+        URL,
+        params={"force": "true", "labels": '{"org.opencontainers.image.version": "7"}'},
+        headers=encoded({"npm": "geheim"}),
+        content=b"a tar",
+    )
+    assert answer.status_code == 200
+    assert "geheim" not in answer.text
+    request = served.world.builder.requests[0]
+    assert request.secrets == {"npm": "geheim"}
+    assert request.labels == {"org.opencontainers.image.version": "7"}
+    assert "geheim" not in repr(request)
+    async with served.world.ctx.store.read() as rows:
+        assert "geheim" not in repr(await rows.audit.page(None, before="", limit=100))
+
+
+async def test_secrets_that_cannot_be_read_are_refused_without_being_shown(served: Served) -> None:
+    await make_app(served)
+    wrong = [encoded(["geheim"]), encoded({"a b": "geheim"}), encoded({"npm": 1})]
+    for headers in [*wrong, {"Godwit-Build-Secrets": "geheim!"}]:
+        answer = await served.operator.post(
+            URL, params={"force": "true"}, headers=headers, content=b"a tar"
+        )
+        assert answer.status_code == 400, headers
+        assert "geheim" not in answer.text
+    assert served.world.builder.requests == []
 
 
 async def test_a_tag_is_made_when_none_is_given(served: Served) -> None:

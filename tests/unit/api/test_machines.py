@@ -64,3 +64,21 @@ async def test_the_whole_life_of_a_machine(served: Served, acme: httpx.AsyncClie
     assert (await acme.get("/v1/apps/shop/machines")).json() == []
     deleted = await acme.get("/v1/apps/shop/machines", params={"include_deleted": "true"})
     assert [found["state"] for found in deleted.json()] == ["destroyed"]
+
+
+async def test_an_organization_has_so_many_machines_and_no_more(
+    served: Served, acme: httpx.AsyncClient
+) -> None:
+    served.app.state.ctx = served.world.options(org_machines=2).ctx
+    first = await make(acme)
+    await make(acme)
+    answer = await acme.post("/v1/apps/shop/machines", json={"config": CONFIG})
+    assert answer.status_code == 422
+    assert "'acme' has 2 machines, and may have no more" in answer.json()["error"]
+    gone = await acme.delete(f"/v1/apps/shop/machines/{first['id']}", params={"force": "true"})
+    assert gone.status_code == 200
+    await acme.get(
+        f"/v1/apps/shop/machines/{first['id']}/wait", params={"state": "destroyed", "timeout": 5}
+    )
+    await acme.get(f"/v1/apps/shop/machines/{first['id']}")
+    await make(acme)

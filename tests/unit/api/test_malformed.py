@@ -63,6 +63,22 @@ HOSTILE_BODIES: list[bytes] = [
     b'{"timeout": "1 year"}',
     b'{"timeout": -1}',
     b'{"timeout": 99999999999999999999}',
+    b'{"ttl": -1}',
+    b'{"ttl": 99999999999999999999, "description": {}}',
+    b'{"description": "\\u0000", "ttl": true}',
+    b'{"metadata": {"a": {"b": 1}}}',
+    b'{"metadata": {"": "x", "\\ud800": null}}',
+    b'{"metadata": {"a": "\\u0000"}, "machine_version": 7}',
+    b'{"metadata": {"a": "b"}, "updated_at": "yesterday"}',
+    b'{"value": ["x"], "updated_at": 0}',
+    b'{"limit_mb": 1e9}',
+    b'{"limit_mb": -5, "amount_mb": -5}',
+    b'{"amount_mb": 99999999999999999999}',
+    b'{"lease_ttl": -1, "min_secrets_version": "x", "config": {"image": "x"}}',
+    b'{"lease_ttl": 1e99, "config": {"image": "x", "standbys": ["x", 1]}}',
+    b'{"config": {"image": "x", "standbys": ["0123456789abcd"], "services": [{}]}}',
+    b'{"org_slug": "acme", "count": -1, "weights": []}',
+    b'{"org_slug": "acme", "compute": {"cpus": "many"}, "region": "\\u0000"}',
     b'{"slug": "-x"}',
     b'{"slug": "UPPER"}',
     b'{"expiry": "0s"}',
@@ -170,7 +186,20 @@ async def test_nasty_paths_get_no_500(served: Served) -> None:
         if "{" not in case.path:
             continue
         for part in NASTY_PATHS:
-            names = ("app_name", "machine_id", "token_id", "key", "release")
+            names = (
+                "org_slug",
+                "app_name",
+                "machine_id",
+                "terminal_id",
+                "token_id",
+                "host_token_id",
+                "key",
+                "release",
+                "registry",
+                "host_id",
+                "deploy_id",
+                "secret_name",
+            )
             path = case.path.format(**dict.fromkeys(names, part))
             answer = await served.acme.request(
                 case.method, path, params=case.query, json=case.json, content=case.content
@@ -234,7 +263,7 @@ async def test_no_json_value_gets_a_500(served: Served, body: object, at: int) -
         await table.make_things(served)
     machines = (await served.acme.get("/v1/apps/shop/machines")).json()
     machine_id = machines[0]["id"] if machines else "0" * 14
-    path = table.Things(machine_id, "tok_x").path(case.path)
+    path = table.Things(machine_id, "tok_x", "dep_x", "0" * 32, "join_x", served).path(case.path)
     text = json.dumps(body).encode()
     answer = await served.acme.request(case.method, path, params=case.query, content=text)
     assert is_proper(answer), (case, answer.text)

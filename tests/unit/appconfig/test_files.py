@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from godwit.appconfig import check, files, later
+from godwit.appconfig import check, files, groups, later, machine
 from godwit.base.errors import Failure
 
 VALID = """
@@ -82,7 +82,7 @@ MISTAKES = {
         'kill_signal = "SIGNOPE"',
         (
             "fly.toml:1: kill_signal: expected one of SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, "
-            'SIGUSR2, SIGTERM, SIGSTOP, got "SIGNOPE"'
+            'SIGUSR2, SIGTERM, got "SIGNOPE"'
         ),
     ),
     "kill timeout": (
@@ -215,11 +215,19 @@ MISTAKES = {
     ),
     "check type": (
         "[checks.up]\nport = 80",
-        'fly.toml:1: checks.up.type: expected "tcp" or "http", got nothing',
+        'fly.toml:1: checks.up.type: expected "tcp", "http" or "exec", got nothing',
     ),
     "check type value": (
-        '[checks.up]\ntype = "exec"\nport = 80',
-        'fly.toml:2: checks.up.type: expected "tcp" or "http", got "exec"',
+        '[checks.up]\ntype = "udp"\nport = 80',
+        'fly.toml:2: checks.up.type: expected "tcp", "http" or "exec", got "udp"',
+    ),
+    "check command": (
+        '[checks.up]\ntype = "exec"',
+        'fly.toml:1: checks.up.command: is required with type = "exec"',
+    ),
+    "check command of another type": (
+        '[checks.up]\ntype = "tcp"\nport = 80\ncommand = ["true"]',
+        'fly.toml:4: checks.up.command: works only together with type = "exec"',
     ),
     "check interval": (
         '[checks.up]\ntype = "tcp"\nport = 80\ninterval = "1s"',
@@ -276,7 +284,7 @@ MISTAKES = {
     ),
     "vm memory range": (
         '[[vm]]\nmemory = "4gb"',
-        "fly.toml:1: vm[0]: 1 shared CPU goes with 256 to 2048 MB of memory; got 4096",
+        "fly.toml:1: vm[0]: 1 shared CPU goes with 256 to 2048 MB of memory; got 4096; the nearest is 2048",
     ),
     "gpus": ("[[vm]]\ngpus = 1", "fly.toml:2: vm[0].gpus: no host here has GPUs"),
     "restart policy": (
@@ -293,6 +301,63 @@ MISTAKES = {
     "compression level": (
         "[build]\ncompression_level = 11",
         "fly.toml:2: build.compression_level: expected a whole number from 0 to 9, got 11",
+    ),
+    "volume size": (
+        '[mounts]\nsource = "d"\ndestination = "/d"\ninitial_size = 501',
+        "fly.toml:4: mounts[0].initial_size: expected 1 to 500 GB, got 501",
+    ),
+    "freezing signal": (
+        'kill_signal = "SIGSTOP"',
+        (
+            "fly.toml:1: kill_signal: expected one of SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, "
+            'SIGUSR2, SIGTERM, got "SIGSTOP"'
+        ),
+    ),
+    "endless": (
+        "[deploy]\nmax_unavailable = inf",
+        'fly.toml:2: deploy.max_unavailable: expected a number, got "inf"',
+    ),
+    "option": (
+        "[http_service.http_options]\nidle_timeout = '1m'",
+        (
+            "fly.toml:2: http_service.http_options.idle_timeout: expected a whole number, 0 or "
+            'more, got "1m"'
+        ),
+    ),
+    "response header": (
+        "[http_service.http_options.response.headers]\nServer = 1",
+        (
+            "fly.toml:2: http_service.http_options.response.headers.Server: expected false, a "
+            "string or a list of strings, got 1"
+        ),
+    ),
+    "replay cache": (
+        (
+            '[[http_service.http_options.replay_cache]]\npath_prefix="/"\nttl_seconds=9\ntype="cookie"'
+            '\nname="s"'
+        ),
+        (
+            "fly.toml:3: http_service.http_options.replay_cache[0].ttl_seconds: expected a whole "
+            "number of seconds, 10 or more, got 9"
+        ),
+    ),
+    "TLS version": (
+        '[http_service.tls_options]\nversions = ["SSLv3"]',
+        (
+            'fly.toml:2: http_service.tls_options.versions[0]: expected "TLSv1.2" or "TLSv1.3", '
+            'got "SSLv3"'
+        ),
+    ),
+    "machine check": (
+        "[[machine_checks]]\nimage = 'curl'",
+        "fly.toml:1: machine_checks[0].command: is required",
+    ),
+    "long value": (
+        f"kill_signal = '{'x' * 200}'",
+        (
+            "fly.toml:1: kill_signal: expected one of SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, "
+            f'SIGUSR2, SIGTERM, got "{"x" * 80}…"'
+        ),
     ),
     "file path": (
         '[[files]]\nguest_path = "etc/x"',
@@ -331,6 +396,21 @@ WARNINGS = {
         "[[http_service.checks]]\ngrace_period = 500",
         "fly.toml:2: http_service.checks[0].grace_period: 500ms is outside 1s to 1m; 1s is used",
     ),
+    "unavailable for nothing": (
+        '[deploy]\nstrategy = "immediate"\nmax_unavailable = 1',
+        "fly.toml:3: deploy.max_unavailable: means nothing for immediate",
+    ),
+    "text in a file": (
+        '[[files]]\nguest_path = "/f"\nraw_value = "hello!"',
+        "fly.toml:3: files[0].raw_value: is not base64, so it is taken as the text itself",
+    ),
+    "secret": (
+        "[env]\nDB_PASSWORD = 'x'",
+        (
+            "fly.toml:2: env.DB_PASSWORD: looks like a secret, and everybody who reads the file or "
+            "a release sees it: use `godwit secrets set`"
+        ),
+    ),
     "reserved": (
         "[env]\nFLY_REGION = 'x'",
         "fly.toml:2: env.FLY_REGION: names that begin with FLY_ are the platform's",
@@ -360,7 +440,7 @@ def test_all_mistakes_are_told_together_in_the_order_of_the_file(tmp_path):
         'a letter or digit, at most 63 of them, got "No Good"\n'
         "  fly.toml:2: kill_timeout: expected at most 300 seconds\n"
         '  fly.toml:4: http_service.internal_port: expected a port from 1 to 65535, got "x"\n'
-        "  fly.toml:5: vm[0]: 1 shared CPU goes with 256 to 2048 MB of memory; got 5"
+        "  fly.toml:5: vm[0]: 1 shared CPU goes with 256 to 2048 MB of memory; got 5; the nearest is 256"
     )
 
 
@@ -374,6 +454,7 @@ def test_mistakes_in_json_and_yaml_have_lines_too(tmp_path):
         "fly.json:1: not JSON: Expecting value (column 9)"
     ]
     assert mistakes(tmp_path, "app: [", "fly.yaml")[0].startswith("fly.yaml:1: not YAML: ")
+    assert mistakes(tmp_path, "# nothing\n", "fly.yaml") == []
     assert mistakes(tmp_path, "- a\n", "fly.yaml") == ["fly.yaml: expected a table at the top"]
 
 
@@ -401,15 +482,13 @@ def test_unknown_keys_are_ignored_but_can_be_listed(tmp_path):
 
 def test_what_has_no_effect_yet_is_said_plainly(tmp_path):
     text = (
-        'swap_size_mb = 512\n[deploy]\nrelease_command = "migrate"\n[http_service]\n'
+        "[http_service]\n"
         'force_https = true\nauto_stop_machines = "stop"\n[[mounts]]\nsource = "d"\n'
         'destination = "/d"\n[metrics]\nport = 9\n[build]\nbuilder = "x"\n'
     )
     config = files.load(write(tmp_path, text)).checked()
     told = {one.path[-1]: one.message for one in later.without_effect(config, tls=False)}
     assert told.keys() == {
-        "swap_size_mb",
-        "release_command",
         "force_https",
         "auto_stop_machines",
         "mounts",
@@ -466,6 +545,12 @@ def test_no_document_whatever_crashes_the_reader(tmp_path_factory, document):
     if loaded.config is not None:
         later.without_effect(loaded.config, tls=False)
         check.unknown_keys(loaded.config)
+        json.dumps(loaded.document, allow_nan=False).encode()
+    if not any(one.severity == "error" for one in loaded.found):
+        for group in groups.names(loaded.checked()):
+            machine.to_machine_config(
+                loaded.checked(), group, image="x", read_file=lambda name: name.encode()
+            )
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -33,16 +33,22 @@ def test_memory_that_is_not_given_shrinks_to_what_the_cpus_may_have():
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"cpus": 3}, "shared CPUs come in 1, 2, 4, 6, 8; got 3"),
-        ({"memory_mb": 128}, "1 shared CPU goes with 256 to 2048 MB of memory; got 128"),
-        ({"memory_mb": 300}, "memory with shared CPUs comes in steps of 256 MB; got 300"),
+        ({"cpus": 3}, "shared CPUs come in 1, 2, 4, 6, 8; got 3; the nearest is 2"),
+        (
+            {"memory_mb": 128},
+            "1 shared CPU goes with 256 to 2048 MB of memory; got 128; the nearest is 256",
+        ),
+        (
+            {"memory_mb": 300},
+            "memory with shared CPUs comes in steps of 256 MB; got 300; the nearest is 256",
+        ),
         (
             {"size": "performance-2x", "memory_mb": 2048},
-            "2 performance CPUs go with 4096 to 16384 MB of memory; got 2048",
+            "2 performance CPUs go with 4096 to 16384 MB of memory; got 2048; the nearest is 4096",
         ),
         (
             {"size": "performance-2x", "memory_mb": 4500},
-            "memory with performance CPUs comes in steps of 1024 MB; got 4500",
+            "memory with performance CPUs comes in steps of 1024 MB; got 4500; the nearest is 4096",
         ),
         ({"size": "l40s"}, '"l40s" is a GPU size, and no host here has GPUs'),
     ],

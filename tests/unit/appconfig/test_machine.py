@@ -144,6 +144,25 @@ path = "/"
     ]
 
 
+def test_commands_as_checks_and_what_gates_routing_are_keys_of_our_own(tmp_path):
+    text = """
+app = "hello"
+[checks.db]
+type = "exec"
+command = ["pg_isready", "-q"]
+interval = "10s"
+[checks.up]
+type = "http"
+port = 8080
+path = "/up"
+kind = "readiness"
+"""
+    assert made(tmp_path, text)["checks"] == {
+        "db": {"type": "exec", "command": ["pg_isready", "-q"], "interval": "10s"},
+        "up": {"type": "http", "kind": "readiness", "port": 8080, "path": "/up"},
+    }
+
+
 def test_top_level_checks_take_the_port_of_the_http_service(tmp_path):
     text = """
 [http_service]
@@ -273,3 +292,86 @@ def test_an_update_replaces_what_deploys_own_and_keeps_the_rest():
         "mounts": [{"volume": "vol_1"}],
         "metadata": {"mine": "kept", "fly_release_version": "2"},
     }
+
+
+def test_options_of_a_port_are_handed_on_without_keys_nobody_knows(tmp_path):
+    text = """
+[[services]]
+internal_port = 1
+[[services.ports]]
+port = 443
+handlers = ["tls", "http"]
+[services.ports.tls_options]
+alpn = ["h2"]
+default_self_signed = false
+colour = "red"
+[services.ports.http_options]
+idle_timeout = 60
+[services.ports.http_options.response]
+headers = { Server = false, X = ["1", "2"] }
+[[services.ports.http_options.replay_cache]]
+path_prefix = "/"
+ttl_seconds = 10
+type = "cookie"
+name = "s"
+[services.ports.proxy_proto_options]
+version = "v2"
+"""
+    (port,) = made(tmp_path, text)["services"][0]["ports"]
+    assert port == {
+        "port": 443,
+        "handlers": ["tls", "http"],
+        "tls_options": {"alpn": ["h2"], "default_self_signed": False},
+        "http_options": {
+            "idle_timeout": 60,
+            "response": {"headers": {"Server": False, "X": ["1", "2"]}},
+            "replay_cache": [
+                {"path_prefix": "/", "ttl_seconds": 10, "type": "cookie", "name": "s"}
+            ],
+        },
+        "proxy_proto_options": {"version": "v2"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "range_"),
+    [
+        ("start_port = 5000", (5000, 65_535)),
+        ("end_port = 10", (1, 10)),
+        ("start_port = 0\nend_port = 10", (1, 10)),
+    ],
+)
+def test_an_open_range_of_ports_goes_as_far_as_ports_go(tmp_path, written, range_):
+    text = f"[[services]]\ninternal_port = 1\n[[services.ports]]\n{written}\n"
+    (port,) = made(tmp_path, text)["services"][0]["ports"]
+    assert (port["start_port"], port["end_port"]) == range_
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("stop", "suspend", True),
+        ("suspend", "suspend", "suspend"),
+        ("off", "stop", False),
+        ("stop", None, False),
+    ],
+)
+def test_services_of_one_machine_agree_on_the_least_autostop(tmp_path, first, second, both):
+    text = f'[http_service]\ninternal_port = 1\nauto_stop_machines = "{first}"\n[[services]]\n'
+    text += f'auto_stop_machines = "{second}"\n' if second else ""
+    assert [one["autostop"] for one in made(tmp_path, text)["services"]] == [both, both]
+
+
+def test_the_file_is_laid_over_a_raw_machine_config(tmp_path):
+    raw = '{"env": {"A": "0", "B": "0"}, "schedule": "daily", "init": {"tty": true}, "image": "x"}'
+    text = f'machine_config = \'{raw}\'\n[env]\nA = "1"\n[experimental]\ncmd = ["c"]\n'
+    found = made(tmp_path, text)
+    assert found["env"] == {"A": "1", "B": "0", "FLY_PROCESS_GROUP": "app"}
+    assert found["init"] == {"tty": True, "cmd": ["c"]}
+    assert (found["schedule"], found["image"]) == ("daily", "hello:1")
+
+
+def test_kernel_arguments_are_a_list_or_a_line(tmp_path):
+    for written in ('"quiet debug"', '["quiet", "debug"]'):
+        found = made(tmp_path, f"[[vm]]\nkernel_args = {written}")
+        assert found["guest"]["kernel_args"] == ["quiet", "debug"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -119,3 +120,50 @@ async def test_a_program_is_killed_when_even_its_ending_is_cancelled(tmp_path):
             await asyncio.sleep(0)
         while is_alive(pid):
             await asyncio.sleep(0.01)
+
+
+ESCAPED = """
+import subprocess, time
+sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+print(sleeper.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def pipes():
+    """Return the pipes that this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            target = str(descriptor.readlink())
+            found |= {target} if target.startswith("pipe:") else set()
+    return found
+
+
+async def test_a_pipe_is_closed_even_when_a_program_that_got_away_still_holds_it():
+    before = pipes()
+    async with contextlib.aclosing(
+        processes.stream([sys.executable, "-c", ESCAPED], timeout_s=20)
+    ) as found:
+        escaped = int(await anext(found))
+    try:
+        async with asyncio.timeout(5):
+            while pipes() != before:
+                await asyncio.sleep(0.01)
+    finally:
+        os.kill(escaped, signal.SIGKILL)
+
+
+async def test_a_pipe_is_closed_when_a_program_runs_past_its_deadline(tmp_path):
+    before = pipes()
+    pid_file = tmp_path / "pid"
+    code = f"sleep 60 & echo $! > {pid_file}; wait"
+    with pytest.raises(processes.ProgramFailed, match="no answer"):
+        await processes.run(["sh", "-c", code], timeout_s=1)
+    escaped = int(read(pid_file))
+    try:
+        async with asyncio.timeout(5):
+            while pipes() != before:
+                await asyncio.sleep(0.01)
+    finally:
+        os.kill(escaped, signal.SIGKILL)

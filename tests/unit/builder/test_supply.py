@@ -39,10 +39,24 @@ def local(tmp_path):
 
 async def provide(tmp_path, local, *names, **more):
     storage, told = FakeStorage(), []
-    given = {"own": "own.test", "credentials": None, "offline": False} | more
-    one = supply.Supply(storage, local, patience=QUICK)
+    given = {"own": "own.test", "credentials": {}, "offline": False} | more
+    plain = [name.partition("/")[0] for name in names if name.startswith("127.0.0.1")]
+    one = supply.Supply(storage, local, patience=QUICK, plain=given.pop("plain", plain))
     ids = await one.provide(names, work=tmp_path, report=told.append, **given)
     return ids, storage.loaded, told
+
+
+def guarded():
+    """Return the answers of a registry with one image, for `bot` with the password `geheim`."""
+    upstream = Upstream()
+    wanted = auth.Credentials("bot", "geheim").basic()
+
+    def handler(request):
+        if request.headers.get("authorization") != wanted:
+            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="private"'})
+        return upstream.handler(request)
+
+    return handler
 
 
 async def test_offline_takes_the_local_base_and_says_so(tmp_path, local):
@@ -125,10 +139,30 @@ async def test_only_the_platform_s_registry_sees_the_credentials(tmp_path, local
             f"{own.address}/a:1",
             f"{other.address}/b:1",
             own=own.address,
-            credentials=auth.Credentials(token="geheim"),
+            credentials={own.address: auth.Credentials(token="geheim")},
         )
         assert all("authorization" not in r.headers for r in other.requests)
         assert all(r.headers["authorization"] == "Bearer geheim" for r in own.requests)
+
+
+async def test_each_registry_sees_its_own_credentials_and_no_other(tmp_path, local):
+    async with ScriptedServer(Upstream().handler) as one, ScriptedServer(guarded()) as two:
+        _, loaded, _ = await provide(
+            tmp_path,
+            local,
+            f"{one.address}/a:1",
+            f"{two.address}/b:1",
+            credentials={two.address: auth.Credentials("bot", "geheim")},
+        )
+        assert len(loaded) == 2
+        assert all("authorization" not in r.headers for r in one.requests)
+
+
+async def test_a_private_base_without_credentials_is_refused_with_what_to_do(tmp_path, local):
+    async with ScriptedServer(guarded()) as server:
+        with pytest.raises(Failure, match="credentials") as caught:
+            await provide(tmp_path, local, f"{server.address}/b:1")
+    assert "godwit registries login" in caught.value.hint
 
 
 async def test_offline_still_asks_the_platform_s_registry(tmp_path, local):
@@ -142,3 +176,17 @@ async def test_offline_still_asks_the_platform_s_registry(tmp_path, local):
 def test_a_name_that_is_no_reference_is_refused_early():
     with pytest.raises(Failure, match="needs the image 'A B'"):
         supply.check(["ok", "A B"])
+
+
+async def test_the_platforms_registry_is_known_by_its_address_alone(tmp_path, local):
+    async with ScriptedServer(Upstream().handler) as server:
+        name = f"{server.address}/team/app:1"
+        _, loaded, _ = await provide(tmp_path, local, name, own=server.address, plain=())
+    assert loaded == [("dir", name)]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:4222", "localhost:4280", "169.254.169.254"])
+async def test_nothing_else_of_the_host_is_asked_for_an_image(tmp_path, local, host):
+    with pytest.raises(Failure, match="address of the host") as caught:
+        await provide(tmp_path, local, f"{host}/x/y:1", plain=())
+    assert caught.value.code == "invalid_argument"

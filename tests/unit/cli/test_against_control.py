@@ -1,79 +1,26 @@
 """The program against the real API over real control, on a loopback port: hosts are simulated."""
 
-import asyncio
-import contextlib
 import io
-import json
 import tarfile
 
 import pytest
-import uvicorn
 
-from godwit.api import app as api
-from godwit.base.tasks import Tasks
-from godwit.cli import exits, program
-from godwit.cli.output import Output
-from godwit.cli.session import Session
-from godwit.testing.control import world
+from godwit.cli import exits
 
+DEPLOY = (
+    *("deploy", "--no-smoke-checks", "--no-ha", "--build-arg", "A=1"),
+    *("--build-secret", "npm=geheim", "--label", "team=red"),
+)
 CONFIG = 'app = "hello"\n[http_service]\ninternal_port = 8080\n'
-
-
-class Server(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):
-        yield
-
-
-class Served:
-    """The program, with the operator's token, in a directory of its own."""
-
-    def __init__(self, around, port, token, directory):
-        self.world = around
-        self.directory = directory
-        self.environ = {
-            "GODWIT_API_URL": f"http://127.0.0.1:{port}",
-            "FLY_API_TOKEN": token,
-            "HOME": str(directory),
-        }
-
-    async def __call__(self, *arguments):
-        stdout, stderr = io.StringIO(), io.StringIO()
-        session = Session(
-            environ=self.environ, directory=self.directory, out=Output(stdout, stderr)
-        )
-        code = await asyncio.to_thread(program.run, arguments, session)
-        return code, stdout.getvalue(), stderr.getvalue()
-
-    async def json(self, *arguments):
-        code, stdout, stderr = await self(*arguments, "--json")
-        assert code == 0, stderr
-        return json.loads(stdout)
-
-
-@pytest.fixture
-async def served(tmp_path):
-    async with world(tmp_path) as around, Tasks("test") as tasks:
-        server = Server(
-            uvicorn.Config(
-                api.create(around.ctx), port=0, log_level="error", lifespan="off", ws="none"
-            )
-        )
-        running = tasks.spawn(server.serve(), name="api")
-        async with asyncio.timeout(20):
-            while not server.started:
-                await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        token = await around.token()
-        directory = tmp_path / "work"
-        directory.mkdir()
-        (directory / "fly.toml").write_text(CONFIG)
-        (directory / "Dockerfile").write_text("FROM scratch\n")
-        yield Served(around, port, token, directory)
-        server.should_exit = True
-        await running
+GROUPS = """\
+app = "hello"
+[processes]
+web = "serve"
+worker = "work hard"
+[http_service]
+internal_port = 8080
+processes = ["web"]
+"""
 
 
 async def test_organizations_apps_and_tokens(served):
@@ -100,11 +47,15 @@ async def test_organizations_apps_and_tokens(served):
 async def test_two_deploys_and_a_machine_of_its_own(served):
     await served("orgs", "create", "acme")
     await served("apps", "create", "hello", "-o", "acme")
-    code, stdout, stderr = await served("deploy", "--no-smoke-checks", "--build-arg", "A=1")
+    code, stdout, stderr = await served(*DEPLOY)
     assert (code, stdout) == (0, "http://hello.godwit.localhost:8080/\n"), stderr
     with tarfile.open(fileobj=io.BytesIO(served.world.builder.contexts[0])) as archive:
         assert "Dockerfile" in archive.getnames()
-    assert served.world.builder.requests[0].args == {"A": "1"}
+    request = served.world.builder.requests[0]
+    assert request.args == {"A": "1"}
+    assert request.secrets == {"npm": "geheim"}
+    assert request.labels == {"team": "red"}
+    assert "geheim" not in stdout + stderr
     machine = (await served.json("machine", "list"))[0]["id"]
     done = await served.json("deploy", "-i", "nginx:1", "--no-smoke-checks")
     assert (done["release"], done["machines"]) == (2, [machine])
@@ -134,11 +85,81 @@ async def test_two_deploys_and_a_machine_of_its_own(served):
     assert (await served("status"))[0] == exits.NOT_FOUND
 
 
+async def test_deploys_are_planned_rolled_back_cancelled_and_looked_at(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    code, stdout, _ = await served("deploy", "--plan", "-i", "nginx:1")
+    assert (code, stdout.count("A machine of app is made in lcl")) == (0, 2)
+    assert (await served("deploy", "-i", "nginx:1", "--no-smoke-checks"))[0] == 0
+    assert (await served("deploy", "-i", "nginx:2", "--no-smoke-checks", "-e", "A=2"))[0] == 0
+    assert (await served.json("config", "show"))["env"] == {"A": "2"}
+    shown = await served.json("config", "env")
+    assert (shown["env"]["app"]["A"], shown["secrets"]) == ("2", [])
+    done = await served.json("rollback", "--no-smoke-checks")
+    assert (done["release"], done["status"], done["image"]) == (3, "complete", "nginx:1")
+    found = await served.json("releases", "show", "3")
+    assert (found["status"], len(found["machines"])) == ("complete", 2)
+    assert "env" not in found["config"]
+    code, stdout, _ = await served("releases", "--image")
+    assert (code, stdout.count("nginx:1")) == (0, 3)
+    assert (await served("rollback", "2", "--no-smoke-checks", "--strategy", "immediate"))[0] == 0
+    assert (await served("deploy", "--cancel"))[0] == exits.NOT_FOUND
+    code, _, stderr = await served("deploy", "-i", "nginx:3", "--process-groups", "nope")
+    assert (code, "there is no group" in stderr) == (exits.USAGE, True)
+    assert (await served("config", "save", "--yes"))[0] == 0
+    assert (await served("status"))[0] == 0
+
+
+@pytest.mark.parametrize("limits", [True])
+async def test_deploys_are_not_held_up_by_the_rate_limits(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    for image in ("nginx:1", "nginx:2", "nginx:3"):
+        code, _, stderr = await served("deploy", "-i", image, "--no-smoke-checks")
+        assert code == 0, stderr
+    assert (await served("status"))[0] == 0
+    assert served.statuses.count(429) <= 1
+
+
+@pytest.mark.parametrize("limits", [True])
+async def test_a_script_that_asks_too_often_is_slowed_down_and_served(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    assert (await served("machine", "run", "nginx", "-n", "web", "--detach"))[0] == 0
+    codes = {(await served("machine", "cordon", "web"))[0] for _ in range(6)}
+    assert codes == {0}
+    assert 429 in served.statuses
+
+
+async def test_what_a_machine_has_beside_its_state(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    assert (await served("machine", "run", "nginx", "-n", "web", "-m", "color=blue"))[0] == 0
+    assert (await served("machine", "metadata", "set", "web", "size=big"))[0] == 0
+    assert (await served("machine", "metadata", "unset", "web", "color"))[0] == 0
+    assert await served.json("machine", "metadata", "show", "web") == {"size": "big"}
+    assert [one["pid"] for one in await served.json("machine", "ps", "web")] == [1, 7, 9]
+    assert (await served.json("machine", "memory", "web", "--limit", "128"))["limit_mb"] == 128
+    assert len(await served.json("machine", "versions", "web")) == 1
+    assert (await served.json("machine", "events", "web"))[-1]["type"] == "launch"
+    assert (await served("machine", "signal", "web", "-s", "SIGHUP"))[0] == 0
+    assert (await served("machine", "suspend", "web", "--wait"))[0] == 0
+    assert (await served("machine", "start", "web", "--wait"))[0] == 0
+    assert await served.json("machine", "leases", "view") == []
+    assert (await served("machine", "leases", "clear"))[0] == 0
+
+
 async def test_launch(served):
     await served("orgs", "create", "acme")
     (served.directory / "fly.toml").unlink()
-    code, stdout, stderr = await served("launch", "--name", "shop", "--yes", "--detach")
-    assert (code, stdout) == (0, "http://shop.godwit.localhost:8080/\n"), stderr
+    code, stdout, stderr = await served(
+        "launch", "--name", "shop", "--yes", "--detach", "--secret", "KEY=a=b"
+    )
+    assert (code, stdout.startswith("dep_")) == (0, True), stderr
+    shown = await served.json("config", "env")
+    assert [one["name"] for one in shown["secrets"]] == ["KEY"]
+    code, stdout, stderr = await served("deploy", "--follow")
+    assert code in (0, exits.NOT_FOUND), stderr
     assert 'primary_region = "lcl"' in (served.directory / "fly.toml").read_text()
 
 
@@ -154,10 +175,89 @@ async def test_refusals_keep_the_servers_words(served):
     code, _, stderr = await served("deploy", "-i", "missing:1")
     assert code == exits.NOT_FOUND
     assert "error: missing:1 is not there\n" in stderr
-    assert (await served.json("releases"))[0]["status"] == "failed"
+    assert [one["version"] for one in await served.json("releases")] == [1], "nothing was begun"
     code, _, stderr = await served("machine", "run", "x", "--vm-memory", "2gb", "--vm-cpus", "8")
     assert code == 0, stderr
     code, _, stderr = await served("machine", "run", "x", "--vm-size", "performance-4x")
     assert code == exits.FAILED
     code, _, stderr = await served("status", "-a", "nope")
     assert code == exits.NOT_FOUND
+
+
+async def test_scaling_an_app_of_two_groups(served):
+    (served.directory / "fly.toml").write_text(GROUPS)
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    code, _, stderr = await served("deploy", "-i", "nginx:1", "--no-smoke-checks", "--ha=false")
+    assert code == 0, stderr
+    code, stdout, stderr = await served("scale", "count", "worker=3", "web=1", "--yes")
+    assert code == 0, stderr
+    made = stdout.split()
+    shown = {one["group"]: one for one in await served.json("scale", "show")}
+    assert {group: one["count"] for group, one in shown.items()} == {"web": 1, "worker": 3}
+    machines = {one["id"]: one for one in await served.json("machine", "list")}
+    assert {machines[one]["config"]["metadata"]["fly_process_group"] for one in made} <= {
+        "web",
+        "worker",
+    }
+    assert (await served("scale", "vm", "shared-cpu-2x", "-g", "worker"))[0] == 0
+    assert (await served("scale", "memory", "1gb", "-g", "worker"))[0] == 0
+    shown = {one["group"]: one for one in await served.json("scale", "show")}
+    assert (shown["worker"]["cpus"], shown["worker"]["memory_mb"]) == (2, 1024)
+    assert shown["web"]["memory_mb"] == 256
+    assert await served.json("machine", "leases", "view") == []
+    done = await served.json("scale", "count", "worker=-2", "--yes")
+    assert len(done["destroyed"]) == 2
+    code, _, stderr = await served("scale", "count", "worker=2000", "--yes")
+    assert code == exits.USAGE
+
+
+async def test_single_machines_are_made_copied_and_changed(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    flags = ("--port", "80:8080/tcp:http", "--autostop", "stop", "-m", "role=x", "-e", "A=1")
+    code, _, stderr = await served("machine", "run", "nginx", "-n", "web", *flags)
+    assert code == 0, stderr
+    code, stdout, stderr = await served(
+        "machine", "clone", "web", "-n", "two", "--vm-memory", "512"
+    )
+    assert code == 0, stderr
+    copy = await served.json("machine", "status", "two")
+    assert copy["config"]["guest"]["memory_mb"] == 512
+    assert copy["config"]["services"][0]["autostop"] is True
+    update = ("machine", "update", "two", "-i", "nginx:2", "-e", "B=2", "--restart", "on-fail")
+    code, _, stderr = await served(*update, "--kernel-arg", "quiet", "--yes")
+    assert code == 0, stderr
+    changed = await served.json("machine", "status", "two")
+    assert changed["version"] != copy["version"]
+    assert changed["config"]["env"] == {"A": "1", "B": "2"}
+    assert await served.json("machine", "leases", "view") == []
+    assert (await served(*update, "-e", "C=3", "--skip-start", "-y"))[0] == 0
+    assert (await served.json("machine", "status", "two"))["state"] == "stopped"
+    assert (await served("machine", "restart", "web"))[0] == 0
+    code, stdout, stderr = await served("machine", "create", "job:1", "--schedule", "hourly")
+    assert code == 0, stderr
+    made = await served.json("machine", "status", stdout.strip())
+    assert (made["state"], made["config"]["schedule"]) == ("stopped", "hourly")
+    code, stdout, stderr = await served("machine", "run", "worker", "--rootfs-size", "2")
+    assert code == 0, stderr
+    code, spare, stderr = await served(
+        "machine", "clone", stdout.strip(), "--standby-for", "source"
+    )
+    assert code == 0, stderr
+    assert (await served.json("machine", "status", spare.strip()))["state"] == "stopped"
+    refused = await served("machine", "clone", "web", "--standby-for", "source")
+    assert "takes traffic and cannot stand by" in refused[2]
+    assert (await served.json("machine", "place", "--count", "2", "-o", "acme"))[0]["count"] == 2
+    code, _, stderr = await served("machine", "destroy", "-i", "nginx:2", "-y", "-a", "hello")
+    assert code == 0, stderr
+    assert (await served("machine", "status", "two"))[0] == exits.NOT_FOUND
+
+
+async def test_a_one_off_machine_from_a_folder_with_an_app_of_its_own(served):
+    await served("orgs", "create", "acme")
+    (served.directory / "fly.toml").unlink()
+    done = await served.json("machine", "run", ".", "--rm", "--command", "sh -c 'exit 0'")
+    assert done["config"]["auto_destroy"] is True
+    assert done["config"]["init"] == {"cmd": ["sh", "-c", "exit 0"]}
+    assert len(await served.json("apps", "list")) == 1

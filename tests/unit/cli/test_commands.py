@@ -3,7 +3,7 @@ import json
 import pytest
 
 from godwit.cli import exits
-from godwit.testing.fake_api import Script, managed_config
+from godwit.testing.fake_machine import Script, managed_config
 
 CONFIG = 'app = "hello"\n[http_service]\ninternal_port = 8080\n'
 
@@ -63,6 +63,26 @@ class TestApps:
             "hint: names have lower-case letters, digits and -, at most 63 of them\n"
         )
         assert cli.fake.calls == []
+
+    def test_a_name_as_an_option_or_made_up(self, cli):
+        assert cli("apps", "create", "--name", "hello").stdout == "hello\n"
+        assert cli("apps", "create", "--generate-name").stdout.count("-") == 2
+        assert cli("apps", "create", "hello", "--generate-name").code == exits.USAGE
+        done = cli("apps", "create")
+        assert done.code == exits.USAGE
+        assert "hint: give one, or pass --generate-name" in done.stderr
+
+    def test_the_name_is_saved(self, cli):
+        path = cli.write("fly.toml", "# mine\n[env]\nA = '1'\n")
+        assert cli("apps", "create", "hello", "--save").code == 0
+        assert path.read_text().startswith('# mine\napp = "hello"\n')
+        cli.write("fly.toml", "[[[")
+        assert cli("apps", "create", "other", "--save").code == exits.USAGE
+
+    def test_open(self, hello):
+        hello.lively = True
+        assert hello("apps", "open", "/up").stdout == "http://hello.godwit.localhost:8080/up\n"
+        assert hello.opened == ["http://hello.godwit.localhost:8080/up"]
 
     def test_with_several_organizations_it_asks_or_says_which_flag(self, cli):
         cli.fake.orgs.append({"id": "org_2", "slug": "acme", "name": "Acme"})
@@ -231,56 +251,6 @@ class TestPlatformAndAuth:
         assert cli("auth", "whoami", "--json").json[0]["token_id"] == "tok_1"
 
 
-class TestConfig:
-    def test_show(self, hello):
-        assert hello("config", "show").json["http_service"] == {"internal_port": 8080}
-        machine = hello("config", "show", "--machine").json["app"]
-        assert machine["services"][0]["internal_port"] == 8080
-
-    def test_validate(self, hello):
-        assert hello("config", "validate").stdout == "fly.toml is valid\n"
-        assert hello("config", "validate", "--json").json == {"valid": True, "problems": []}
-
-    def test_validate_tells_every_mistake(self, hello):
-        hello.write("fly.toml", 'app = "No"\n[http_service]\ninternal_port = 0\n')
-        done = hello("config", "validate")
-        assert (done.code, done.stdout) == (exits.USAGE, "")
-        assert done.stderr.splitlines()[0] == "error: fly.toml has 2 mistakes:"
-        assert "  fly.toml:3: http_service.internal_port: expected a port from" in done.stderr
-        done = hello("config", "validate", "--json")
-        assert (done.code, done.json["valid"]) == (exits.USAGE, False)
-        assert done.json["problems"][1]["line"] == 3
-
-    def test_strict_refuses_unknown_keys(self, hello):
-        hello.write("fly.toml", 'app = "hello"\n\n[env]\n[http_service]\nport = 1\n')
-        assert hello("config", "validate").code == 0
-        done = hello("config", "validate", "--strict")
-        assert done.code == exits.USAGE
-        assert "fly.toml:5: http_service.port: nobody knows this key" in done.stderr
-
-    def test_validate_warns_of_what_has_no_effect(self, hello):
-        hello.write("fly.toml", 'app = "hello"\nswap_size_mb = 1\n')
-        done = hello("config", "validate")
-        assert done.stdout == "fly.toml is valid\n"
-        assert done.stderr == ("warning: fly.toml: swap_size_mb: machines get no swap yet\n")
-
-    def test_env(self, hello):
-        hello.write("fly.toml", 'app = "hello"\nprimary_region = "lcl"\n[env]\nB = 2\nA = "1"\n')
-        assert hello("config", "env").stdout == (
-            "PROCESS  NAME               VALUE\n"
-            "app      A                  1\n"
-            "app      B                  2\n"
-            "app      FLY_PROCESS_GROUP  app\n"
-            "app      PRIMARY_REGION     lcl\n"
-        )
-        assert hello("config", "env", "-j").json["app"]["B"] == "2"
-
-    def test_without_a_file(self, cli):
-        done = cli("config", "validate")
-        assert done.code == exits.NOT_FOUND
-        assert "`godwit launch` writes one" in done.stderr
-
-
 class TestMachine:
     @pytest.fixture
     def machine(self, hello):
@@ -315,8 +285,8 @@ class TestMachine:
         assert hello.fake.bodies[-1][1] == {"signal": "SIGTERM", "timeout": "3s"}
         assert hello("machine", "start", machine, "-w").stderr == f"{machine} is started\n"
         done = hello("machine", "restart", machine, "--force", "--time", "1m")
-        assert done.stderr == f"{machine} is restarting\n"
-        assert hello.fake.calls[-1].endswith("restart?force_stop=true&timeout=60s")
+        assert done.stderr == f"{machine} is started again\n"
+        assert f"/machines/{machine}/restart?force_stop=true&timeout=60s" in hello.fake.calls[-4]
 
     def test_cordon(self, hello, machine):
         assert hello("machine", "cordon", machine).stderr == f"{machine} takes no traffic\n"

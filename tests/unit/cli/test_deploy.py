@@ -1,4 +1,4 @@
-import asyncio
+import base64
 import os
 import signal
 
@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from godwit.cli import exits
-from godwit.testing.fake_api import Script, managed_config
+from godwit.cli.rollout import inline, names
+from godwit.testing.fake_machine import Script, managed_config
 
 CONFIG = """
 app = "hello"
@@ -32,8 +33,10 @@ def hello(cli):
     return cli
 
 
-def without_queries(calls):
-    return [call.partition("?")[0] for call in calls]
+def ordered(cli):
+    """Return what the last deploy was asked with."""
+    bodies = [body for target, body in cli.fake.bodies if target.endswith("/deploys")]
+    return bodies[-1]
 
 
 def test_a_first_deploy_call_by_call(hello):
@@ -42,41 +45,22 @@ def test_a_first_deploy_call_by_call(hello):
     assert hello.fake.calls == [
         "GET /v1/apps/hello",
         "POST /x/v1/apps/hello/builds?dockerfile=Dockerfile",
-        "POST /x/v1/apps/hello/releases",
-        "GET /v1/apps/hello/machines",
-        "POST /v1/apps/hello/machines",
-        (
-            f"GET /v1/apps/hello/machines/{FIRST}/wait?state=started&"
-            f"version={hello.fake.machines[FIRST].version}&timeout=10"
-        ),
-        f"GET /v1/apps/hello/machines/{FIRST}",
-        "PATCH /x/v1/apps/hello/releases/1",
+        "POST /x/v1/apps/hello/deploys",
+        "GET /x/v1/apps/hello/deploys/dep_1?after=0&wait_s=20",
+        "GET /x/v1/apps/hello/deploys/dep_1?after=3&wait_s=20",
     ]
     assert hello.fake.contexts == [["Dockerfile", "app.py"]]
-    release = hello.fake.releases["hello"][0]
-    assert (release["image"], release["status"]) == (PINNED, "complete")
-    assert release["config"]["env"] == {"GREETING": "hi"}
-    assert hello.fake.machines[FIRST].config == {
-        "image": PINNED,
-        "env": {"GREETING": "hi", "FLY_PROCESS_GROUP": "app", "PRIMARY_REGION": "lcl"},
-        "services": [
-            {
-                "protocol": "tcp",
-                "internal_port": 8080,
-                "ports": [
-                    {"port": 80, "handlers": ["http"]},
-                    {"port": 443, "handlers": ["http", "tls"]},
-                ],
-                "checks": [{"type": "http", "interval": "5s", "path": "/healthz"}],
-            }
-        ],
-        "metadata": {
-            "fly_platform_version": "v2",
-            "fly_process_group": "app",
-            "fly_release_id": "rel_1",
-            "fly_release_version": "1",
-        },
+    order = ordered(hello)
+    assert (order["image"], order["kind"]) == (PINNED, "deploy")
+    assert order["definition"]["env"] == {"GREETING": "hi"}
+    assert order["options"] == {
+        "description": "deploy",
+        "skip_release_command": False,
+        "smoke_checks": True,
+        "ha": True,
+        "update_only": False,
     }
+    assert hello.fake.machines[FIRST].config["image"] == PINNED
 
 
 def test_what_is_said_where_nobody_watches(hello):
@@ -89,10 +73,8 @@ def test_what_is_said_where_nobody_watches(hello):
         "    STEP 1/2: FROM python:3.11-slim",
         "    using the local base python:3.11-slim",
         f"    {PINNED}",
-        "==> Release v1 of hello",
-        "==> Create a machine for app",
-        f"    {FIRST} (app, lcl) is started",
-        f"    {FIRST} is up, 1 of 1 checks passing",
+        "==> Group app",
+        f"    {FIRST} (app) is up",
         "Release v1 of hello is deployed",
     ]
 
@@ -103,12 +85,16 @@ def test_what_is_shown_at_a_terminal(hello):
     assert done.code == 0
     assert done.stdout == "http://hello.godwit.localhost:8080/\n"
     assert "✓ Build the image of hello" in done.stderr
-    assert "✓ Create a machine for app" in done.stderr
+    assert "✓ Group app" in done.stderr
+    assert f"    {FIRST} (app) is up" in done.stderr
 
 
 def test_json_of_a_deploy(hello):
     assert hello("deploy", "--json").json == {
         "app": "hello",
+        "deploy": "dep_1",
+        "status": "complete",
+        "error": "",
         "image": PINNED,
         "release": 1,
         "release_id": "rel_1",
@@ -117,189 +103,248 @@ def test_json_of_a_deploy(hello):
     }
 
 
-def test_a_second_deploy_updates_the_machine_in_place_and_keeps_its_size(hello):
-    machine = hello.fake.add_machine("hello", {**managed_config(), "guest": {"cpus": 2}})
-    before = hello.fake.machines[machine].version
-    done = hello("deploy", "--image", "nginx:1")
-    assert done.code == 0
-    assert (
-        without_queries(hello.fake.calls)
-        == [
-            "GET /v1/apps/hello",
-            "POST /x/v1/apps/hello/releases",
-            "GET /v1/apps/hello/machines",
-            f"POST /v1/apps/hello/machines/{machine}",
-            f"GET /v1/apps/hello/machines/{machine}/wait",
-            f"GET /v1/apps/hello/machines/{machine}",
-            "PATCH /x/v1/apps/hello/releases/1",
-        ]
-        or True
-    )
-    update = dict(hello.fake.bodies)[f"POST /v1/apps/hello/machines/{machine}"]
-    assert update["current_version"] == before
-    assert update["config"]["image"] == "nginx:1"
-    assert update["config"]["guest"] == {"cpus": 2}
-
-
-def test_machines_are_updated_one_after_another(hello):
-    machines = [hello.fake.add_machine("hello") for _ in range(3)]
-    assert hello("deploy", "-i", "nginx:1").code == 0
-    changes = [
-        call.rpartition("/")[2]
-        for call in without_queries(hello.fake.calls)
-        if call.startswith("POST /v1/apps/hello/machines/") or call.endswith("/wait")
-    ]
-    assert changes == [word for one in machines for word in (one, "wait")]
-
-
-def test_a_machine_that_rests_gets_the_release_and_goes_on_resting(hello):
-    machine = hello.fake.add_machine("hello", state="stopped")
-    done = hello("deploy", "-i", "nginx:1")
-    assert done.code == 0
-    assert dict(hello.fake.bodies)[f"POST /v1/apps/hello/machines/{machine}"]["skip_launch"]
-    assert hello.fake.machines[machine].state == "stopped"
-    assert f"{machine} goes on resting" in done.stderr
-
-
-def test_machines_nobody_deployed_are_left_alone(hello):
-    other = hello.fake.add_machine("hello", {"image": "mine:1"})
-    assert hello("deploy", "-i", "nginx:1").code == 0
-    assert hello.fake.machines[other].config == {"image": "mine:1"}
-    assert len(hello.fake.machines) == 2
-
-
 def test_groups_come_and_go(hello):
     hello.write("fly.toml", 'app = "hello"\n[processes]\nweb = "serve"\nworker = "work"\n')
-    web = hello.fake.add_machine("hello", managed_config(group="web"))
+    hello.fake.add_machine("hello", managed_config(group="web"))
     old = hello.fake.add_machine("hello", managed_config(group="cron"))
     done = hello("deploy", "-i", "nginx:1")
     assert done.code == 0
-    assert hello.fake.machines[old].state == "destroyed"
-    assert hello.fake.machines[web].config["init"] == {"cmd": ["serve"]}
-    groups = [
-        one.config["metadata"]["fly_process_group"]
-        for one in hello.fake.machines.values()
-        if one.state == "started"
-    ]
-    assert sorted(groups) == ["web", "worker"]
+    assert f"    {old} (cron) is destroyed" in done.stderr
     assert "hint: hello has no services" in done.stderr
     assert done.stdout == ""
 
 
-def test_immediate_updates_all_and_waits_for_none(hello):
-    machines = [hello.fake.add_machine("hello") for _ in range(3)]
-    assert hello("deploy", "-i", "nginx:1", "--strategy", "immediate").code == 0
-    assert not [call for call in hello.fake.calls if "/wait" in call]
-    assert {hello.fake.machines[one].config["image"] for one in machines} == {"nginx:1"}
+def test_every_flag_is_told_to_the_platform(hello):
+    done = hello(
+        *("deploy", "-i", "nginx:1", "--strategy", "bluegreen", "--max-unavailable", "0.5"),
+        *("--max-concurrent", "4", "--wait-timeout", "2m", "--release-command-timeout", "none"),
+        *("--skip-release-command", "--no-smoke-checks", "--drain-timeout", "30"),
+        *("--no-auto-rollback", "--signal", "SIGTERM", "--no-ha", "--update-only"),
+        *("--regions", "lcl,fra", "--only-regions", "ams", "--exclude-regions", "iad"),
+        *("--only-machines", "a, b", "--exclude-machines", "c", "--process-groups", "app,web"),
+    )
+    assert done.code == 0
+    assert ordered(hello)["options"] == {
+        "description": "deploy of nginx:1",
+        "strategy": "bluegreen",
+        "max_unavailable": 0.5,
+        "max_concurrent": 4,
+        "wait_timeout_s": 120.0,
+        "release_command_timeout_s": 0.0,
+        "skip_release_command": True,
+        "smoke_checks": False,
+        "drain_timeout_s": 30.0,
+        "auto_rollback": False,
+        "signal": "SIGTERM",
+        "ha": False,
+        "update_only": True,
+        "regions": ["lcl", "fra", "ams"],
+        "exclude_regions": ["iad"],
+        "only_machines": ["a", "b"],
+        "exclude_machines": ["c"],
+        "process_groups": ["app", "web"],
+    }
 
 
-def test_immediate_tells_of_every_machine_that_refused(hello):
-    machines = [hello.fake.add_machine("hello") for _ in range(3)]
-    hello.fake.refuse(f"POST .*/{machines[1]}$", 400, {"error": "bad"})
-    done = hello("deploy", "-i", "nginx:1", "--strategy", "immediate")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--max-unavailable", "0"), "--max-unavailable: expected more than 0, got 0"),
+        (("--wait-timeout", "soon"), "--wait-timeout: expected a duration"),
+        (("--release-command-timeout", "x"), "--release-command-timeout: expected a duration"),
+        (("--build-context-warn-size", "x"), "--build-context-warn-size: expected a memory size"),
+        (("--plan", "--cancel"), "--plan and --cancel: one of them"),
+        (("--file-local", "x"), "--file-local x: expected NAME=VALUE"),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused_before_anything_is_asked(hello, flags, said):
+    done = hello("deploy", *flags)
     assert done.code == exits.USAGE
-    assert "error: 1 of 3 machines were not updated: bad" in done.stderr
-    assert hello.fake.releases["hello"][0]["status"] == "failed"
+    assert f"error: {said}" in done.stderr
+    assert hello.fake.calls == []
 
 
-def test_detach_does_not_wait(hello):
-    assert hello("deploy", "-i", "nginx:1", "--detach").code == 0
-    assert not [call for call in hello.fake.calls if "/wait" in call]
+class TestSpellings:
+    def test_flags_with_values_as_scripts_write_them(self, hello):
+        done = hello(
+            *("deploy", "-i", "nginx:1", "--ha=false", "--smoke-checks=true"),
+            *("--auto-rollback=false", "--update-only=true", "--skip-release-command=false"),
+            "--dns-checks=false",
+        )
+        assert done.code == 0
+        options = ordered(hello)["options"]
+        assert (options["ha"], options["smoke_checks"]) == (False, True)
+        assert (options["auto_rollback"], options["update_only"]) == (False, True)
+        assert options["skip_release_command"] is False
+
+    def test_choices_among_builders_that_are_not_here(self, hello):
+        done = hello(
+            *("deploy", "--remote-only", "--depot=false", "--image", "nginx:1"),
+            *("--depot-scope", "app", "--wg=false", "--now", "--lease-timeout", "13s"),
+        )
+        assert done.code == 0
+        assert done.stderr.splitlines()[0] == (
+            "(--remote-only, --depot, --depot-scope, --wg, --now, --lease-timeout: nothing to "
+            "choose here)"
+        )
+
+    def test_the_apps_name_is_looked_for_unless_that_is_not_wanted(self, hello, monkeypatch):
+        hello.environ["GODWIT_APPS_DOMAIN"] = "apps.example.org"
+        asked = []
+
+        async def has_address(hostname):
+            asked.append(hostname)
+            return False
+
+        monkeypatch.setattr(names, "has_address", has_address)
+        assert hello("deploy", "-i", "nginx:1", "--dns-checks=false").code == 0
+        assert asked == []
+        done = hello("deploy", "-i", "nginx:1")
+        assert done.code == 0
+        assert asked == ["hello.apps.example.org"]
+        assert "hello.apps.example.org has no address in the DNS" in done.stderr
 
 
-def test_a_machine_without_checks_has_to_stay_up(hello):
-    hello.write("fly.toml", 'app = "hello"\n')
-    done = hello("deploy", "-i", "nginx:1")
-    assert done.code == 0
-    assert sum(hello.fake.clock.slept) == 10
-    hello.fake.clock.slept.clear()
-    assert hello("deploy", "-i", "nginx:1", "--no-smoke-checks").code == 0
-    assert hello.fake.clock.slept == []
+class TestModes:
+    def test_detach_leaves_once_it_has_begun(self, hello):
+        hello.fake.deploys.held = 10
+        done = hello("deploy", "-i", "nginx:1", "--detach")
+        assert (done.code, done.stdout) == (0, "dep_1\n")
+        assert "Release v1 of hello is being deployed" in done.stderr
+        assert "hint: follow it with `godwit deploy --follow --app hello`" in done.stderr
+        assert not [call for call in hello.fake.calls if "/deploys/" in call]
+        assert hello.fake.releases["hello"][0]["status"] == "running"
+
+    def test_follow_goes_on_with_what_runs(self, hello):
+        hello.fake.deploys.held = 2
+        hello("deploy", "-i", "nginx:1", "--detach")
+        done = hello("deploy", "--follow")
+        assert (done.code, done.stdout) == (0, "http://hello.godwit.localhost:8080/\n")
+        assert f"    {FIRST} (app) is up" in done.stderr
+        done = hello("deploy", "--follow")
+        assert done.code == exits.NOT_FOUND
+        assert "error: no deploy of hello is under way" in done.stderr
+
+    def test_cancel_has_what_runs_go_back(self, hello):
+        hello.fake.deploys.held = 100
+        hello("deploy", "-i", "nginx:1", "--detach")
+        done = hello("deploy", "--cancel")
+        assert done.code == 0
+        assert "Release v1 of hello is being cancelled" in done.stderr
+        assert hello.fake.releases["hello"][0]["status"] == "interrupted"
+        assert hello("deploy", "--cancel").code == exits.NOT_FOUND
+
+    def test_a_second_deploy_is_told_who_holds_the_lock(self, hello):
+        hello.fake.deploys.held = 100
+        hello("deploy", "-i", "nginx:1", "--detach")
+        done = hello("deploy", "-i", "nginx:2")
+        assert done.code == exits.FAILED
+        assert "error: app 'hello' is being deployed: v1 by token:1" in done.stderr
+        assert "godwit deploy --cancel" in done.stderr
+
+    @pytest.mark.parametrize(
+        "flags", [("--wait-lock",), ("--wait-lock", "5m"), ("--wait-lock=90",)]
+    )
+    def test_a_second_deploy_waits_for_the_lock(self, hello, flags):
+        hello.fake.deploys.held = 3
+        hello("deploy", "-i", "nginx:1", "--detach")
+        done = hello("deploy", *flags, "-i", "nginx:2")
+        assert done.code == 0
+        assert "==> Wait for release v1, deployed by token:1" in done.stderr
+        assert [one["status"] for one in hello.fake.releases["hello"]] == ["complete"] * 2
+
+    def test_waiting_for_the_lock_has_an_end(self, hello):
+        hello.fake.deploys.held = 10**9
+        hello("deploy", "-i", "nginx:1", "--detach")
+        clock = hello.fake.clock
+        monotonic = clock.monotonic
+
+        def tired():
+            clock.at_s += 1
+            return monotonic()
+
+        clock.monotonic = tired
+        done = hello("deploy", "--wait-lock", "30s", "-i", "nginx:2")
+        assert done.code == exits.FAILED
+        assert "is being deployed" in done.stderr
+
+    def test_a_plan_is_shown_and_nothing_done(self, hello):
+        hello.fake.add_machine("hello")
+        done = hello("deploy", "--plan", "-i", "nginx:1")
+        assert (done.code, done.stdout) == (0, "1 machine of app: updated in place\n")
+        assert hello.fake.releases == {}
+        plan = hello("deploy", "--plan", "-i", "nginx:1", "--json").json
+        assert plan["groups"][0]["update"] == [
+            {"machine_id": FIRST, "region": "lcl", "start": True}
+        ]
+
+    def test_a_plan_needs_no_build_where_there_was_one(self, hello):
+        hello.fake.releases["hello"] = [{"id": "rel_1", "version": 1, "image": "old:1"}]
+        assert hello("deploy", "--plan").code == 0
+        assert hello.fake.contexts == []
+        assert ordered(hello)["image"] == "old:1"
+
+    def test_build_only(self, hello):
+        done = hello("deploy", "--build-only")
+        assert (done.code, done.stdout) == (0, PINNED + "\n")
+        assert hello.fake.deploys.known == []
 
 
-def test_checks_are_waited_for(hello):
-    hello.fake.scripts["nginx:1"] = Script(checks=("critical",) * 4 + ("passing",))
-    done = hello("deploy", "-i", "nginx:1")
-    assert done.code == 0
-    assert '0 of 1 checks passing: servicecheck-00-http-8080 says "ok"' in done.stderr
+@pytest.fixture
+def interruptible():
+    """Take SIGINT as a terminal's programs do: a shell has those in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class TestFailure:
-    def test_checks_that_never_pass(self, hello):
-        hello.fake.scripts["nginx:1"] = Script(
-            checks=("critical",), output="connection refused\nmore", logs=("listening on 9999",)
-        )
-        done = hello("deploy", "-i", "nginx:1", "--wait-timeout", "30")
-        assert (done.code, done.stdout) == (exits.FAILED, "")
-        assert done.stderr.endswith(
-            f"The last lines of {FIRST}:\n"
-            "    listening on 9999\n"
-            f"error: release v1 failed: machine {FIRST} was not well within 30s: it is up, "
-            '0 of 1 checks passing: servicecheck-00-http-8080 says "connection refused"\n\n'
-            f"hint: see more with `godwit logs --app hello -m {FIRST}`, fix it and deploy again\n"
-        )
-        release = hello.fake.releases["hello"][0]
-        assert release["status"] == "failed"
-        assert release["error"].startswith(f"machine {FIRST} was not well within 30s")
-
-    def test_an_app_that_crashes_fails_fast(self, hello):
-        hello.write("fly.toml", 'app = "hello"\n')
-        hello.fake.scripts["bad:1"] = Script(exit_code=3, restarts=3, logs=("Traceback",))
-        done = hello("deploy", "-i", "bad:1")
-        assert done.code == exits.FAILED
-        assert f"machine {FIRST} is stopped: its process exited with code 3" in done.stderr
-        assert "    Traceback\n" in done.stderr
-        assert sum(hello.fake.clock.slept) < 5
-
-    def test_a_program_that_ends_well_is_well(self, hello):
-        hello.write("fly.toml", 'app = "hello"\n[[restart]]\npolicy = "never"\n')
-        hello.fake.scripts["job:1"] = Script(exit_code=0)
-        done = hello("deploy", "-i", "job:1")
-        assert done.code == 0
-        assert "ran and ended with exit code 0" in done.stderr
-
-    def test_a_machine_that_never_starts(self, hello):
-        hello.fake.scripts["bad:1"] = Script(never_starts=True)
-        done = hello("deploy", "-i", "bad:1", "--wait-timeout", "20s")
-        assert done.code == exits.FAILED
-        assert f"machine {FIRST} was not well within 20s: it is starting\n" in done.stderr
-        hello.fake.sentence = "fetching the image"
-        done = hello("deploy", "-i", "bad:1", "--wait-timeout", "5s")
-        assert "it is starting (fetching the image)" in done.stderr
-
-    def test_a_machine_that_cannot_start(self, hello):
+    def test_a_release_that_fails(self, hello):
         hello.fake.scripts["bad:1"] = Script(fails="no entrypoint and no command")
         done = hello("deploy", "-i", "bad:1")
-        assert done.code == exits.FAILED
-        assert f"machine {FIRST} is failed: no entrypoint and no command" in done.stderr
-
-    def test_the_machines_after_a_bad_one_are_not_touched(self, hello):
-        first, second = (hello.fake.add_machine("hello") for _ in range(2))
-        hello.fake.scripts["bad:1"] = Script(checks=("critical",))
-        done = hello("deploy", "-i", "bad:1", "--wait-timeout", "5s")
-        assert done.code == exits.FAILED
-        assert hello.fake.machines[first].config["image"] == "bad:1"
-        assert hello.fake.machines[second].config["image"] == "old:1"
-
-    def test_somebody_else_deploys_at_the_same_time(self, hello):
-        machine = hello.fake.add_machine("hello")
-        hello.fake.refuse(f"POST .*/{machine}$", 409, {"error": "stale version"})
-        done = hello("deploy", "-i", "nginx:1")
-        assert done.code == exits.FAILED
-        assert "was changed by somebody else meanwhile: stale version" in done.stderr
-        assert "hint: look at `godwit releases`, then deploy again" in done.stderr
-
-    def test_no_room(self, hello):
-        body = {"error": "no host has room", "status": "insufficient_capacity"}
-        hello.fake.refuse("POST /v1/apps/hello/machines$", 503, body)
-        done = hello("deploy", "-i", "nginx:1")
-        assert done.code == exits.FAILED
-        assert "error: no host has room" in done.stderr
+        assert (done.code, done.stdout) == (exits.FAILED, "")
+        assert done.stderr.endswith(
+            f"    error: {FIRST} (app) is failed: no entrypoint and no command\n"
+            f"error: release v1 failed: machine {FIRST} is failed: no entrypoint and no command; "
+            "rolled back\n\n"
+            "hint: see `godwit logs --app hello` and `godwit releases show 1 --app hello`, fix it "
+            "and deploy again\n"
+        )
         assert hello.fake.releases["hello"][0]["status"] == "failed"
+
+    def test_interrupted_the_deploy_goes_on(self, hello, interruptible):
+        hello.fake.deploys.held = 1_000
+        answer = hello.fake.deploys.get
+
+        def interrupting(*words):
+            hello.fake.deploys.get = answer
+            os.kill(os.getpid(), signal.SIGINT)
+            return answer(*words)
+
+        hello.fake.deploys.get = interrupting
+        done = hello("deploy", "-i", "nginx:1")
+        assert done.code == exits.INTERRUPTED
+        assert (
+            "the deploy of v1 goes on without this terminal: follow it with `godwit deploy "
+            "--follow --app hello`, cancel it with `godwit deploy --cancel --app hello`"
+        ) in done.stderr
+        assert hello.fake.releases["hello"][0]["status"] == "running"
+
+    def test_a_platform_that_starts_anew_is_asked_again(self, hello):
+        hello.fake.refuse("GET .*/deploys/dep_1", 503, {"error": "not now"}, times=9)
+        done = hello("deploy", "-i", "nginx:1")
+        assert done.code == 0
+        assert done.stderr.count("the platform does not answer; asking again") == 1
+
+    def test_a_platform_that_stays_away_is_told_with_how_to_go_on(self, hello):
+        hello.fake.refuse("GET .*/deploys/dep_1", 503, {"error": "not now"}, times=10_000)
+        done = hello("deploy", "-i", "nginx:1")
+        assert done.code == exits.UNREACHABLE
+        assert "not now; the deploy of v1 goes on without this terminal" in done.stderr
 
     def test_an_image_that_is_not_there(self, hello):
         body = {"error": "manifest_unknown: there is no image nope:1"}
-        hello.fake.refuse("POST /v1/apps/hello/machines$", 400, body)
+        hello.fake.refuse("POST /x/v1/apps/hello/deploys$", 400, body)
         done = hello("deploy", "-i", "nope:1")
         assert done.code == exits.NOT_FOUND
         assert "error: there is no image nope:1" in done.stderr
@@ -326,24 +371,6 @@ class TestFailure:
         assert "✗ Build the image of hello" in done.stderr
         assert "STEP 2: RUN false" in done.stderr
 
-    def test_interrupted(self, hello):
-        hello.fake.scripts["nginx:1"] = Script(checks=("critical",))
-
-        async def sleep(_):
-            os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(30)
-
-        hello.fake.clock.sleep = sleep
-        done = hello("deploy", "-i", "nginx:1")
-        assert done.code == exits.INTERRUPTED
-        assert hello.fake.releases["hello"][0]["status"] == "interrupted"
-
-    def test_a_release_that_cannot_be_ended_is_only_a_warning(self, hello):
-        hello.fake.refuse("PATCH", 500, {"error": "full"})
-        done = hello("deploy", "-i", "nginx:1")
-        assert done.code == 0
-        assert "warning: release v1 could not be marked complete: full" in done.stderr
-
 
 class TestConfig:
     def test_mistakes_stop_it_before_anything_is_asked(self, hello):
@@ -357,19 +384,10 @@ class TestConfig:
         assert hello.fake.calls == []
 
     def test_what_has_no_effect_is_said(self, hello):
-        hello.write("fly.toml", 'app = "hello"\n[deploy]\nrelease_command = "migrate"\n')
+        hello.write("fly.toml", 'app = "hello"\n[metrics]\nport = 9091\n')
         done = hello("deploy", "-i", "nginx:1")
         assert done.code == 0
-        assert done.stderr.startswith(
-            "warning: fly.toml: deploy.release_command: is not run yet: run it with "
-            "`godwit machine run`\n"
-        )
-
-    @pytest.mark.parametrize("strategy", ["canary", "bluegreen", "nope"])
-    def test_strategies_that_are_not_there(self, hello, strategy):
-        done = hello("deploy", "-i", "nginx:1", "--strategy", strategy)
-        assert done.code == exits.USAGE
-        assert f'error: the strategy "{strategy}" is not there yet' in done.stderr
+        assert done.stderr.startswith("warning: fly.toml: metrics: nothing collects metrics yet\n")
 
     def test_flags_change_the_config_of_the_release(self, hello):
         done = hello(
@@ -418,13 +436,51 @@ class TestConfig:
             'app = "hello"\n[[files]]\nguest_path = "/etc/motd"\nlocal_path = "motd.txt"\n',
         )
         assert hello("deploy", "-i", "nginx:1").code == 0
-        assert hello.fake.machines[FIRST].config["files"] == [
+        assert ordered(hello)["definition"]["files"] == [
             {"guest_path": "/etc/motd", "raw_value": "aGk="}
         ]
         (hello.directory / "motd.txt").unlink()
         done = hello("deploy", "-i", "nginx:1")
         assert done.code == exits.USAGE
-        assert "files: cannot read motd.txt: No such file or directory" in done.stderr
+        assert "error: fly.toml: files[0].local_path: cannot read " in done.stderr
+        assert "motd.txt: No such file or directory" in done.stderr
+
+    def test_files_of_flags_beat_those_of_the_file(self, hello):
+        hello.write("sub/a.bin", "hi")
+        hello.write(
+            "fly.toml",
+            'app = "hello"\n[[files]]\nguest_path = "/a"\nraw_value = "eA=="\n'
+            '[[files]]\nguest_path = "/z"\nraw_value = "eA=="\n',
+        )
+        done = hello(
+            *("deploy", "-i", "nginx:1", "--file-local", "/a=sub/a.bin"),
+            *("--file-literal", "/b=text=1", "--file-secret", "/c=TOKEN"),
+        )
+        assert done.code == 0
+        assert ordered(hello)["definition"]["files"] == [
+            {"guest_path": "/z", "raw_value": "eA=="},
+            {"guest_path": "/a", "raw_value": "aGk="},
+            {"guest_path": "/b", "raw_value": base64.b64encode(b"text=1").decode()},
+            {"guest_path": "/c", "secret_name": "TOKEN"},
+        ]
+
+    def test_files_that_are_too_large_belong_into_the_image(self, hello):
+        hello.write("big", "x" * (inline.MOST_BYTES + 1))
+        done = hello("deploy", "-i", "nginx:1", "--file-local", "/big=big")
+        assert done.code == exits.USAGE
+        assert "have more than 256 KB together" in done.stderr
+        assert hello.fake.calls == []
+
+    def test_a_raw_machine_config_beside_the_file(self, hello):
+        hello.write("raw.json", '{"schedule": "daily"}')
+        hello.write("fly.toml", 'app = "hello"\nmachine_config = "raw.json"\n')
+        assert hello("deploy", "-i", "nginx:1").code == 0
+        assert ordered(hello)["definition"]["machine_config"] == '{"schedule": "daily"}'
+        for wrong in ("[1]", "{"):
+            hello.write("raw.json", wrong)
+            done = hello("deploy", "-i", "nginx:1")
+            assert done.code == exits.USAGE
+            assert "error: machine_config: raw.json: " in done.stderr
 
 
 class TestBuild:
@@ -480,3 +536,16 @@ class TestBuild:
         assert hello("deploy", "--dockerfile", "../Elsewhere").code == 0
         query = dict(httpx.QueryParams(hello.fake.calls[1].partition("?")[2]))
         assert query["dockerfile"] in hello.fake.contexts[0]
+
+    def test_a_context_that_is_larger_than_wanted(self, hello):
+        hello.write("big.bin", "x" * 2_000_000)
+        done = hello("deploy", "--build-context-warn-size", "1mb")
+        assert (
+            "the build context has 2.0 MB; the largest parts are big.bin (2.0 MB)" in done.stderr
+        )
+
+    def test_images_built_by_ci_tell_their_origin(self, hello):
+        hello.environ |= {"GITHUB_ACTIONS": "true", "GITHUB_SHA": "abc", "GITHUB_ACTION": ""}
+        assert hello("deploy", "--label", "a=b").code == 0
+        query = dict(httpx.QueryParams(hello.fake.calls[1].partition("?")[2]))
+        assert query["labels"] == '{"GH_SHA": "abc", "a": "b"}'

@@ -1,7 +1,9 @@
+import json
 import re
 import tomllib
 
 import pytest
+import yaml
 
 from godwit.appconfig import files
 from godwit.cli import exits
@@ -229,3 +231,57 @@ def test_a_directory_names_an_app(directory, name):
 def test_made_up_names_are_names():
     assert re.fullmatch(r"[a-z]+-[a-z]+-\d+", naming.with_suffix(""))
     assert len(naming.with_suffix("a" * 63)) <= 63
+
+
+def test_a_name_can_be_made_up(project):
+    done = project("launch", "--generate-name", "--yes", "--no-deploy")
+    assert re.fullmatch(r"[a-z]+-[a-z]+-\d+\n", done.stdout)
+    assert project("launch", "--generate-name", "--name", "x", "--yes").code == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "read"),
+    [("--json", "fly.json", json.loads), ("--yaml", "fly.yaml", yaml.safe_load)],
+)
+def test_the_file_in_another_format(project, flag, name, read):
+    assert project("launch", "--yes", "--no-deploy", flag).code == 0
+    assert read((project.directory / name).read_text())["app"] == "my-hello-app"
+    assert not (project.directory / "fly.toml").exists()
+    assert project("config", "validate").code == 0
+    assert project("launch", "--json", "--yaml", "--yes").code == exits.USAGE
+
+
+def test_a_command_becomes_the_apps_process(project):
+    done = project("launch", "--yes", "--no-deploy", "--command", "serve --fast")
+    assert done.code == 0
+    assert written(project)["processes"] == {"app": "serve --fast"}
+
+
+def test_what_git_ignores_the_build_may_ignore_too(project):
+    project.write(".gitignore", "node_modules\n")
+    flags = ("launch", "--yes", "--no-deploy", "--dockerignore-from-gitignore", "--name")
+    assert project(*flags, "one").code == 0
+    assert (project.directory / ".dockerignore").read_text() == "node_modules\n"
+    project.write(".dockerignore", "mine\n")
+    assert project(*flags, "two").code == 0
+    assert (project.directory / ".dockerignore").read_text() == "mine\n"
+
+
+def test_the_deploy_at_the_end_is_told_how(project):
+    done = project(
+        *("launch", "--now", "--ha=false", "--strategy", "immediate", "--wait-timeout", "60"),
+        *("--no-smoke-checks", "--build-arg", "A=1", "--no-db", "--no-redis"),
+    )
+    assert done.code == 0
+    (body,) = [body for target, body in project.fake.bodies if target.endswith("/deploys")]
+    assert body["options"] == {
+        "description": "deploy",
+        "strategy": "immediate",
+        "wait_timeout_s": 60.0,
+        "skip_release_command": False,
+        "smoke_checks": False,
+        "ha": False,
+        "update_only": False,
+    }
+    assert any("args=" in call for call in project.fake.calls)
+    assert "(--no-db, --no-redis: nothing to choose here)" in done.stderr

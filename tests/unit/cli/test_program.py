@@ -19,18 +19,23 @@ def leaves():
     """Yield every command with the words that call it."""
     root = tree.Root(ENTRIES)
     for entry in ENTRIES:
-        command = root.get_command(None, entry.name)
-        if hasattr(command, "commands"):
-            for name, one in command.commands.items():
-                yield (entry.name, name), one
-        else:
-            yield (entry.name,), command
+        yield from under((entry.name,), root.get_command(None, entry.name))
+
+
+def under(words, command):
+    if not hasattr(command, "commands"):
+        yield words, command
+        return
+    for name, one in command.commands.items():
+        yield from under((*words, name), one)
 
 
 LEAVES = list(leaves())
 NOT_READS = {
-    "launch", "open", "destroy", "restart", "start", "stop", "cordon", "uncordon", "wait", "revoke",
-    "up", "down", "bootstrap",
+    "launch", "open", "console", "completion", "destroy", "restart", "move", "start", "stop",
+    "suspend", "signal", "kill", "cordon", "uncordon", "drain", "wait", "revoke", "revoke-token",
+    "up", "down", "upgrade", "bootstrap", "logout", "clear", "set", "unset",
+    "import", "rotate", "secrets deploy", "sync", "units",
 }  # fmt: skip
 
 
@@ -50,7 +55,7 @@ def test_every_command_has_help_with_examples(cli, words, command):
 @pytest.mark.parametrize(("words", "command"), LEAVES, ids=[" ".join(one) for one, _ in LEAVES])
 def test_every_read_prints_json(words, command):
     names = {opt for parameter in command.params for opt in parameter.opts}
-    if words[-1] not in NOT_READS:
+    if words[-1] not in NOT_READS and " ".join(words) not in NOT_READS:
         assert "--json" in names
 
 
@@ -80,9 +85,9 @@ def test_without_a_command_the_help_is_the_error(cli, words):
     ("words", "said"),
     [
         (
-            ("aps",),
+            ("plattform",),
             (
-                "error: no such command 'aps'. Did you mean 'apps'?\n\n"
+                "error: no such command 'plattform'. Did you mean 'platform'?\n\n"
                 "hint: `godwit --help` tells what it takes\n"
             ),
         ),
@@ -91,10 +96,10 @@ def test_without_a_command_the_help_is_the_error(cli, words):
             "error: no such option: --nope\n\nhint: `godwit apps list --help` tells what it takes\n",
         ),
         (
-            ("apps", "create"),
+            ("apps", "destroy"),
             (
-                "error: missing argument 'NAME'\n\n"
-                "hint: `godwit apps create --help` tells what it takes\n"
+                "error: missing argument 'NAME...'\n\n"
+                "hint: `godwit apps destroy --help` tells what it takes\n"
             ),
         ),
     ],

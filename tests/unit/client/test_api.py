@@ -7,7 +7,8 @@ import pytest
 from godwit.base.errors import Failure
 from godwit.client.api import Api
 from godwit.client.builds import BuildOptions
-from godwit.testing.fake_api import FakeApi, Script, managed_config
+from godwit.testing.fake_api import FakeApi
+from godwit.testing.fake_machine import Script, managed_config
 
 
 @pytest.fixture
@@ -116,17 +117,17 @@ async def test_orgs_tokens_and_platform(fake, api):
     assert await api.tokens.list() == []
     assert (await api.tokens.current())[0]["org_slug"] == "personal"
     assert (await api.platform.regions()).nearest == "lcl"
-    assert (await api.platform.hosts())[0].host_id == "a1b2c3d4"
+    assert (await api.hosts.list())[0].host_id == "a1b2c3d4"
 
 
 async def test_releases(fake, api):
-    made = await api.releases.create(
-        "hello", image="a:1", strategy="rolling", config={"app": "hello"}, description="d"
-    )
-    assert (made.version, made.status, made.image) == (1, "running", "a:1")
-    await api.releases.finish("hello", made, "failed", error="why")
-    found = (await api.releases.list("hello"))[0]
-    assert (found.status, found.error, found.config) == ("failed", "why", {"app": "hello"})
+    fake.releases["hello"] = [
+        {"id": "rel_1", "version": 1, "status": "complete", "image": "a:1"},
+        {"id": "rel_2", "version": 2, "status": "failed", "error": "why", "config": {"app": "x"}},
+    ]
+    found = await api.releases.list("hello")
+    assert [(one.version, one.status) for one in found] == [(2, "failed"), (1, "complete")]
+    assert (found[0].error, found[0].config) == ("why", {"app": "x"})
 
 
 async def test_logs_go_on_where_they_were(fake, api):

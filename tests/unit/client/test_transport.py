@@ -156,3 +156,20 @@ async def test_a_hint_of_the_server_is_passed_on():
     with pytest.raises(ApiFailure) as caught:
         await api.get("/v1/x")
     assert caught.value.hint == "do y"
+
+
+async def test_a_queue_is_stood_in_for_longer_than_a_refusal():
+    queue = [httpx.Response(429, headers={"retry-after": "1"}) for _ in range(12)]
+    server = Server(*queue, httpx.Response(200, json=1))
+    api, clock = transport(server)
+    assert await api.call("POST", "/v1/x") == 1
+    assert clock.slept == [1.0] * 12
+
+
+async def test_a_queue_that_never_ends_is_told():
+    server = Server(*[httpx.Response(429, json={"error": "rate_limited: no"})] * 40)
+    api, _ = transport(server)
+    with pytest.raises(ApiFailure) as caught:
+        await api.get("/v1/x")
+    assert caught.value.code == "rate_limited"
+    assert len(server.requests) < 40

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from godwit.base.principal import Principal
+from godwit.control import listing
+from godwit.control.machines import Machine
 from godwit.control.records import App
 from godwit.testing.control import World, world
 
@@ -22,8 +24,8 @@ class Town:
 
 
 @pytest.fixture
-async def around(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as made:
+async def around(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with world(tmp_path, database_url) as made:
         yield made
 
 
@@ -33,3 +35,9 @@ async def town(around: World) -> Town:
     rival = await around.organization("rival")
     shop = await around.app("shop", "acme")
     return Town(around, around.of(acme), around.of(rival), shop)
+
+
+async def listed(town: Town, only: listing.Filter | None = None) -> list[Machine]:
+    """Return the machines of acme's shop."""
+    page = await listing.of_app(town.world.ctx, town.acme, "shop", only or listing.Filter())
+    return page.machines

@@ -7,7 +7,7 @@ import pytest
 from godwit.base import errors, tasks
 from godwit.control import machine_actions, machines
 from godwit.wire import host_rpc
-from tests.unit.control.conftest import Town
+from tests.unit.control.conftest import Town, listed
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_the_destroyed_can_be_waited_for_and_nothing_else_of_it(
 async def test_destroying_what_the_host_never_knew_is_done(town: Town, machine_id: str) -> None:
     town.world.host.machines.clear()
     await machine_actions.destroy(town.world.ctx, town.acme, "shop", machine_id, force=False)
-    found = await machines.listed(town.world.ctx, town.acme, "shop", machines.Filter())
+    found = await listed(town)
     assert found == []
 
 

@@ -1,11 +1,12 @@
 """Configs: what is refused, and the words for it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from godwit.base import errors
 from godwit.control import guest_sizes, machine_config
+from godwit.wire import guest_sizes as table
 
 
 def parse(**config: object) -> machine_config.MachineConfig:
@@ -45,7 +46,13 @@ SERVICE = {"protocol": "tcp", "internal_port": 80}
             {"services": [{**SERVICE, "concurrency": {"soft_limit": 5, "hard_limit": 4}}]},
             "is over",
         ),
-        ({"services": [{**SERVICE, "checks": [{"type": "exec"}]}]}, "checks[0].type"),
+        ({"services": [{**SERVICE, "checks": [{"type": "udp"}]}]}, "checks[0].type"),
+        ({"checks": {"up": {"type": "exec"}}}, "config.checks.up: command: is required"),
+        ({"checks": {"up": {"type": "exec", "command": ["true"]}}}, None),
+        (
+            {"checks": {"up": {"type": "tcp", "port": 1, "command": ["true"]}}},
+            "config.checks.up: command: is for type exec alone",
+        ),
         ({"checks": {"up": {"type": "tcp"}}}, "config.checks.up: port: is required"),
         ({"checks": {"up": {"type": "tcp", "port": 1, "interval": "soon"}}}, "must be a duration"),
         ({"restart": {"policy": "sometimes"}}, "config.restart.policy"),
@@ -55,8 +62,43 @@ SERVICE = {"protocol": "tcp", "internal_port": 80}
         ({"files": [{"guest_path": "/x", "raw_value": "%"}]}, "must be base64"),
         ({"mounts": [{"volume": "vol_1", "path": "/data"}]}, "has no volumes yet"),
         ({"mounts": [{"path": "/a"}, {"path": "/b"}]}, "config.mounts"),
-        ({"schedule": "daily"}, "has no scheduled machines yet"),
-        ({"processes": [{"exec": ["a"]}]}, "config.processes: this platform has no"),
+        ({"processes": [{"exec": ["a"]}, {"cmd": ["b"], "user": "app"}]}, None),
+        ({"processes": [{"env": {"A": "b"}}]}, "config.processes[0]: say what runs: exec"),
+        ({"processes": [{"exec": ["a"]}] * 9}, "config.processes: list should have at most 8"),
+        (
+            {"processes": [{"exec": ["a"]}], "init": {"cmd": ["b"]}},
+            "config.processes: what runs is said by init, too",
+        ),
+        (
+            {"processes": [{"exec": ["a"]}] * 2, "init": {"tty": True}},
+            "config.init.tty: several processes have no terminal",
+        ),
+        (
+            {"processes": [{"exec": ["a"], "env_from": [{"env_var": "A", "field_ref": "x"}]}]},
+            "config.processes[0].env_from[0].field_ref: must be",
+        ),
+        (
+            {"processes": [{"exec": ["a"], "secrets": [{"env_var": "A=B"}]}]},
+            "config.processes[0].secrets[0].env_var: 'A=B' is not the name",
+        ),
+        ({"guest": {"persist_rootfs": "never"}}, None),
+        ({"guest": {"persist_rootfs": 1}}, None),
+        ({"guest": {"persist_rootfs": "always"}}, None),
+        ({"guest": {"persist_rootfs": 2}}, None),
+        ({"rootfs": {"persist": "restart", "size_gb": 2}}, None),
+        ({"rootfs": {"persist": 3}}, None),
+        ({"rootfs": {"persist": "sometimes"}}, "config.rootfs.persist: must be"),
+        ({"rootfs": {"size_gb": 51}}, "config.rootfs.size_gb"),
+        ({"guest": {"persist_rootfs": 4}}, "config.guest.persist_rootfs: must be"),
+        ({"cache_drive": {"size_mb": 100}}, "config.cache_drive: this platform has no"),
+        ({"dns": {"dns_forward_rules": [{"basename": "a", "addr": "b"}]}}, "dns_forward_rules"),
+        ({"guest": {"kernel_args": ["a b"]}}, "config.guest.kernel_args: 'a b' is not one"),
+        ({"init": {"kernel_args": ["init=/x"]}}, "config.init.kernel_args: 'init=/x' is the"),
+        ({"init": {"kernel_args": ["debug", "a=1,2"]}}, None),
+        (
+            {"init": {"kernel_args": ["a" * 600]}, "guest": {"kernel_args": ["b" * 600]}},
+            "config.guest.kernel_args: with those of init have 1201 bytes",
+        ),
         ({"auto_destroy": "yes"}, "config.auto_destroy: must be true or false"),
     ],
 )
@@ -122,6 +164,41 @@ def test_other_durations_are_refused(text: object) -> None:
         machine_config.duration_ms(text)
 
 
+PORTS = [{"port": 80}] * 50
+CHECK = {"type": "tcp", "port": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"env": {"A": "é" * 131_072}}, "config: has 262"),
+        ({"unknown": ["x" * 999] * 200}, "config: has 200"),
+        ({"env": {"A": "\1" * 10_000}}, "config: env, files and init have 60016 bytes"),
+        ({"files": [{"guest_path": "/a", "raw_value": "A" * 60_000}]}, "env, files and init"),
+        ({"checks": {"k" * 101: CHECK}}, "config.checks: a name has more than 100"),
+        ({"services": [{**SERVICE, "ports": PORTS}] * 3}, "config.services: 150 ports"),
+        ({"services": [{**SERVICE, "ports": [{"port": 80}] * 29_000}]}, "config"),
+        ({"services": [{**SERVICE, "checks": [CHECK]}] * 65}, "config.checks: 65"),
+        ({"checks": {str(at): CHECK for at in range(65)}}, "config.checks: 65"),
+        (
+            {"services": [{**SERVICE, "ports": [{"port": 1, "handlers": ["tcp"] * 6}]}]},
+            "handlers: list should have at most 5",
+        ),
+        (
+            {"services": [{**SERVICE, "concurrency": {"soft_limit": 2**31}}]},
+            "soft_limit: must be less than or equal to 2147483647",
+        ),
+        ({"metadata": {"k" * 257: "v"}}, "config.metadata: a key must have 1 to 256"),
+        ({"metadata": {"": "v"}}, "config.metadata: a key must have 1 to 256"),
+        ({"metadata": {"k": "v" * 32_768}}, "config.metadata: more than 28672 bytes"),
+        ({"metadata": {"k": "\1" * 6_000}}, "config.metadata: more than 28672 bytes"),
+        ({"metadata": {"fly_process_group": "v" * 17_000}}, "config.metadata: more than"),
+    ],
+)
+def test_what_would_be_too_long_to_tell_is_refused(config: dict, said: str) -> None:
+    assert said in refusal(**config)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -130,6 +207,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(sorted(machine_config.MachineConfig.model_fields))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(FIELDS, JSON, max_size=6))
 def test_any_json_is_taken_or_refused_and_never_changed(config: dict) -> None:
     before = repr(config)
@@ -150,7 +228,7 @@ def test_sizes_are_within_their_rules(cpus: int, memory_mb: int, kind: str | Non
     except errors.Failure:
         return
     least, most = (256, 2048) if found.cpu_kind == "shared" else (2048, 8192)
-    assert found.cpus in guest_sizes.CPUS[found.cpu_kind]
+    assert found.cpus in table.RULES[found.cpu_kind].cpus
     assert found.memory_mb % 256 == 0
     assert found.cpus * least <= found.memory_mb <= found.cpus * most
 
@@ -174,13 +252,27 @@ def test_sizes(config: dict, size: tuple[str, int, int]) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"size": "huge"}, "is not a size; there are shared-cpu-Nx"),
-        ({"size": "shared-cpu-3x"}, "is not a size"),
+        ({"size": "huge"}, 'there is no size "huge"; sizes are shared-cpu-1x, '),
+        ({"size": "shared-cpu-3x"}, "the nearest is shared-cpu-"),
+        ({"size": "a10"}, "config.size: no host here has GPUs"),
+        ({"guest": {"gpu_kind": "l40s"}}, "config.guest.gpu_kind: no host here has GPUs"),
+        ({"guest": {"gpus": 1}}, "config.guest.gpus: no host here has GPUs"),
+        ({"guest": {"max_memory_mb": 4096}}, "config.guest.max_memory_mb: 1 shared CPU goes"),
+        ({"guest": {"memory_mb": 512, "max_memory_mb": 256}}, "cannot grow to 256 MB"),
         ({"size": "shared-cpu-1x", "guest": {"cpus": 1}}, "size or guest, not both"),
-        ({"guest": {"cpus": 3}}, "they have 1, 2, 4, 6, 8 CPUs"),
-        ({"guest": {"memory_mb": 300}}, "not a multiple of 256"),
-        ({"guest": {"memory_mb": 4096}}, "256 to 2048"),
-        ({"guest": {"cpu_kind": "performance", "memory_mb": 256}}, "2048 to 8192"),
+        (
+            {"guest": {"cpus": 3}},
+            "config.guest.cpus: shared CPUs come in 1, 2, 4, 6, 8; got 3; the nearest is 2",
+        ),
+        ({"guest": {"memory_mb": 300}}, "comes in steps of 256 MB; got 300; the nearest is 256"),
+        (
+            {"guest": {"memory_mb": 4096}},
+            "256 to 2048 MB of memory; got 4096; the nearest is 2048",
+        ),
+        (
+            {"guest": {"cpu_kind": "performance", "memory_mb": 256}},
+            "2048 to 8192 MB of memory; got 256; the nearest is 2048",
+        ),
         ({"guest": {"cpu_kind": "huge"}}, "config.guest.cpu_kind"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 
 from godwit.base import errors
-from godwit.control import machines, upkeep
+from godwit.control import listing, machines, upkeep
 from godwit.testing.hosts import SimulatedHost
 from godwit.wire import host_rpc
-from tests.unit.control.conftest import Town
+from tests.unit.control.conftest import Town, listed
 
 IMAGE = {"image": "nginx:1"}
 
@@ -72,6 +72,15 @@ async def test_no_room_says_why(town: Town) -> None:
     assert failure.hint
 
 
+async def test_a_region_that_is_cut_off_is_passed_over_and_told(town: Town) -> None:
+    await town.world.add_host(SimulatedHost("f0000000", region="fra"), 2)
+    town.world.hosts.cut_off.add("lcl")
+    assert (await make(town, region="lcl,fra")).view.region == "fra"
+    failure = await fail(town, region="lcl")
+    assert (failure.code, failure.hint != "") == ("unavailable", True)
+    assert "the bus of region lcl is away" in failure.message
+
+
 async def test_what_failed_leaves_nothing(town: Town) -> None:
     await fail(town, {"image": "x", "guest": {"cpu_kind": "performance", "cpus": 16}}, name="web")
     assert (await make(town, name="web")).view.name == "web"
@@ -110,9 +119,31 @@ async def test_an_offer_never_answered_is_destroyed_later(town: Town) -> None:
     town.world.host.lose_replies = 3
     failure = await fail(town)
     assert failure.code == "deadline_exceeded"
-    assert await machines.listed(town.world.ctx, town.acme, "shop", machines.Filter()) == []
+    assert await listed(town) == []
     await upkeep.Upkeep(town.world.ctx).sweep()
     assert [one.state for one in town.world.host.machines.values()] == ["destroyed"]
+
+
+async def test_a_creation_that_upkeep_has_given_up_is_not_accepted_afterwards(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = town.world.hosts.call
+
+    async def slowly(host_id: str, verb: str, *rest: object, **more: object) -> dict:
+        answer = await call(host_id, verb, *rest, **more)
+        if verb == "machine.reserve":
+            town.world.clock.skew_ms += 121_000
+            await upkeep.Upkeep(town.world.ctx).sweep()
+        return answer
+
+    monkeypatch.setattr(town.world.hosts, "call", slowly)
+    failure = await fail(town)
+    assert failure.code == "unavailable"
+    assert "took too long" in failure.message
+    assert await listed(town) == []
+    assert [one.state for one in town.world.host.machines.values()] == ["destroyed"]
+    (left,) = await rows_of(town)
+    assert left.status == "abandoned"
 
 
 async def test_a_host_that_is_away_is_told_as_such(town: Town) -> None:
@@ -122,8 +153,7 @@ async def test_a_host_that_is_away_is_told_as_such(town: Town) -> None:
     found = await machines.get(town.world.ctx, town.acme, "shop", machine.view.machine_id)
     assert (found.host_status, found.view.state) == ("unreachable", "started")
     assert found.view.config == IMAGE
-    listed = await machines.listed(town.world.ctx, town.acme, "shop", machines.Filter())
-    assert [one.host_status for one in listed] == ["unreachable"]
+    assert [one.host_status for one in await listed(town)] == ["unreachable"]
     assert (await fail(town)).code == "unavailable"
 
 
@@ -144,14 +174,14 @@ async def test_lists_are_filtered(town: Town) -> None:
     await make(town, {**IMAGE, "metadata": {"a": "1"}}, skip_launch=True)
 
     async def count(**only: object) -> int:
-        wanted = machines.Filter(**only)  # type: ignore[arg-type]
-        return len(await machines.listed(town.world.ctx, town.acme, "shop", wanted))
+        wanted = listing.Filter(**only)  # type: ignore[arg-type]
+        return len(await listed(town, wanted))
 
     assert await count() == 2
     assert await count(states=frozenset({"stopped"})) == 1
     assert await count(states=frozenset({"started", "stopped"})) == 2
     assert await count(metadata=(("a", "1"), ("b", "2"))) == 1
-    assert await count(region="fra") == 0
+    assert await count(regions=frozenset({"fra"})) == 0
     del town.world.host.machines[first.view.machine_id]
     assert await count() == 2
 
@@ -169,7 +199,7 @@ async def test_an_update_makes_a_version_and_the_old_one_is_replaced(town: Town)
         await machines.update(ctx, town.acme, "shop", machine_id, new)
     assert caught.value.code == "conflict"
     known = await machines.versions(ctx, town.acme, "shop", machine_id)
-    assert [one.config["image"] for one in known] == ["nginx:2", "nginx:1"]
+    assert [one.user_config["image"] for one in known] == ["nginx:2", "nginx:1"]
 
 
 @pytest.mark.parametrize("wrong", [{"name": "other"}, {"region": "fra"}])

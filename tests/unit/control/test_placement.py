@@ -13,7 +13,7 @@ from godwit.wire import host_rpc
 REQUEST = host_rpc.BidRequest(
     org_id="o", app_id="a", resources=host_rpc.Resources(), image_digest="sha256:0"
 )
-BID = host_rpc.Bid(host_id="h", region="lcl", zone="0", fits=True)
+BID = host_rpc.Bid(host_id="a1b2c3d4", region="lcl", zone="0", fits=True)
 
 
 class Silent:
@@ -22,7 +22,9 @@ class Silent:
     def __init__(self, silent: int) -> None:
         self.asked, self._silent = 0, silent
 
-    async def bids(self, region: str, request: host_rpc.BidRequest, wait_s: float = 1.0):
+    async def bids(
+        self, region: str, request: host_rpc.BidRequest, wait_s: float = 1.0, *, hosts: int = 8
+    ):
         self.asked += 1
         if self.asked == 1:
             raise errors.Failure("unavailable", "the bus is away")

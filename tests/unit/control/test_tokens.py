@@ -1,24 +1,22 @@
 """API tokens and what they may hand on."""
 
-import sqlite3
-from pathlib import Path
-
 import pytest
 
 from godwit.base import errors
 from godwit.base.principal import ALL_SCOPES
 from godwit.control import organizations, seed, tokens
+from godwit.control.records import Host
+from godwit.testing import databases
 from godwit.testing.control import OPERATOR, World
 from tests.unit.control.conftest import Town
 
-SEED = seed.Seed("godwit_first", "a1b2c3d4", 65_537, "key", "lcl", "0000")
+HOST = Host("a1b2c3d4", 65_537, "key", "lcl", "0000", 0, sealing_key="sealing")
+SEED = seed.Seed("godwit_first", HOST)
 
 
-async def test_only_the_hash_of_a_secret_is_kept(town: Town, tmp_path: Path) -> None:
+async def test_only_the_hash_of_a_secret_is_kept(town: Town, database_url: str) -> None:
     _, secret = await tokens.create(town.world.ctx, town.acme, tokens.NewToken("t"))
-    raw = sqlite3.connect(tmp_path / "control.db")
-    everything = "\n".join(raw.iterdump())
-    raw.close()
+    everything = await databases.dump(database_url)
     assert secret not in everything
     assert tokens.digest(secret) in everything
 
@@ -75,7 +73,7 @@ async def test_seeding_is_idempotent_and_follows_the_file(around: World) -> None
     assert (who.org_ids, who.scopes) == (None, ALL_SCOPES)
     found = await organizations.visible(around.ctx, who)
     assert [org.slug for org in found] == ["personal"]
-    changed = seed.Seed("godwit_second", "a1b2c3d4", 65_537, "key", "lcl", "0000")
+    changed = seed.Seed("godwit_second", HOST)
     await seed.ensure(around.ctx, changed)
     assert await tokens.authenticate(around.ctx, "godwit_first") is None
     assert await tokens.authenticate(around.ctx, "godwit_second") is not None
@@ -110,3 +108,27 @@ async def test_audit_rows_are_each_organizations_own(town: Town) -> None:
     assert mine[0] not in rest
     with pytest.raises(errors.Failure):
         await organizations.audit_page(ctx, town.acme, org_slug="rival", before="", limit=1)
+
+
+async def test_a_token_that_expires_makes_none_that_outlives_it(town: Town) -> None:
+    ctx = town.world.ctx
+    maker, secret = await tokens.create(ctx, town.acme, tokens.NewToken("m", lifetime_s=3600))
+    who = await tokens.authenticate(ctx, secret)
+    assert who is not None
+    with pytest.raises(errors.Failure, match="outlives") as caught:
+        await tokens.create(ctx, who, tokens.NewToken("longer", lifetime_s=7200))
+    assert caught.value.code == "permission_denied"
+    heir, _ = await tokens.create(ctx, who, tokens.NewToken("heir"))
+    assert heir.token.expires_at_ms == maker.token.expires_at_ms
+    shorter, _ = await tokens.create(ctx, who, tokens.NewToken("shorter", lifetime_s=60))
+    assert shorter.token.expires_at_ms is not None
+    assert shorter.token.expires_at_ms < (maker.token.expires_at_ms or 0)
+
+
+async def test_a_token_without_end_makes_any(town: Town) -> None:
+    ctx = town.world.ctx
+    _, secret = await tokens.create(ctx, town.acme, tokens.NewToken("m"))
+    who = await tokens.authenticate(ctx, secret)
+    assert who is not None
+    endless, _ = await tokens.create(ctx, who, tokens.NewToken("endless"))
+    assert endless.token.expires_at_ms is None

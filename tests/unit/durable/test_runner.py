@@ -232,3 +232,33 @@ async def _sleep_a_day() -> float:
     the_clock = clock.FakeClock()
     await the_clock.sleep(86_400)
     return the_clock.monotonic()
+
+
+def test_a_step_that_takes_too_long_says_that_it_is_stuck_while_it_still_tries() -> None:
+    async def body(desk: Desk) -> None:
+        async def slow(_: list[str], __: Mapping[str, Any]) -> None:
+            await desk.clock.sleep(40)
+
+        bench = Bench(desk, step("a", slow, deadline_s=60.0, stuck_s=30.0), step("b"))
+        assert await bench.run("a", "b") == runner.Done()
+        assert bench.said == ["doing a", "stuck at a: doing a", "doing b"]
+
+    on_a_desk(body)
+
+
+def test_a_step_that_ends_in_time_is_never_called_stuck() -> None:
+    async def body(desk: Desk) -> None:
+        async def slow(_: list[str], __: Mapping[str, Any]) -> None:
+            await desk.clock.sleep(29)
+
+        bench = Bench(desk, step("a", slow, deadline_s=60.0, stuck_s=30.0))
+        await bench.run("a")
+        await desk.clock.sleep(60)
+        assert bench.said == ["doing a"]
+
+    on_a_desk(body)
+
+
+def test_a_step_is_stuck_past_its_deadline_unless_it_says_otherwise() -> None:
+    assert step("a").stuck_after_s == 10.0
+    assert step("a", stuck_s=3.0).stuck_after_s == 3.0

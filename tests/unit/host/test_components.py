@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from godwit.base import processes
 from godwit.base.settings import Host, Paths, Settings
+from godwit.control import registry_events
 from godwit.host import bus_config, components, identity, layout
+from godwit.images.auth import Credentials
 
 GOLDEN = Path(__file__).resolve().parents[3] / "contracts" / "golden"
 NATS_SERVER = str(Path(sys.executable).parent / "nats-server")
@@ -60,14 +62,40 @@ def registry(data: Path, secret: str = "s3cret") -> dict:
 
 def test_the_registry_is_told_valid_yaml(tmp_path: Path) -> None:
     keys = str(tmp_path / "keys")
+    password = registry_events.password("s3cret")
+    authorization = Credentials(registry_events.USER, password).basic()
     assert registry(tmp_path) == {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {
             "filesystem": {"rootdirectory": str(tmp_path / "registry")},
             "delete": {"enabled": True},
+            "maintenance": {
+                "uploadpurging": {
+                    "enabled": True,
+                    "age": "24h",
+                    "interval": "6h",
+                    "dryrun": False,
+                }
+            },
         },
         "http": {"addr": "127.0.0.1:5050", "secret": "s3cret"},
+        "notifications": {
+            "endpoints": [
+                {
+                    "name": "control",
+                    "url": "http://127.0.0.1:4280/registry/events",
+                    "headers": {"Authorization": [authorization]},
+                    "timeout": "5s",
+                    "threshold": 3,
+                    "backoff": "2s",
+                    "ignore": {
+                        "actions": ["pull", "mount"],
+                        "mediatypes": ["application/octet-stream"],
+                    },
+                }
+            ]
+        },
         "auth": {
             "token": {
                 "realm": "http://127.0.0.1:4280/registry/token",
@@ -95,9 +123,9 @@ def by_name(settings: Settings | None = None) -> dict[str, components.Component]
     return {one.name: one for one in components.plan(settings or Settings())}
 
 
-def test_the_plan_has_the_six_programs_and_starts_each_after_what_it_needs() -> None:
+def test_the_plan_has_the_eight_programs_and_starts_each_after_what_it_needs() -> None:
     names = [one.name for one in components.plan(Settings())]
-    assert names == ["bus", "control", "registry", "agent", "edge", "dns"]
+    assert names == ["bus", "catalog", "keyring", "control", "registry", "agent", "edge", "dns"]
     for number, one in enumerate(components.plan(Settings())):
         assert set(one.after) <= set(names[:number]), one.name
 
@@ -144,17 +172,24 @@ async def test_the_registrys_secret_is_made_once(tmp_path: Path) -> None:
 
 
 def rendered(**changed: object) -> str:
-    return bus_config.render(
-        HOST.model_copy(update=changed), KEYS, "127.0.0.1:4222", Path("/var/lib/godwit/bus")
-    )
+    return bus_file(HOST.model_copy(update=changed), KEYS)
+
+
+def bus_file(
+    who: identity.HostIdentity,
+    keys: identity.Keys,
+    listen: str = "127.0.0.1:4222",
+    store: Path = Path("/var/lib/godwit/bus"),
+) -> str:
+    server = bus_config.Server(who.host_id, who.region, listen, store)
+    return bus_config.render(server, [bus_config.this_member(who, keys)])
 
 
 @pytest.mark.parametrize("host_id", ["12345678", "00000012", "1e234567", "a1b2c3d4"])
 async def test_the_bus_takes_every_host_id_as_a_name(tmp_path: Path, host_id: str) -> None:
     who, keys = identity.ensure(tmp_path, "lcl", "0000")
-    text = bus_config.render(
-        who.model_copy(update={"host_id": host_id}), keys, "127.0.0.1:4222", tmp_path / "bus"
-    )
+    named = who.model_copy(update={"host_id": host_id})
+    text = bus_file(named, keys, store=tmp_path / "bus")
     assert f'server_name: "{host_id}"\n' in text
     (tmp_path / "bus.conf").write_text(text)
     checked = await processes.run(
@@ -181,7 +216,8 @@ def test_a_host_speaks_only_for_itself() -> None:
     facts = [subject for subject in may["publish"] if subject.startswith("facts.")]
     assert facts == ["facts.lcl.machine.a1b2c3d4.>", "facts.lcl.host.a1b2c3d4.>"]
     assert "godwit.host.a1b2c3d4.rpc.>" in may["subscribe"]
-    assert not any(subject.startswith("godwit.") for subject in may["publish"])
+    asks = [subject for subject in may["publish"] if subject.startswith("godwit.")]
+    assert asks == ["godwit.control.rpc.a1b2c3d4.>"]
 
 
 @pytest.mark.parametrize("reader", ["edge", "dns"])
@@ -209,7 +245,7 @@ def test_only_control_says_what_apps_are() -> None:
 
 
 def test_an_ipv6_listen_address_is_split_at_its_port() -> None:
-    text = bus_config.render(HOST, KEYS, "[::1]:4222", Path("/x"))
+    text = bus_file(HOST, KEYS, "[::1]:4222")
     assert 'host: "::1"\nport: 4222\n' in text
 
 

@@ -1,7 +1,10 @@
 """The doctor's sentences and verdicts, on hosts made of fakes."""
 
+import base64
+import json
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from godwit.agent.vmm import probe
+from godwit.agent.vmm.firecracker import programs
 from godwit.base import processes
-from godwit.base.settings import Host, Listen, Paths, Settings
-from godwit.host import doctor, running
+from godwit.base.settings import Control, Host, Listen, Paths, Settings
+from godwit.control import residence
+from godwit.host import doctor, mounts, running
 
 GIGABYTE = 1024**3
 MEMINFO = "MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\nHugePages_Total: 0\n"
@@ -78,19 +83,22 @@ def lab(tmp_path: Path) -> Lab:
         which=lambda name: f"/usr/bin/{name}",
         run=programs.run,
         accelerator=accelerator("kvm", "a guest ran to its end"),
+        choice=firecracker("1.16.1"),
         reflinks=lambda _: True,
+        mount_flags=lambda _: HARDENED,
         free_bytes=lambda _: 100 * GIGABYTE,
         open_files=lambda: 1_048_576,
     )
-    listen = Listen(**dict.fromkeys(Listen.model_fields, "127.0.0.1:0"))
+    names = set(Listen.model_fields) - {"mesh"}
+    listen = Listen(**dict.fromkeys(names, "127.0.0.1:0"))
     settings = Settings(paths=Paths(data=data, run=tmp_path / "run"), listen=listen)
     return Lab(settings, look, programs)
 
 
 async def test_a_host_that_can_everything_has_only_good_findings(lab: Lab) -> None:
     found = await doctor.examine(lab.settings, lab.look)
-    assert [finding.verdict for finding in found] == ["ok"] * 11
-    assert len({finding.subject for finding in found}) == 11
+    assert [finding.verdict for finding in found] == ["ok"] * 15
+    assert len({finding.subject for finding in found}) == 15
     assert doctor.verdict(found) == "ok"
 
 
@@ -149,6 +157,98 @@ async def test_either_version_of_cgroups_will_do(
     found = await lab.finding("cgroups", root=root)
     assert found.verdict == verdict
     assert word in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("reflinks", "verdict", "word"),
+    [(True, "ok", "with reflinks"), (False, "limited", "no reflinks")],
+)
+async def test_a_store_that_the_operator_mounted_is_told_as_what_it_is(
+    lab: Lab, reflinks: bool, verdict: str, word: str
+) -> None:
+    store = lab.settings.paths.data / "store"
+    store.mkdir()
+    mount = mounts.Mount(store, "/dev/sdb1", "btrfs")
+    found = await lab.finding(
+        "store",
+        mounted=lambda path: mount if path == store else None,
+        reflinks=lambda _: reflinks,
+        mount_flags=lambda _: HARDENED,
+    )
+    assert found.verdict == verdict
+    assert f"{store} is btrfs from /dev/sdb1, mounted by hand" in found.sentence
+    assert word in found.sentence
+    assert "loop" not in found.sentence
+
+
+def firecracker(version: str):
+    async def choice(wanted: str, found: probe.Accelerator, store: Path) -> programs.Choice:
+        here = programs.Programs(Path("/f"), Path("/j"), version, "10.0.0")
+
+        async def finding() -> programs.Programs:
+            return here
+
+        return await programs.choose(wanted, found, store, finding)
+
+    return choice
+
+
+async def test_the_vmm_is_named_with_the_reason_for_it(lab: Lab) -> None:
+    found = await lab.finding("vmm", choice=firecracker("1.16.1"))
+    assert found.sentence == (
+        "machines run under Firecracker: firecracker 1.16.1 and KVM are here"
+    )
+    found = await lab.finding("vmm", which=lambda _: None)
+    assert found.sentence == "machines run under QEMU: firecracker is not on the PATH"
+    lying = accelerator("tcg", "a guest hung")
+    found = await lab.finding("vmm", choice=firecracker("1.16.1"), accelerator=lying)
+    assert found.sentence == "machines run under QEMU: Firecracker needs KVM: a guest hung"
+    assert found.verdict == "ok"
+
+
+async def test_a_vmm_that_was_chosen_and_cannot_be_keeps_up_from_working(lab: Lab) -> None:
+    lab.settings = lab.settings.model_copy(update={"host": Host(vmm="firecracker")})
+    lying = accelerator("tcg", "a guest hung")
+    found = await lab.finding("vmm", choice=firecracker("1.16.1"), accelerator=lying)
+    assert found.verdict == "missing"
+    assert found.sentence.startswith("vmm is firecracker, which needs KVM: a guest hung; set")
+
+
+async def test_kvm_is_not_tried_where_emulation_was_chosen(lab: Lab) -> None:
+    async def never() -> probe.Accelerator:
+        raise AssertionError("a guest was tried")
+
+    lab.settings = lab.settings.model_copy(update={"host": Host(accelerator="tcg")})
+    found = await lab.finding("virtualization", accelerator=never)
+    assert found.verdict == "limited"
+    assert "host.accelerator is tcg" in found.sentence
+
+
+async def test_kvm_that_was_chosen_and_runs_no_guest_keeps_up_from_working(lab: Lab) -> None:
+    lab.settings = lab.settings.model_copy(update={"host": Host(accelerator="kvm")})
+    assert (await lab.finding("virtualization")).verdict == "ok"
+    found = await lab.finding("virtualization", accelerator=accelerator("tcg", "a guest hung"))
+    assert found.verdict == "missing"
+    assert "a guest hung" in found.sentence
+    assert "set it to auto" in found.sentence
+
+
+HARDENED = os.ST_NOSUID
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdict", "said"),
+    [
+        (HARDENED, "ok", "copies disks by reference"),
+        (os.ST_NODEV, "limited", "without nosuid: mount a file system of its own"),
+    ],
+)
+async def test_a_store_of_the_disks_own_lends_no_images_rights(
+    lab: Lab, flags: int, verdict: str, said: str
+) -> None:
+    found = await lab.finding("store", reflinks=lambda _: True, mount_flags=lambda _: flags)
+    assert found.verdict == verdict
+    assert said in found.sentence
 
 
 async def test_a_disk_without_reflinks_is_a_limit_that_up_mends(lab: Lab) -> None:
@@ -264,7 +364,8 @@ async def test_ports_that_others_hold_are_named_with_what_they_are_for(
     found = await lab.finding("ports")
     assert found.verdict == "missing"
     for name in ("api", "bus"):
-        assert f"127.0.0.1:{taken} for {name} (Address already in use)" in found.sentence
+        assert f"127.0.0.1:{taken} for {name} (Address already in use, held by " in found.sentence
+        assert f"(pid {os.getpid()})" in found.sentence
     assert "edge" not in found.sentence
 
 
@@ -309,3 +410,128 @@ async def test_every_finding_of_a_broken_host_is_a_sentence(lab: Lab, tmp_path: 
     found = await doctor.examine(lab.settings, broken)
     assert doctor.verdict(found) == "missing"
     assert all(finding.sentence and "\n" not in finding.sentence for finding in found)
+
+
+@pytest.mark.parametrize(("used", "verdict"), [(0.5, "ok"), (0.9, "limited")])
+async def test_images_at_rest_are_counted_and_their_disk_is_looked_at(
+    lab: Lab, used: float, verdict: str
+) -> None:
+    image = lab.settings.paths.store / "images" / f"sha256-{'a' * 64}" / "image.erofs"
+    write(image, "x" * (3 << 20))
+    found = await lab.finding("images", used_share=lambda _: used)
+    assert found.verdict == verdict
+    assert "1 at rest, 3 MB" in found.sentence
+
+
+URL = "postgresql://godwit:geheim@db/godwit"
+
+
+@pytest.mark.parametrize(
+    ("database", "reason", "verdict", "sentence"),
+    [
+        (None, "", "ok", "SQLite in the data directory"),
+        (URL, "", "ok", "PostgreSQL database godwit at db:5432"),
+        (URL, "refused", "missing", "does not answer: refused"),
+        ("postgresql://godwit:geheim@db", "", "missing", "malformed"),
+    ],
+)
+async def test_it_says_where_controls_rows_are(
+    lab: Lab, database: str | None, reason: str, verdict: str, sentence: str
+) -> None:
+    lab.settings = lab.settings.model_copy(update={"control": Control(database=database)})
+    found = await lab.finding("database", connects=lambda _: reason)
+    assert (found.verdict, sentence in found.sentence) == (verdict, True), found
+    assert "geheim" not in found.sentence
+
+
+async def test_it_says_where_they_were_moved_to(lab: Lab) -> None:
+    files = residence.Files(lab.settings.paths.data / "control")
+    files.residence.parent.mkdir()
+    residence.write(files.residence, residence.Residence(url=URL, moved_from="SQLite"))
+    found = await lab.finding("database", connects=lambda _: "")
+    assert found.sentence == "control's rows are in PostgreSQL database godwit at db:5432"
+    elsewhere = Control(database="postgresql://other/godwit")
+    lab.settings = lab.settings.model_copy(update={"control": elsewhere})
+    found = await lab.finding("database", connects=lambda _: "")
+    assert (found.verdict, "was moved to" in found.sentence) == ("missing", True)
+
+
+def key(letter: str) -> str:
+    return base64.b64encode(letter.encode() * 32).decode()
+
+
+def joined(lab: Lab, *others: tuple[int, str], said: str | None) -> None:
+    """Make the host a member beside others; `said` is what `wg` says of them."""
+    identity = {"host_id": "h", "host_number": 65_537, "region": "lcl", "zone": "0000"}
+    identity |= {"epoch": 1, "public_key": "U"}
+    write(lab.settings.paths.data / "host.json", json.dumps(identity))
+    members = [
+        {"host_id": f"host-{letter}", "host_number": number, "mesh_key": key(letter)}
+        for number, letter in others
+    ]
+    write(lab.settings.paths.data / "members.json", json.dumps({"v": 1, "members": members}))
+    own = f"private\t{key('Z')}\t51820\toff\n"
+    failed = (1, "", "Unable to access interface: No such device")
+    lab.programs.answers["wg show"] = failed if said is None else (0, own + said, "")
+    lab.programs.answers["ip -j"] = (2, "", "RTNETLINK answers: Network is unreachable")
+
+
+def seen(letter: str, ago_s: int) -> str:
+    return (
+        f"{key(letter)}\t(none)\t192.0.2.1:51820\t(none)\t{int(time.time()) - ago_s}\t1\t1\t25\n"
+    )
+
+
+async def test_a_host_that_is_alone_needs_no_mesh(lab: Lab) -> None:
+    assert (await lab.finding("mesh")).sentence == "there are no other hosts"
+    joined(lab, (65_537, "A"), said=None)
+    assert (await lab.finding("mesh")).sentence == "there are no other hosts"
+
+
+async def test_other_hosts_that_are_heard_are_counted(lab: Lab) -> None:
+    joined(lab, (65_538, "A"), (65_539, "B"), said=seen("A", 5) + seen("B", 100))
+    found = await lab.finding("mesh")
+    assert (found.verdict, found.sentence) == ("ok", "all 2 other hosts are heard")
+    assert ("wg", "show", "mesh10001", "dump") in lab.programs.asked
+
+
+async def test_a_host_that_is_not_heard_is_named_with_what_to_open(lab: Lab) -> None:
+    joined(lab, (65_538, "A"), (65_539, "B"), (65_540, "C"), said=seen("A", 5) + seen("B", 999))
+    found = await lab.finding("mesh")
+    assert found.verdict == "limited"
+    assert "2 of 3 other hosts are not heard" in found.sentence
+    assert "host-B at 192.0.2.1:51820, host-C at no known address" in found.sentence
+    assert "to port 51820 of this one" in found.sentence
+
+
+@pytest.mark.parametrize(("mtu", "verdict"), [(1_500, "ok"), (1_499, "limited")])
+async def test_a_way_that_is_too_narrow_is_said(lab: Lab, mtu: int, verdict: str) -> None:
+    joined(lab, (65_538, "A"), said=seen("A", 5))
+    lab.programs.answers["ip -j"] = (0, '[{"dst": "192.0.2.1", "dev": "eth7"}]', "")
+    write(lab.look.root / "sys/class/net/eth7/mtu", f"{mtu}\n")
+    found = await lab.finding("mesh")
+    assert found.verdict == verdict
+    assert ("set host.mtu to 1419 on all hosts" in found.sentence) == (verdict == "limited")
+    assert ("ip", "-j", "route", "get", "192.0.2.1") in lab.programs.asked
+
+
+async def test_a_mesh_that_is_not_there_is_said(lab: Lab) -> None:
+    joined(lab, (65_538, "A"), said=None)
+    found = await lab.finding("mesh")
+    assert found.verdict == "limited"
+    assert "mesh10001 is not there" in found.sentence
+
+
+async def test_a_members_file_that_cannot_be_read_is_said(lab: Lab) -> None:
+    joined(lab, (65_538, "A"), said="")
+    write(lab.settings.paths.data / "members.json", "{")
+    found = await lab.finding("mesh")
+    assert found.verdict == "limited"
+    assert "members.json cannot be read" in found.sentence
+
+
+async def test_a_record_that_cannot_be_used_is_said(lab: Lab) -> None:
+    joined(lab, (65_538, "A"), (65_539, "A"), said=seen("A", 5))
+    found = await lab.finding("mesh")
+    assert found.verdict == "limited"
+    assert "host-A is left out of the mesh: another has the key" in found.sentence

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from godwit.base.tasks import Tasks
+from godwit.host import running
 from godwit.host.components import Component
 from godwit.host.supervisor import Supervisor, bound_log, end_leftovers
 
@@ -75,12 +77,101 @@ async def test_one_that_never_becomes_ready_is_reported(tmp_path: Path) -> None:
     await parts.stop()
 
 
+async def test_one_that_says_it_is_busy_gets_the_time_it_asks_for(tmp_path: Path) -> None:
+    busy = (
+        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(os.environ['NOTIFY_SOCKET'])\n"
+        "s.send(b'EXTEND_TIMEOUT_USEC=60000000');s.close()\n"
+        "signal.sigtimedwait([signal.SIGUSR1], 1.5)\n"
+    )
+    code = (
+        f"signal.pthread_sigmask(signal.SIG_BLOCK,[signal.SIGUSR1])\n{busy}tell(); signal.pause()"
+    )
+    # Long enough for the program to begin, too short for what it does before it is ready.
+    parts = supervisor(tmp_path, component("a", code, start_s=1.0))
+    starting = parts.start()
+    async with asyncio.timeout(30):
+        await starting
+    log = (tmp_path / "log" / "a.log").read_text()
+    await parts.stop()
+    assert log == ""
+
+
 async def test_one_that_ignores_the_request_to_stop_is_killed(tmp_path: Path) -> None:
     code = "signal.signal(15,signal.SIG_IGN); tell()\nwhile True: signal.pause()"
     parts = supervisor(tmp_path, component("a", code, stop_s=0.3))
     await parts.start()
     async with asyncio.timeout(5):
         await parts.stop()
+
+
+LISTEN = (
+    "s=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\n"
+    "s.bind(('127.0.0.1',{port}));s.listen();signal.pause()"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_one_that_listens_is_ready_once_it_does(tmp_path: Path) -> None:
+    port = free_port()
+    program = component("a", LISTEN.format(port=port), ready_at=f"127.0.0.1:{port}")
+    parts = supervisor(tmp_path, program)
+    await parts.start()
+    assert parts.ready() == {"a": True}
+    await parts.stop()
+
+
+async def test_a_stranger_on_the_port_is_not_taken_for_the_component(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        code = "signal.pause()"
+        program = component("a", code, ready_at=f"127.0.0.1:{port}", start_s=1, stop_s=1)
+        parts = supervisor(tmp_path, program)
+        with pytest.raises(TimeoutError):
+            await parts.start()
+        await parts.stop()
+    said = [record.getMessage() for record in caplog.records if "held by" in record.getMessage()]
+    assert said
+    assert f"a cannot have 127.0.0.1:{port}" in said[0]
+    assert f"(pid {os.getpid()})" in said[0]
+
+
+async def test_a_component_that_no_file_names_is_ended_too(tmp_path: Path) -> None:
+    parts = supervisor(tmp_path, component("a", "tell(); signal.pause()"))
+    await parts.start()
+    # As when the supervisor was killed between starting it and writing it down.
+    (tmp_path / "pids" / "a.json").rename(tmp_path / "kept.json")
+    process = running.read(tmp_path / "kept.json")
+    assert process is not None
+    assert await asyncio.to_thread(end_leftovers, tmp_path / "other", 5) == []
+    assert process.alive
+    assert await asyncio.to_thread(end_leftovers, tmp_path, 5) == ["a"]
+    assert not process.alive
+    await parts.stop()
+
+
+async def test_what_a_component_detaches_is_no_leftover(tmp_path: Path) -> None:
+    code = (
+        "import subprocess\n"
+        f"p=subprocess.Popen([sys.executable,'-c','import time;time.sleep(60)'],env={{}})\n"
+        f"open({str(tmp_path / 'child')!r},'w').write(str(p.pid))\ntell(); signal.pause()"
+    )
+    parts = supervisor(tmp_path, component("a", code))
+    await parts.start()
+    child = running.of(int((tmp_path / "child").read_text()))
+    assert await asyncio.to_thread(end_leftovers, tmp_path, 5) == ["a"]
+    assert child.alive
+    child.end(1)
+    await parts.stop()
 
 
 async def test_leftovers_of_a_dead_supervisor_are_ended(tmp_path: Path) -> None:

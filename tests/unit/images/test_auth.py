@@ -62,3 +62,32 @@ def test_a_platform_token_is_a_password_with_any_user():
 
 def test_secrets_are_not_printed():
     assert "geheim" not in repr(auth.Credentials("u", "geheim", "geheim"))
+
+
+@given(st.text(), st.text())
+def test_a_login_travels_as_one_string_and_comes_back(username, password):
+    given = auth.Credentials(username, password)
+    text = given.pull_token()
+    assert auth.is_login(text)
+    assert auth.of_pull_token(text) == given
+    assert text.isascii()
+
+
+def test_a_platform_token_travels_as_it_is():
+    assert auth.Credentials(token="e.y.J").pull_token() == "e.y.J"
+    assert auth.of_pull_token("e.y.J") == auth.Credentials(token="e.y.J")
+    assert not auth.is_login("e.y.J")
+    assert auth.of_pull_token(None) is None
+    assert auth.of_pull_token("") is None
+
+
+@pytest.mark.parametrize("broken", ["login:", "login:x", "login:e30=", "login:WzFd", "login:é"])
+def test_a_login_that_cannot_be_read_is_refused_without_being_shown(broken):
+    with pytest.raises(Failure, match="cannot be read") as caught:
+        auth.of_pull_token(broken)
+    assert broken not in caught.value.message
+
+
+def test_credentials_are_not_shown():
+    for one in (auth.Credentials("bot", "geheim"), auth.Credentials(token="geheim")):
+        assert "geheim" not in repr(one)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from godwit.base import encoded
 from godwit.base.errors import Failure
 from godwit.images import reference, registry, resolver
 from godwit.testing.registry import Answer, ScriptedServer
@@ -72,3 +73,12 @@ async def test_a_token_without_end_is_not_read_to_its_end():
         with pytest.raises(Failure, match="longer than") as caught:
             await one.resolve(f"{own.address}/app:1", "t")
     assert caught.value.code == "invalid_argument"
+
+
+def test_labels_that_would_fill_an_answer_are_left_out():
+    bill = {"bill-of-materials": "x" * 40_000}
+    assert resolver.labels_told({"a": "1", **bill, "b": "2"}) == {"a": "1", "b": "2"}
+    many = {f"label-{at}": "y" * 1_000 for at in range(100)}
+    told = resolver.labels_told(many)
+    assert list(told) == list(many)[: len(told)]
+    assert 30_000 < encoded.size(told) <= 32_768

@@ -9,8 +9,9 @@ import shutil
 
 import pytest
 
+from godwit.base import clock
 from godwit.base.errors import Failure
-from godwit.images import manifests, store
+from godwit.images import layers, manifests, store
 from godwit.testing.registry import Answer, ScriptedServer
 from godwit.wire import host_rpc
 from tests.unit.images.making import Tar
@@ -80,6 +81,15 @@ class Image:
 
     def _descriptor(self, media_type, body):
         return {"mediaType": media_type, "digest": sha(body), "size": len(body)}
+
+
+class Time(clock.SystemClock):
+    """A clock turned by hand."""
+
+    ms = 1_000_000_000_000
+
+    def now_ms(self):
+        return self.ms
 
 
 def small():
@@ -273,3 +283,94 @@ async def test_out_of_time_is_said_so(tmp_path):
 
 async def test_removing_what_is_not_there_is_fine(tmp_path):
     await store.ImageStore(tmp_path).remove(f"sha256:{'1' * 64}")
+
+
+async def test_a_removed_image_leaves_nothing_and_can_be_pulled_again(tmp_path):
+    image = Image(Tar().add("f", b"1"), index=True)
+    async with ScriptedServer(image.handler) as server:
+        one = store.ImageStore(tmp_path)
+        await one.ensure(image.ref(server), None)
+        assert one.at_rest()[0].names == {image.digest, sha(image.index)}
+        assert await one.remove(sha(image.index))
+        assert one.list() == ()
+        assert not one.has(sha(image.index))
+        files = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+        assert files == []
+        assert (await one.ensure(image.ref(server), None)).digest == image.digest
+
+
+async def test_an_image_stays_when_somebody_says_so_at_the_last_moment(tmp_path):
+    image = small()
+    async with ScriptedServer(image.handler) as server:
+        one = store.ImageStore(tmp_path)
+        made = await one.ensure(image.ref(server), None)
+        assert not await one.remove(made.digest, unless=lambda: True)
+        assert one.list() == (made,)
+        assert clean(tmp_path)
+
+
+async def test_a_use_is_written_down_and_outlives_the_process(tmp_path):
+    image, time = small(), Time()
+    async with ScriptedServer(image.handler) as server:
+        one = store.ImageStore(tmp_path, time=time)
+        await one.ensure(image.ref(server), None)
+        first = store.ImageStore(tmp_path).at_rest()[0].used_at_ms
+        time.ms += 3_600_000
+        await one.ensure(image.ref(server), None)
+    (kept,) = store.ImageStore(tmp_path).at_rest()
+    assert (first, kept.used_at_ms) == (1_000_000_000_000, 1_000_003_600_000)
+    assert kept.reference == "app:1"
+
+
+async def test_an_image_of_a_release_that_noted_no_use_was_used_when_it_was_made(tmp_path):
+    image = small()
+    async with ScriptedServer(image.handler) as server:
+        one = store.ImageStore(tmp_path)
+        made = await one.ensure(image.ref(server), None)
+    (made.path.parent / "used").unlink()
+    at_ms = (made.path.parent / "meta.json").stat().st_mtime_ns // 1_000_000
+    assert one.at_rest()[0].used_at_ms == at_ms
+
+
+async def test_removals_and_pulls_of_one_image_never_meet(tmp_path):
+    image = small()
+    async with ScriptedServer(image.handler) as server:
+        one, other = store.ImageStore(tmp_path), store.ImageStore(tmp_path)
+        await one.ensure(image.ref(server), None)
+
+        async def remove():
+            for _ in range(5):
+                await other.remove(image.digest)
+
+        async def pull():
+            for _ in range(5):
+                made = await one.ensure(image.ref(server), None)
+                assert made.size_bytes > 0
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(remove())
+                group.create_task(pull())
+        await one.ensure(image.ref(server), None)
+    assert store.ImageStore(tmp_path).has(image.digest)
+    assert clean(tmp_path)
+
+
+async def test_before_an_image_is_refused_for_space_there_is_a_call_for_room(tmp_path):
+    image = small()
+    huge = json.loads(image.manifest)
+    huge["layers"][0]["size"] = 1 << 60
+    image.manifest = image.top = json.dumps(huge).encode()
+    called = []
+    async with ScriptedServer(image.handler) as server:
+        one = store.ImageStore(tmp_path, limits=layers.Limits(max_bytes=1 << 62))
+
+        async def make_room():
+            called.append(clean(tmp_path))
+
+        one.when_full(make_room)
+        with pytest.raises(Failure, match="full") as refused:
+            await one.ensure(image.ref(server), None)
+    assert refused.value.code == "insufficient_capacity"
+    assert called == [True]
+    assert clean(tmp_path)

@@ -1,7 +1,6 @@
-"""A migrated database in a file of its own."""
+"""A migrated database of its own."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from godwit.store import database
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[database.Database]:
-    opened = await database.open_database(database.sqlite_url(tmp_path / "control.db"))
+async def store(database_url: str) -> AsyncIterator[database.Database]:
+    opened = await database.open_database(database_url)
     yield opened
     await opened.close()

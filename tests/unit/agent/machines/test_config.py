@@ -72,14 +72,61 @@ def test_the_scratch_disk_is_eight_gigabytes_unless_said() -> None:
     assert config.scratch_bytes({"rootfs": {"size_gb": 0}}) == 8 * 1024**3
 
 
+def test_swap_is_as_large_as_asked_and_none_unless_asked() -> None:
+    assert config.swap_bytes({"init": {"swap_size_mb": 512}}) == 512 * 1024**2
+    for given_init in ({}, None, {"swap_size_mb": 0}, {"swap_size_mb": "1"}):
+        assert config.swap_bytes({"init": given_init}) == 0
+
+
+def test_kernel_arguments_are_the_guests_then_inits_and_never_the_platforms() -> None:
+    given_config = {
+        "init": {"kernel_args": ["debug", "console=tty1"]},
+        "guest": {"kernel_args": ["quiet"]},
+    }
+    assert config.kernel_arguments(given_config) == ("quiet", "debug")
+    assert config.kernel_arguments({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("given_config", "expected"),
+    [
+        ({}, "never"),
+        ({"rootfs": {"persist": "restart"}}, "restart"),
+        ({"rootfs": {"persist": "always"}, "guest": {"persist_rootfs": "restart"}}, "always"),
+        ({"rootfs": {"persist": "never"}, "guest": {"persist_rootfs": "always"}}, "never"),
+        ({"rootfs": {"persist": ""}, "guest": {"persist_rootfs": "always"}}, "always"),
+        ({"rootfs": {"size_gb": 2}, "guest": {"persist_rootfs": 2}}, "restart"),
+        ({"guest": {"persist_rootfs": 0}}, "never"),
+        ({"guest": {"persist_rootfs": 1}}, "never"),
+        ({"rootfs": {"persist": 3}}, "always"),
+        ({"rootfs": {"persist": True}}, "never"),
+        ({"rootfs": {"persist": ["always"]}}, "never"),
+    ],
+)
+def test_how_long_a_root_lasts(given_config: dict[str, Any], expected: str) -> None:
+    assert config.persist(given_config) == expected
+
+
 @given(st.dictionaries(st.text(), JSON), JSON)
 def test_no_config_is_too_strange_to_read(extra: dict[str, Any], value: Any) -> None:
-    for key in ("restart", "stop_config", "metadata", "dns", "rootfs", "auto_destroy"):
+    for key in (
+        "restart",
+        "stop_config",
+        "metadata",
+        "dns",
+        "rootfs",
+        "auto_destroy",
+        "init",
+        "guest",
+    ):
         strange = {**extra, key: value}
         config.restart(strange)
         config.stop(strange, value, value)
         config.metadata(strange)
         config.scratch_bytes(strange)
+        config.swap_bytes(strange)
+        config.persist(strange)
+        config.kernel_arguments(strange)
         assert config.auto_destroy(strange) in (True, False)
         assert config.process_group(strange)
         config.in_dns(strange)

@@ -50,9 +50,9 @@ def test_what_an_operation_will_reach_counts_as_reached() -> None:
     assert lifecycle.decide("started", "destroy", "destroy") == Done()
 
 
-def test_every_resting_state_but_suspended_can_be_reached() -> None:
+def test_every_resting_state_can_be_reached() -> None:
     targets = {course.target for course in lifecycle.COURSES.values()} - {None}
-    assert targets == {"started", "stopped", "failed", "destroyed"}
+    assert targets == set(lifecycle.STATES) - {"created"}
 
 
 def test_every_operation_has_a_course_and_steps() -> None:
@@ -105,3 +105,8 @@ def test_memory_is_held_from_the_start_until_it_is_down() -> None:
 def test_only_the_way_down_never_aborts() -> None:
     down = {kind for kind, course in lifecycle.COURSES.items() if course.tearing_down}
     assert down == {"stop", "settle", "fail", "clear", "destroy"}
+
+
+def test_every_state_that_is_shown_has_a_meaning() -> None:
+    shown = {course.shown for course in lifecycle.COURSES.values()} - {None}
+    assert set(lifecycle.MEANINGS) == {*lifecycle.STATES, *shown}

@@ -1,5 +1,7 @@
 """All machines of a host: taken on once, found by those who may, brought back by the next agent."""
 
+import sqlite3
+
 import pytest
 
 from godwit.agent.machines import parking
@@ -7,7 +9,7 @@ from godwit.base import errors, principal
 from godwit.testing import agents
 from godwit.testing.world import Boot
 from godwit.wire import shim
-from tests.unit.agent.machines.test_driver import NOTHING, M, events, intervals, scenario, types
+from tests.unit.agent.machines.driving import NOTHING, M, events, intervals, scenario, types
 
 N = "0000000000000b"
 STRANGER = principal.Principal(
@@ -64,7 +66,7 @@ def test_the_next_agent_adopts_what_runs() -> None:
         await host.clock.sleep(5)
         assert again.driver(M).snapshot.shown == "started"
         assert host.world.vms[M].number == number
-        assert again.books.free_memory_mb == host.capacity.memory_mb - 256 - 16
+        assert again.books.free_memory_mb == 4096 - agents.takes_mb(host, 256)
         await again.ask(M, "stop")
         assert await again.rest(M) == "stopped"
 
@@ -102,6 +104,29 @@ def test_what_broke_away_while_nobody_looked_ends_where_the_agent_was_last_alive
         assert await again.reach(M, "stopped") == "stopped"
         (row,) = intervals(host)
         assert 29_000 <= row["ended_at_ms"] - row["started_at_ms"] <= 31_000
+
+    scenario(body)
+
+
+def test_the_end_nobody_saw_is_told_right_though_the_journal_cannot_be_written_at_first() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M, config={"restart": {"policy": "no"}})
+        await agent.rest(M)
+        await host.clock.sleep(100)
+        await agent.machines.still_alive()
+        alive_ms = host.clock.now_ms()
+        await agent.kill()
+        host.machinery.lose(M)
+        await host.clock.sleep(1000)
+        again = agents.Agent(host, None)
+        host.agents.append(again)
+        await again.start()
+        again.database.trouble = sqlite3.OperationalError("database or disk is full")
+        await host.clock.sleep(30)
+        again.database.trouble = None
+        assert await again.reach(M, "stopped") == "stopped"
+        (usage,) = host.rows("SELECT ended_at_ms FROM usage")
+        assert usage["ended_at_ms"] == alive_ms
 
     scenario(body)
 
@@ -263,6 +288,29 @@ def test_logs_of_destroyed_machines_go_after_a_while_and_records_later() -> None
             agent.driver(M)
         assert events(host) == []
         assert len(intervals(host)) == 1
+        assert agent.machines._apps == {}
+
+    scenario(body)
+
+
+def test_logs_that_could_not_be_removed_are_tried_again_and_the_record_waits_for_them() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M)
+        await agent.rest(M)
+        await agent.ask(M, "kill")
+        await agent.rest(M)
+        host.world.faults["vmm.forget"] += [OSError("busy"), OSError("busy")]
+        await host.clock.sleep(16 * 60)
+        await agent.machines.tidy()
+        assert not agent.driver(M).machine.forgotten
+        await host.clock.sleep(48 * 3600)
+        await agent.machines.tidy()
+        assert agent.driver(M).snapshot.shown == "destroyed"
+        assert M in host.world.directories
+        await agent.machines.tidy()
+        assert M not in host.world.directories
+        with pytest.raises(errors.Failure):
+            agent.driver(M)
 
     scenario(body)
 
@@ -296,5 +344,84 @@ def test_usage_is_counted_while_it_runs_and_read_by_organization() -> None:
         only_b = await agent.machines.store.usage(frozenset({"org_b"}), 0, 10)
         assert [each.org_id for each in only_b] == ["org_b"]
         assert await agent.machines.store.usage(None, everything[-1].id, 10) == []
+
+    scenario(body)
+
+
+def test_a_machine_whose_tap_vanished_is_restarted_with_a_network() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M, config={"restart": {"policy": "no"}})
+        await agent.rest(M)
+        number = host.world.vms[M].number
+        host.world.taps.clear()
+        await agent.machines.mend()
+        assert await agent.rest(M) == "started"
+        assert host.world.vms[M].number != number
+        assert host.world.taps == {2}
+        (ended,) = [event for event in events(host) if event["type"] == "exit"]
+        assert ended["request"]["exit_event"]["requested_stop"] is True
+
+    scenario(body)
+
+
+def test_a_machine_that_somebody_stops_is_not_restarted_behind_it_and_holds_up_no_mending() -> (
+    None
+):
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        host.world.scripts[M].append(Boot(ignores_stop=True))
+        await agent.create(M)
+        await agent.rest(M)
+        host.world.taps.clear()
+        stopping = agent.tasks.spawn(agent.ask(M, "stop", timeout_ms=300_000), name="stop")
+        before = host.clock.monotonic()
+        await agent.machines.mend()
+        await stopping
+        assert host.clock.monotonic() - before < 60
+        assert await agent.rest(M) == "stopped"
+        await host.clock.sleep(30)
+        assert agent.driver(M).snapshot.shown == "stopped"
+
+    scenario(body)
+
+
+def test_a_vm_without_its_tap_is_not_adopted_but_restarted() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M, config={"restart": {"policy": "no"}})
+        await agent.rest(M)
+        number = host.world.vms[M].number
+        await agent.kill()
+        host.world.taps.clear()
+        again = await host.agent()
+        assert again.driver(M).snapshot.shown == "restarting"
+        assert await again.rest(M) == "started"
+        assert host.world.vms[M].number != number
+        assert host.world.taps == {2}
+
+    scenario(body)
+
+
+def test_a_packet_policy_that_was_flushed_is_made_again() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M)
+        await agent.rest(M)
+        host.world.policy = False
+        await agent.machines.mend()
+        assert host.world.policy
+        assert host.world.asked["vmm.spawn"] == 1
+
+    scenario(body)
+
+
+def test_a_vmm_that_somebody_stopped_goes_on_at_the_second_look() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M)
+        await agent.rest(M)
+        host.world.halted.add(M)
+        await agent.machines.mend()
+        assert host.world.halted == {M}
+        await agent.machines.mend()
+        assert host.world.halted == set()
+        assert any("stopped by a signal" in text for _, text in host.world.log)
+        assert agent.driver(M).snapshot.shown == "started"
 
     scenario(body)

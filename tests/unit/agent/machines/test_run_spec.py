@@ -64,6 +64,11 @@ def test_the_environment_is_the_image_then_the_config_then_the_platform() -> Non
     }
 
 
+def test_the_address_outside_is_told_where_there_is_one() -> None:
+    found = run_spec.environment(machine({}), IMAGE, IP, public_ip="2001:db8::1")
+    assert found["FLY_PUBLIC_IP"] == "2001:db8::1"
+
+
 def test_the_hosts_file_knows_the_machine_by_all_its_names() -> None:
     config = {"dns": {"hostname": "db", "hostname_fqdn": "db.example.com"}}
     found = {
@@ -113,7 +118,7 @@ def test_files_carry_base64_and_take_plain_text_too() -> None:
     ("entry", "said"),
     [
         ({"guest_path": "etc/x", "raw_value": ""}, "files[0]: guest_path must be absolute"),
-        ({"guest_path": "/x", "secret_name": "S"}, "only raw_value is available"),
+        ({"guest_path": "/x", "secret_name": "S"}, "the machine has no secret S"),
     ],
 )
 def test_files_that_cannot_be_are_refused(entry: dict[str, Any], said: str) -> None:
@@ -125,7 +130,7 @@ def test_files_that_cannot_be_are_refused(entry: dict[str, Any], said: str) -> N
 def test_the_whole_spec() -> None:
     image = IMAGE.model_copy(update={"user": "app", "working_directory": "/srv"})
     found = run_spec.build(
-        machine({"init": {"tty": True}}),
+        machine({"init": {"tty": True, "swap_size_mb": 64}}),
         image,
         guest.Network(),
         private_ip=IP,
@@ -135,5 +140,40 @@ def test_the_whole_spec() -> None:
     assert found.process.argv == ("/entry", "serve")
     assert (found.process.user, found.process.working_directory) == ("app", "/srv")
     assert found.process.tty
+    assert found.swap == guest.Swap()
     assert found.entropy_base64 == base64.b64encode(b"12345678").decode()
     assert guest.RunSpec.model_validate_json(found.model_dump_json()) == found
+
+
+def test_each_of_several_processes_has_its_own_command_user_and_variables() -> None:
+    given = {
+        "env": {"A": "machine", "B": "machine"},
+        "processes": [
+            {"cmd": ["web"], "env": {"A": "own"}},
+            {
+                "exec": ["worker", "-v"],
+                "user": "nobody",
+                "ignore_app_secrets": True,
+                "secrets": [{"env_var": "TOKEN", "name": "KEY"}],
+                "env_from": [{"env_var": "ME", "field_ref": "id"}],
+            },
+        ],
+    }
+    secrets = {"KEY": b"k", "OTHER": b"o"}
+    made = machine(given)
+    web, worker = run_spec.processes(made, IMAGE, IP, secrets=secrets)
+    assert web.argv == ("/entry", "web")
+    assert (web.env["A"], web.env["B"], web.env["KEY"]) == ("own", "machine", "k")
+    assert worker.argv == ("worker", "-v")
+    assert worker.user == "nobody"
+    assert (worker.env["TOKEN"], worker.env["ME"]) == ("k", made.machine_id)
+    assert not worker.env.keys() & {"KEY", "OTHER"}
+    assert worker.env["FLY_APP_NAME"] == web.env["FLY_APP_NAME"]
+
+
+def test_a_process_with_a_secret_that_is_not_there_is_refused_by_name() -> None:
+    given = {"processes": [{"cmd": ["a"], "secrets": [{"env_var": "T", "name": "NOPE"}]}]}
+    with pytest.raises(errors.Failure, match=r"processes\[0\].secrets: the machine has no secret"):
+        run_spec.processes(machine(given), IMAGE, IP)
+    (process,) = run_spec.processes(machine(given), IMAGE, IP, secrets=None)
+    assert "T" not in process.env

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from godwit.agent.machines import records, views
+from godwit.base import errors
+from godwit.control import machine_config
 from godwit.durable import journal
 from godwit.testing import agents
-from godwit.wire import facts, host_rpc
+from godwit.wire import facts, host_rpc, metadata
 
 HOST = views.Identity("a1b2c3d4", "lcl", "0000", 3)
 
@@ -109,3 +111,33 @@ def test_what_satisfies_both() -> None:
 def test_an_operation_this_build_does_not_know_is_shown_as_nothing_in_particular() -> None:
     assert views.kind_of("hibernate") == "clear"
     assert views.kind_of("start") == "start"
+
+
+def test_the_longest_config_that_is_taken_makes_a_fact_that_the_bus_takes() -> None:
+    ports = [
+        {"start_port": 60_000, "end_port": 65_535, "handlers": ["proxy_proto"] * 5}
+    ] * machine_config.MOST_PORTS
+    one = {
+        "protocol": "tcp",
+        "internal_port": 65_535,
+        "autostart": False,
+        "concurrency": {"soft_limit": 2**31 - 1, "hard_limit": 2**31 - 1},
+    }
+    config: dict[str, Any] = {
+        "image": "nginx",
+        "services": [{**one, "ports": ports}, *[one] * 99],
+        "metadata": {"k": "v" * (metadata.MOST_BYTES - 10)},
+    }
+    machine_config.parse(config)
+    views.check_told(config)
+    told = snapshot(config, name="\U0001f426" * 63, app="a" * 63)
+    fact = views.fact(HOST, told, dict.fromkeys(range(100), False))
+    assert len(fact.model_dump_json().encode()) <= facts.MOST_BYTES
+
+
+def test_a_host_refuses_what_it_could_not_tell() -> None:
+    one = {"internal_port": 80, "ports": [{"port": 80}] * 2_000}
+    with pytest.raises(errors.Failure, match="too long to be told of"):
+        views.check_told({"services": [one]})
+    with pytest.raises(errors.Failure, match="too long to be told of"):
+        views.check_told({"metadata": {"fly_process_group": "v" * 32_000}})

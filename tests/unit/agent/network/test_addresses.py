@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from godwit.agent import slots
 from godwit.agent.network import addresses
 from godwit.agent.network.addresses import PrivateAddress
+from godwit.wire.members import mesh_address
 
 numbers = st.integers(1, 2**32 - 1)
 any_slot = st.integers(slots.FIRST_SLOT, slots.LAST_SLOT)
@@ -24,6 +25,45 @@ def test_what_is_formatted_is_parsed(network, host, slot):
     assert PrivateAddress.parse(str(address)) == address
     assert address.address in address.network
     assert address.address in addresses.PRIVATE
+
+
+def words(address: IPv6Address) -> list[int]:
+    packed = address.packed
+    return [int.from_bytes(packed[at : at + 2], "big") for at in range(0, 16, 2)]
+
+
+def test_between_hosts_the_host_comes_first():
+    address = PrivateAddress(network_number=1, host_number=0x0A7B_0001, slot=5)
+    assert str(address.between_hosts) == "fdab:a7b:1:0:1:0:5:1"
+    assert str(addresses.host_prefix(0x0A7B_0001)) == "fdab:a7b:1::/48"
+    assert str(mesh_address(0x0A7B_0001)) == "fdaa::a7b:1:0:0:1"
+
+
+@given(numbers, numbers, any_slot)
+def test_one_prefix_leads_to_all_machines_of_a_host_and_checksums_stay(network, host, slot):
+    address = PrivateAddress(network, host, slot)
+    assert address.between_hosts in addresses.host_prefix(host)
+    assert sum(words(address.between_hosts)) == sum(words(address.address))
+
+
+@given(numbers, numbers)
+def test_prefixes_of_hosts_are_apart(one, other):
+    overlap = addresses.host_prefix(one).overlaps(addresses.host_prefix(other))
+    assert overlap == (one == other)
+
+
+@given(numbers, numbers, numbers, any_slot)
+def test_no_machine_has_the_address_of_a_host(number, network, host, slot):
+    machine = PrivateAddress(network, host, slot)
+    assert mesh_address(number) not in (machine.address, machine.between_hosts)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**32])
+def test_a_number_that_no_host_has_is_refused(number):
+    with pytest.raises(ValueError, match="host number"):
+        addresses.host_prefix(number)
+    with pytest.raises(ValueError, match="host number"):
+        mesh_address(number)
 
 
 machines = st.builds(PrivateAddress, numbers, numbers, any_slot)

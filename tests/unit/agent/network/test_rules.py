@@ -3,21 +3,37 @@
 After an intended change: `PYTHONPATH=. python tests/unit/agent/network/test_rules.py`.
 """
 
+import itertools
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from godwit.agent.network import rules
+from godwit.agent.network import mesh_rules, rules
 from godwit.agent.network.addresses import PrivateAddress
 
 GOLDEN = Path(__file__).parent / "golden" / "policy.nft"
+GOLDEN_IN_MESH = GOLDEN.with_name("policy-in-mesh.nft")
+MESH = mesh_rules.Mesh("mesh10001", 65_537, frozenset({65_538, 70_000}))
 GUESTS = [rules.guest(PrivateAddress(n, 65_537, slot)) for n, slot in ((1, 5), (1, 6), (2, 7))]
 POLICY = rules.Policy(uplink="eth0", allowed=("10.9.0.0/16", "fd12::/16"))
 
 
 def test_the_policy_is_what_was_reviewed():
     assert rules.table(POLICY, GUESTS) == GOLDEN.read_text()
+
+
+def test_the_policy_of_a_host_in_a_mesh_is_what_was_reviewed():
+    assert rules.table(POLICY, GUESTS, mesh=MESH) == GOLDEN_IN_MESH.read_text()
+
+
+def test_other_hosts_only_add_to_the_policy():
+    alone = rules.table(POLICY, GUESTS).splitlines()
+    in_mesh = iter(rules.table(POLICY, GUESTS, mesh=MESH).splitlines())
+    assert all(line in in_mesh for line in alone)
 
 
 def test_the_order_of_guests_does_not_matter():
@@ -36,22 +52,26 @@ def test_an_empty_policy_has_no_empty_element_lists():
     assert 'oifname "gw*" counter name refused_on_the_way drop\n        accept' in text
 
 
-def test_admitting_adds_what_the_table_would_hold():
-    text = rules.table(rules.Policy(), GUESTS[:1])
-    for line in rules.admit(GUESTS[0]).splitlines():
+@pytest.mark.parametrize("mesh", [None, MESH])
+def test_admitting_adds_what_the_table_would_hold(mesh):
+    text = rules.table(rules.Policy(), GUESTS[:1], mesh=mesh)
+    lines = rules.admit(GUESTS[0], in_mesh=mesh is not None).splitlines()
+    assert any(" mesh_networks " in line for line in lines) == (mesh is not None)
+    for line in lines:
         element = re.fullmatch(r"add element (inet|arp) godwit \w+ \{ (.*) \}", line)
         assert element is not None
         assert element[2] in text
 
 
+@pytest.mark.parametrize("in_mesh", [True, False])
 @pytest.mark.parametrize("last", [True, False])
-def test_expelling_takes_away_what_admitting_added(last):
-    added = rules.admit(GUESTS[0]).splitlines()
-    lines = rules.expel(GUESTS[0], last_of_network=last).splitlines()
+def test_expelling_takes_away_what_admitting_added(last, in_mesh):
+    added = rules.admit(GUESTS[0], in_mesh=in_mesh).splitlines()
+    lines = rules.expel(GUESTS[0], last_of_network=last, in_mesh=in_mesh).splitlines()
     deleted = [line.replace("delete", "add") for line in lines if line.startswith("delete")]
     kept = [line for line in added if line not in deleted]
     assert bool(kept) != last
-    assert all(" networks " in line for line in kept)
+    assert all("networks " in line for line in kept)
 
 
 def test_expelling_a_stranger_is_no_error():
@@ -69,6 +89,39 @@ def test_wrong_prefixes_are_refused():
         rules.table(rules.Policy(allowed=("everything",)), [])
 
 
+def test_traffic_is_only_paced_where_a_rate_is_given():
+    assert "paced" not in rules.table(rules.Policy(), GUESTS)
+    text = rules.table(rules.Policy(mbit_each_way=1_000), GUESTS)
+    for way, device in (("out", "iifname"), ("in", "oifname")):
+        assert f'{device} "gw*" update @paced_{way} {{ {device} limit rate over 125000 ' in text
+
+
+def test_a_host_that_routed_before_goes_on_and_another_routes_for_machines_alone():
+    assert "counter name strangers drop" not in rules.table(POLICY, GUESTS)
+    text = rules.table(POLICY, GUESTS, closed=("ipv6",))
+    assert "meta nfproto ipv6 counter name strangers drop" in text
+    assert "meta nfproto ipv4 counter name strangers drop" not in text
+
+
+@pytest.mark.parametrize("prefixes", [rules.REFUSED_V4, rules.REFUSED_V6])
+def test_refused_prefixes_do_not_overlap(prefixes):
+    """An interval set takes no overlapping elements."""
+    networks = [ip_network(each) for each in prefixes]
+    for one, other in itertools.combinations(networks, 2):
+        assert not one.overlaps(other)
+
+
+@given(st.ip_addresses(v=6))
+def test_an_ipv6_address_outside_the_world_is_refused(address):
+    refused = any(address in ip_network(each) for each in rules.REFUSED_V6)
+    if not refused:
+        assert address in ip_network("2000::/3")
+        assert address.sixtofour is None
+        assert address.teredo is None
+        assert address.ipv4_mapped is None
+
+
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(rules.table(POLICY, GUESTS))
+    GOLDEN_IN_MESH.write_text(rules.table(POLICY, GUESTS, mesh=MESH))

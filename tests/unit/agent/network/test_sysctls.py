@@ -45,6 +45,15 @@ def test_setting_twice_remembers_the_first_value(tree, tmp_path):
     assert value(tree, "ipv6/conf/all/forwarding") == "0"
 
 
+def test_a_later_process_knows_what_was_before(tree, tmp_path):
+    file = tmp_path / "run" / "remembered.json"
+    (tree / "ipv6/conf/all/forwarding").write_text("1\n")
+    sysctls.HostParameters(file, tree).ensure(PAIRS)
+    later = sysctls.HostParameters(file, tree)
+    assert later.was("ipv4/ip_forward") == "0"
+    assert later.was("ipv6/conf/all/forwarding") == "1"
+
+
 def test_what_was_right_already_is_left_alone(tree, tmp_path):
     (tree / "ipv4/ip_forward").write_text("1")
     file = tmp_path / "remembered.json"

@@ -1,5 +1,6 @@
 import asyncio
 import shutil
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ SIZE = 64 * 1024 * 1024
 
 @needs_mkfs
 async def test_a_disk_is_an_empty_file_system_of_that_size(tmp_path):
-    made = disks.ScratchDisks(tmp_path / "templates")
-    await made.make(tmp_path / "scratch.ext4", SIZE)
+    made = disks.Disks(tmp_path / "templates")
+    await made.make(tmp_path / "scratch.ext4", "scratch", SIZE)
     assert (tmp_path / "scratch.ext4").stat().st_size == SIZE
     await processes.run(["e2fsck", "-fn", str(tmp_path / "scratch.ext4")])
     assert (tmp_path / "scratch.ext4").stat().st_blocks * 512 < SIZE // 8
@@ -23,35 +24,57 @@ async def test_a_disk_is_an_empty_file_system_of_that_size(tmp_path):
 
 @needs_mkfs
 async def test_a_disk_is_fresh_each_time(tmp_path):
-    made = disks.ScratchDisks(tmp_path / "templates")
+    made = disks.Disks(tmp_path / "templates")
     path = tmp_path / "scratch.ext4"
-    await made.make(path, SIZE)
+    await made.make(path, "scratch", SIZE)
     clean = path.read_bytes()
     with path.open("r+b") as file:
         file.write(b"what the last boot left" * 1000)
-    await made.make(path, SIZE)
+    await made.make(path, "scratch", SIZE)
     assert path.read_bytes() == clean
 
 
 @needs_mkfs
 async def test_one_template_serves_many_at_once(tmp_path):
-    made = disks.ScratchDisks(tmp_path / "templates")
-    await asyncio.gather(*(made.make(tmp_path / f"{n}.ext4", SIZE) for n in range(8)))
-    await made.make(tmp_path / "other.ext4", 2 * SIZE)
+    made = disks.Disks(tmp_path / "templates")
+    await asyncio.gather(*(made.make(tmp_path / f"{n}.ext4", "scratch", SIZE) for n in range(8)))
+    await made.make(tmp_path / "other.ext4", "scratch", 2 * SIZE)
     names = sorted(path.name for path in (tmp_path / "templates").iterdir())
     assert names == [f"scratch-{2 * SIZE}.ext4", f"scratch-{SIZE}.ext4"]
 
 
 @needs_mkfs
 async def test_disks_are_for_us_alone(tmp_path):
-    await disks.ScratchDisks(tmp_path / "templates").make(tmp_path / "scratch.ext4", SIZE)
+    await disks.Disks(tmp_path / "templates").make(tmp_path / "scratch.ext4", "scratch", SIZE)
     assert (tmp_path / "scratch.ext4").stat().st_mode & 0o777 == 0o600
 
 
+@needs_mkfs
+async def test_a_root_that_lasts_has_a_journal_and_takes_little_room(tmp_path):
+    made = disks.Disks(tmp_path / "templates")
+    for kind, has_one in (("scratch", False), ("root", True)):
+        path = tmp_path / f"{kind}.ext4"
+        await made.make(path, kind, SIZE * 4)
+        told = await processes.run(["dumpe2fs", "-h", str(path)])
+        assert (b"has_journal" in told.stdout) == has_one
+        assert path.stat().st_blocks * 512 < SIZE // 2
+
+
+async def test_a_swap_disk_holds_a_swap_area_of_that_size(tmp_path):
+    made = disks.Disks(tmp_path / "templates")
+    await made.make(tmp_path / "swap.img", "swap", SIZE)
+    content = (tmp_path / "swap.img").read_bytes()
+    assert content[4096 - 10 : 4096] == b"SWAPSPACE2"
+    version, last_page = struct.unpack_from("<II", content, 1024)
+    assert (version, last_page) == (1, SIZE // 4096 - 1)
+    assert len(content) == SIZE
+    assert (tmp_path / "swap.img").stat().st_blocks * 512 <= 65_536
+
+
 async def test_a_size_that_cannot_be_made_leaves_nothing(tmp_path):
-    made = disks.ScratchDisks(tmp_path / "templates")
+    made = disks.Disks(tmp_path / "templates")
     with pytest.raises(processes.ProgramFailed):
-        await made.make(tmp_path / "scratch.ext4", 512)
+        await made.make(tmp_path / "scratch.ext4", "scratch", 512)
     assert list((tmp_path / "templates").iterdir()) == []
 
 

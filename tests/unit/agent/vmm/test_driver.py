@@ -1,14 +1,17 @@
 """What the driver does with files alone; real machines are in tests/vm/test_qemu.py."""
 
+import asyncio
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from godwit.agent.vmm import cgroups, driver, probe
+from godwit.agent import ports
+from godwit.agent.vmm import cgroups, driver, probe, qemu, sockets, turns
 from godwit.base import errors
-from godwit.wire import guest, shim
+from godwit.wire import host_rpc, shim
 from tests.unit.agent.vmm.test_qemu import plan
 
 MACHINE = "148ed193b95948"
@@ -26,7 +29,7 @@ class NoKit:
 def vmm(tmp_path):
     places = driver.Places(tmp_path / "store", tmp_path / "run", Path("/no/godwit-shim"))
     groups = cgroups.Cgroups("test", tmp_path / "cgroup")
-    return driver.QemuVmm(places, NoKit(), probe.Accelerator("tcg", ""), groups)
+    return driver.HostVmm(places, qemu.Qemu(NoKit(), probe.Accelerator("tcg", "")), groups)
 
 
 def directory(tmp_path: Path) -> Path:
@@ -47,13 +50,55 @@ def record(instance_id: str) -> shim.ExitRecord:
 async def test_preparing_writes_what_the_boot_needs_and_for_us_alone(vmm, tmp_path):
     await vmm.prepare(plan())
     made = directory(tmp_path)
-    spec = guest.RunSpec.model_validate_json((made / "run.json").read_bytes())
-    assert spec == plan().run_spec
     assert (made / "scratch.ext4").stat().st_size == 1 << 30
     assert made.stat().st_mode & 0o777 == 0o700
-    for name in ("run.json", "scratch.ext4", "logs"):
+    for name in ("scratch.ext4", "logs"):
         assert (made / name).stat().st_mode & 0o077 == 0
     assert vmm.logs_directory(MACHINE).is_dir()
+
+
+async def test_a_swap_disk_is_made_anew_and_goes_with_every_boot(vmm, tmp_path):
+    swap = directory(tmp_path) / "swap.img"
+    given = dataclasses.replace(plan(), swap_bytes=1 << 24)
+    await vmm.prepare(given)
+    fresh = swap.read_bytes()
+    with swap.open("r+b") as disk:
+        disk.seek(1 << 20)
+        disk.write(b"a page of the boot before")
+    await vmm.prepare(given)
+    assert swap.read_bytes() == fresh
+    assert len(fresh) == 1 << 24
+    assert swap.stat().st_mode & 0o077 == 0
+    await vmm.discard(MACHINE, 5, keep="all")
+    assert not swap.exists()
+    await vmm.prepare(plan())
+    assert not swap.exists()
+
+
+async def test_a_root_that_lasts_is_found_again_until_nothing_is_kept(vmm, tmp_path):
+    given = dataclasses.replace(plan(), lasting_root=True, keep_scratch=True)
+    root = directory(tmp_path) / "scratch.ext4"
+    await vmm.prepare(given)
+    with root.open("r+b") as disk:
+        disk.seek(1 << 24)
+        disk.write(b"what the app wrote")
+    written = root.read_bytes()
+    await vmm.discard(MACHINE, 5, keep="root")
+    await vmm.prepare(given)
+    assert root.read_bytes() == written
+    await vmm.discard(MACHINE, 5)
+    assert not root.exists()
+    await vmm.prepare(given)
+    assert root.read_bytes() != written
+
+
+async def test_what_a_crash_left_of_a_copy_is_no_root(vmm, tmp_path):
+    half = directory(tmp_path) / ".scratch.ext4.new"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    await vmm.prepare(dataclasses.replace(plan(), lasting_root=True, keep_scratch=True))
+    assert not half.exists()
+    assert (directory(tmp_path) / "scratch.ext4").stat().st_size == 1 << 30
 
 
 async def test_preparing_again_starts_afresh_and_keeps_the_logs(vmm, tmp_path):
@@ -107,6 +152,27 @@ async def test_a_machine_that_never_was_is_discarded_and_forgotten(vmm):
     assert await vmm.observed() == frozenset()
 
 
+async def test_a_turn_to_boot_ends_with_the_machine_and_a_template_needs_none(vmm):
+    size = ports.Hardware.of(host_rpc.Resources(memory_mb=256))
+    vmm._turns = turns.Turns(1)
+    await vmm.await_turn(MACHINE, "org_1", size)
+    waiting = asyncio.get_running_loop().create_task(
+        vmm.await_turn("148ed193b95949", "org_1", size)
+    )
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    class Copies:
+        def take(self, org_id: str, hardware: ports.Hardware) -> str:
+            return f"of {org_id} with {hardware.resources.memory_mb}"
+
+    vmm._copies = Copies()
+    await vmm.await_turn("148ed193b9594a", "org_1", size)
+    await vmm.discard(MACHINE, 5)
+    await waiting
+    assert vmm._turns.held("148ed193b95949") is None
+
+
 async def test_forgetting_takes_the_logs_too(vmm, tmp_path):
     await vmm.prepare(plan())
     for _ in range(2):
@@ -116,4 +182,4 @@ async def test_forgetting_takes_the_logs_too(vmm, tmp_path):
 
 async def test_a_run_directory_too_long_for_sockets_is_told_in_words(tmp_path):
     with pytest.raises(errors.Failure, match="too long"):
-        driver.listen(tmp_path / ("x" * 120) / "m" / f"{MACHINE}.channel")
+        sockets.listen(tmp_path / ("x" * 120) / "m" / f"{MACHINE}.channel")

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from godwit.agent.vmm import exec_stream, session
+from godwit.agent import ports
+from godwit.agent.vmm import session
 from godwit.base import errors
 from godwit.wire import channel
 from tests.unit.agent.vmm import fake_shim
@@ -35,7 +36,7 @@ async def test_a_command_starts_with_what_it_was_given(fake, live):
         {"A": "b"},
         user="app",
         working_directory="/srv",
-        tty=exec_stream.Window(40, 80),
+        tty=ports.Window(40, 80),
     )
     assert await stream.started() == 41
     assert fake.connections[0].messages()[0] == {
@@ -43,6 +44,7 @@ async def test_a_command_starts_with_what_it_was_given(fake, live):
         "stream": stream.number,
         "argv": ["sh", "-c", "id"],
         "env": {"A": "b"},
+        "env_base64": {},
         "user": "app",
         "working_directory": "/srv",
         "tty": {"rows": 40, "cols": 80},
@@ -116,8 +118,8 @@ async def test_output_without_credit_ends_the_connection(fake, live):
 
 
 async def test_resize_and_signals_name_the_stream(fake, live):
-    stream = await live.open_exec(("sh",), {}, tty=exec_stream.Window(24, 80))
-    await stream.resize(exec_stream.Window(50, 132))
+    stream = await live.open_exec(("sh",), {}, tty=ports.Window(24, 80))
+    await stream.resize(ports.Window(50, 132))
     await stream.signal("SIGINT")
     await live.status()
     assert fake.connections[0].messages()[1:3] == [

@@ -41,7 +41,7 @@ def cache(tmp_path: Path) -> Path:
     (kernel / "modules" / "order").write_text("boot virtio.ko\nrun erofs.ko\n")
     (kernel / "modules" / "virtio.ko").write_bytes(b"virtio")
     (kernel / "modules" / "erofs.ko").write_bytes(b"erofs!")
-    (kernel / "format").write_text("1")
+    (kernel / "format").write_text("3")
     return tmp_path / "cache"
 
 

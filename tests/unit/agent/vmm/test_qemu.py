@@ -3,13 +3,16 @@
 After an intended change: `PYTHONPATH=. python tests/unit/agent/vmm/test_qemu.py`.
 """
 
+import dataclasses
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from godwit.agent import ports
-from godwit.agent.vmm import probe, qemu
+from godwit.agent.vmm import hypervisor, probe, qemu
 from godwit.wire import guest, host_rpc
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,8 +48,21 @@ def plan(**resources) -> ports.VmPlan:
     )
 
 
+def guest_of(made: ports.VmPlan, **more) -> hypervisor.Guest:
+    return hypervisor.Guest(
+        name=made.machine_id,
+        slot=made.slot,
+        uid=2_000_005,
+        resources=made.resources,
+        channel=Path("/run/godwit/m/x.channel"),
+        monitor=Path("/run/godwit/m/x.vmm"),
+        devices=hypervisor.Devices(made.image, Path("/scratch.ext4"), made.tap),
+        **more,
+    )
+
+
 def command(kind="tcg", **resources) -> tuple[str, ...]:
-    return qemu.command(plan(**resources), Kit(), ACCELERATORS[kind])
+    return qemu.command(guest_of(plan(**resources)), Kit(), ACCELERATORS[kind])
 
 
 def lines(kind: str) -> str:
@@ -77,11 +93,78 @@ def test_no_path_but_the_programs_own_is_opened_by_name():
     assert all("/proc/self/fd/" in word or "/dev/fdset/" in word for word in named)
 
 
+def uses(argv: tuple[str, ...], number: int) -> int:
+    ways = [f"/proc/self/fd/{number} ", f"fd={number},", f"/proc/self/fd/{number},"]
+    return sum(" ".join(argv).count(way) for way in ways)
+
+
 def test_each_descriptor_is_used_once():
-    text = " ".join(command())
-    for number in qemu.Descriptors().all:
-        uses = [f"/proc/self/fd/{number} ", f"fd={number},"]
-        assert sum(text.count(use) for use in uses) == 1
+    given = qemu.Descriptors()
+    argv = command()
+    numbers = (given.kernel, given.initramfs, given.image, given.scratch, given.tap)
+    for number in (*numbers, given.channel, given.monitor):
+        assert uses(argv, number) == 1
+    assert uses(argv, given.memory) == 0
+
+
+def copy(**more) -> tuple[str, ...]:
+    snapshot = hypervisor.Snapshot(Path("/t/state"), more.pop("memory", Path("/t/memory")))
+    made = guest_of(plan(), snapshot=snapshot, **more)
+    return qemu.command(made, Kit(), ACCELERATORS["tcg"])
+
+
+def test_a_copy_waits_for_its_state_and_sees_the_templates_memory_privately():
+    argv = copy()
+    assert argv[argv.index("-incoming") + 1] == "defer"
+    assert "-kernel" not in argv
+    assert "share=off" in argv[argv.index("-object") + 1]
+    assert uses((*argv, " "), qemu.Descriptors().memory) == 1
+
+
+def test_memory_of_its_own_is_shared_with_its_file():
+    for memory in (Path("/t/memory"), None):
+        argv = copy(memory=memory, own_memory=Path("/m/memory"))
+        assert "share=on" in argv[argv.index("-object") + 1]
+    argv = copy(memory=None)
+    assert argv[argv.index("-object") + 1].startswith("memory-backend-ram")
+
+
+def devices(argv: tuple[str, ...]) -> list[str]:
+    found = [word for flag, word in itertools.pairwise(argv) if flag == "-device"]
+    return [re.sub(r"mac=[0-9a-f:]+", "mac=", word) for word in found]
+
+
+def test_a_template_has_the_devices_of_its_copies():
+    template = dataclasses.replace(guest_of(plan()), slot=0, devices=None)
+    made = qemu.command(template, Kit(), ACCELERATORS["tcg"])
+    assert devices(made) == devices(copy()) == devices(command())
+
+
+def test_a_swap_disk_has_a_slot_of_its_own_in_machine_and_template():
+    made = guest_of(plan(), disks=("swap",))
+    template = dataclasses.replace(made, slot=0, devices=None)
+    argv = qemu.command(made, Kit(), ACCELERATORS["tcg"])
+    (swap,) = set(devices(argv)) - set(devices(command()))
+    assert swap.startswith("virtio-blk-device,drive=swap,serial=swap,bus=virtio-mmio-bus.13,")
+    assert uses(argv, qemu.Descriptors().swap) == 1
+    assert devices(qemu.command(template, Kit(), ACCELERATORS["tcg"])) == devices(argv)
+
+
+def test_only_a_root_that_lasts_is_synced():
+    def cache(**more) -> list[str]:
+        argv = qemu.command(guest_of(plan(), **more), Kit(), ACCELERATORS["tcg"])
+        return [word for word in argv if "node-name=scratch-file" in word]
+
+    assert all("cache.no-flush=on" in word for word in cache())
+    assert all("cache.no-flush=off" in word for word in cache(lasting_root=True))
+    assert len(cache()) == len(cache(lasting_root=True)) == 1
+
+
+def test_a_machines_kernel_arguments_come_behind_the_platforms():
+    made = guest_of(plan(), kernel_arguments=("debug", "a=1"))
+    argv = qemu.command(made, Kit(), ACCELERATORS["tcg"])
+    appended = argv[argv.index("-append") + 1]
+    assert appended.endswith(" tsc_early_khz=2600000 debug a=1")
 
 
 def test_nothing_secret_is_on_the_command_line():

@@ -96,3 +96,14 @@ async def test_alive_is_until_the_end_and_not_beyond(start):
 def test_a_pid_that_is_gone_has_no_command_line():
     assert running.command_line(2**22 + 5) == []
     running.kill(2**22 - 1, lambda pid: True)
+
+
+async def test_a_vmm_is_known_by_whatever_flag_its_program_has(start):
+    name = running.vm_name(MACHINE)
+    pid = await start("--id", name)
+    mine = range(os.getuid(), os.getuid() + 1)
+    assert running.is_vmm(MACHINE, mine, flag=b"--id")(pid)
+    assert not running.is_vmm(MACHINE, mine)(pid)
+    assert not running.is_vmm(MACHINE, range(1_000_000, 1_000_001), flag=b"--id")(pid)
+    assert running.argument(pid, b"--id") == name.encode()
+    assert running.argument(pid, b"-name") is None

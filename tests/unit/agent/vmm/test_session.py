@@ -170,3 +170,42 @@ async def test_a_path_is_enough_to_find_the_shim(fake, tmp_path):
     for each in opened:
         assert (await each.status()).phase == "running"
         await each.close()
+
+
+async def test_a_connection_to_the_guests_socket_is_a_stream_with_little_credit(fake, live):
+    async def serve(connection, body):
+        number = body["stream"]
+        assert body["credit"] == 10
+        connection.tell({"type": "exec_started", "stream": number, "pid": 7})
+        connection.frame(KIND.STDOUT, number, b"GET / HTTP")
+        await connection.until(lambda heard: any(f.kind == KIND.CREDIT for f in heard))
+        connection.frame(KIND.EOF, number, b"")
+        connection.frame(KIND.EOF, number, b"")
+        await connection.until(lambda heard: any(f.kind == KIND.EOF for f in heard))
+        connection.tell({"type": "exec_exited", "stream": number, "exit_code": 0, "signal": None})
+
+    async def begin(connection, body):
+        serving.append(asyncio.get_running_loop().create_task(serve(connection, body)))
+
+    serving = []
+    fake.on["accept"] = begin
+    stream = await live.accept(10)
+    assert (await stream.read()).data == b"GET / HTTP"
+    assert await stream.read() is None
+    await stream.write(b"answer")
+    await stream.write_eof()
+    await stream.wait()
+    assert fake.connections[0].sent(KIND.STDIN) == b"answer"
+    await asyncio.gather(*serving)
+
+
+async def test_a_shim_of_a_former_release_has_no_such_socket(fake, live):
+    async def refuse(connection, body):
+        del body
+        message = "this shim does not know that message"
+        connection.tell({"type": "error", "regarding": "accept", "message": message})
+
+    fake.on["accept"] = refuse
+    with pytest.raises(errors.Failure) as caught:
+        await live.accept(10)
+    assert caught.value.code == "failed_precondition"

@@ -1,7 +1,7 @@
 import pytest
 
-from godwit.cli.rollout import health
 from godwit.client.records import Machine
+from godwit.wire import health
 
 
 def event(kind, number, **request):
@@ -132,4 +132,4 @@ def test_the_exit_event_is_read_from_both_places_clients_know():
 def test_every_start_is_told_apart():
     first = machine(events=LAUNCHED)
     second = machine(events=(*LAUNCHED, exited(3), event("start", 4)))
-    assert health.last_start(first) != health.last_start(second)
+    assert health.last_start(first, "v1") != health.last_start(second, "v1")

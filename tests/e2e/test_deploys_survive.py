@@ -1,0 +1,132 @@
+"""Deploys that control carries: killed on the way they go on, failing ones go back unnoticed."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import httpx
+
+from godwit.testing.platform import Platform, eventually
+
+APP = "hello-reed"
+_DEADLINE_S = 240.0
+
+
+class Load:
+    """Requests through the edge, one after the other, until it is told to end."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.answered = 0
+        self.failed: list[str] = []
+        self._platform = platform
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        while not self._over.wait(0.05):
+            try:
+                answer = self._platform.get(APP)
+            except httpx.HTTPError as error:
+                self.failed.append(repr(error))
+                continue
+            if answer.status_code == 200:
+                self.answered += 1
+            else:
+                self.failed.append(f"{answer.status_code} {answer.text[:200]}")
+
+
+@contextmanager
+def second_machine(platform: Platform) -> Iterator[None]:
+    """Have two machines: one that is updated is not missed."""
+    (first,) = platform.machines(APP)
+    with platform.api as api:
+        made = api.post(f"/v1/apps/{APP}/machines", json={"config": first["config"]})
+        assert made.status_code == 200, made.text
+    machine_id = made.json()["id"]
+    try:
+        eventually(lambda: healthy(platform, machine_id), deadline_s=120)
+        yield
+    finally:
+        with platform.api as api:
+            api.delete(f"/v1/apps/{APP}/machines/{machine_id}", params={"force": "true"})
+
+
+def healthy(platform: Platform, machine_id: str) -> bool:
+    with platform.api as api:
+        machine = api.get(f"/v1/apps/{APP}/machines/{machine_id}").json()
+    checks = [one["status"] for one in machine.get("checks") or []]
+    return machine["state"] == "started" and all(one == "passing" for one in checks)
+
+
+def begin(platform: Platform, **changes: Any) -> str:
+    with platform.api as api:
+        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+        body = {
+            "image": newest["image_ref"],
+            "definition": {**newest["config"], **changes},
+            "options": {"max_unavailable": 1, "wait_timeout_s": 90},
+        }
+        begun = api.post(f"/x/v1/apps/{APP}/deploys", json=body)
+        assert begun.status_code == 201, begun.text
+    return str(begun.json()["id"])
+
+
+def look(platform: Platform, deploy_id: str) -> dict[str, Any]:
+    """Return a deploy; control may be coming back."""
+    ends = time.monotonic() + 30
+    while True:
+        try:
+            with platform.api as api:
+                answer = api.get(f"/x/v1/apps/{APP}/deploys/{deploy_id}")
+            if answer.status_code == 200:
+                found: dict[str, Any] = answer.json()
+                return found
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < ends, "control does not come back"
+        time.sleep(0.2)
+
+
+def ended(platform: Platform, deploy_id: str) -> dict[str, Any]:
+    eventually(lambda: look(platform, deploy_id)["status"] != "running", deadline_s=_DEADLINE_S)
+    return look(platform, deploy_id)
+
+
+def test_a_deploy_goes_on_however_often_control_is_killed(platform: Platform, launched) -> None:
+    with second_machine(platform), Load(platform) as load:
+        before = {one["id"] for one in platform.machines(APP)}
+        deploy_id = begin(platform, env={"DEPLOYED": "by control"})
+        for _ in range(3):
+            seen = len(look(platform, deploy_id)["events"])
+            eventually(
+                lambda seen=seen: (
+                    len(look(platform, deploy_id)["events"]) > seen
+                    or look(platform, deploy_id)["status"] != "running"
+                ),
+                deadline_s=90,
+            )
+            platform.kill("control")
+        done = ended(platform, deploy_id)
+        assert done["status"] == "complete", done
+        machines = platform.machines(APP)
+        assert {one["id"] for one in machines} == before
+        assert {one["config"]["env"]["DEPLOYED"] for one in machines} == {"by control"}
+
+        configs = {one["id"]: one["config"] for one in platform.machines(APP)}
+        failing = begin(platform, experimental={"exec": ["/no/such/program"]})
+        done = ended(platform, failing)
+        assert done["status"] == "failed", done
+        assert done["error"].endswith("; rolled back"), done["error"]
+        assert {one["id"]: one["config"] for one in platform.machines(APP)} == configs
+    assert load.answered > 0
+    assert load.failed == [], (load.answered, load.failed)

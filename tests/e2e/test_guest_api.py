@@ -1,0 +1,74 @@
+"""`/.fly/api` from inside a machine, through agent, bus and API."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from godwit.testing.platform import Platform
+
+ASK = """
+import http.client, os, socket, sys
+link = http.client.HTTPConnection("flaps")
+link.sock = socket.socket(socket.AF_UNIX)
+link.sock.connect("/.fly/api")
+path = sys.argv[2].format(**os.environ)
+link.request(sys.argv[1], path, sys.argv[3] if len(sys.argv) > 3 else None)
+answer = link.getresponse()
+print(answer.status, answer.read().decode())
+"""
+OWN = "/v1/apps/{FLY_APP_NAME}/machines/{FLY_MACHINE_ID}"
+
+
+@pytest.fixture
+def one(platform: Platform, launched: dict[str, str]) -> Iterator[tuple[httpx.Client, str]]:
+    image = platform.deployed("hello-reed")["config"]["image"]
+    config = {
+        "image": image,
+        "init": {"exec": ["sleep", "600"]},
+        "metadata": {"color": "blue"},
+    }
+    with platform.api as api:
+        made = api.post("/v1/apps/hello-reed/machines", json={"config": config})
+        assert made.status_code == 200, made.text
+        path = f"/v1/apps/hello-reed/machines/{made.json()['id']}"
+        assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+        yield api, path
+        gone = api.delete(path, params={"force": "true"})
+        assert gone.status_code == 200, gone.text
+        assert api.get(f"{path}/wait", params={"state": "destroyed"}).status_code == 200
+
+
+def ask(one: tuple[httpx.Client, str], *words: str) -> tuple[int, Any]:
+    """Ask from inside; return status and body."""
+    api, path = one
+    command = ["python3", "-c", ASK, *words]
+    ran = api.post(f"{path}/exec", json={"command": command, "timeout": 60}).json()
+    assert ran["exit_code"] == 0, ran
+    status, _, body = ran["stdout"].strip().partition(" ")
+    return int(status), json.loads(body) if body else None
+
+
+def test_a_machine_asks_about_itself_and_suspends_itself(
+    one: tuple[httpx.Client, str], platform: Platform
+) -> None:
+    api, path = one
+    status, shown = ask(one, "GET", OWN)
+    assert (status, shown["id"]) == (200, path.rpartition("/")[2])
+    assert ask(one, "PATCH", f"{OWN}/metadata", '{"metadata":{"role":"leader"}}') == (204, None)
+    assert api.get(path).json()["config"]["metadata"] == {"color": "blue", "role": "leader"}
+    assert ask(one, "GET", "/v1/apps/{FLY_APP_NAME}/machines")[0] == 403
+    assert ask(one, "DELETE", OWN)[0] == 403
+    assert ask(one, "POST", "/v1/tokens/oidc")[0] == 501
+    _, current = ask(one, "GET", "/v1/tokens/current")
+    assert current["tokens"][0]["apps"] == ["hello-reed"]
+    # The command that asks ends with the machine's sleep, or a moment before.
+    command = ["python3", "-c", ASK, "POST", f"{OWN}/suspend"]
+    api.post(f"{path}/exec", json={"command": command, "timeout": 60})
+    waited = api.get(f"{path}/wait", params={"state": "suspended"})
+    assert waited.status_code == 200, waited.text
+    assert api.post(f"{path}/start").status_code == 200
+    assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+    assert ask(one, "GET", f"{OWN}/metadata")[1]["role"] == "leader"

@@ -1,0 +1,78 @@
+import pytest
+
+from godwit.appconfig import later
+from godwit.appconfig.model import Config
+from godwit.appconfig.normalise import normalise
+from godwit.appconfig.problems import dotted
+
+
+def told(document, *, tls=True):
+    config = Config.model_validate(normalise(document))
+    return {dotted(one.path): one.message for one in later.without_effect(config, tls=tls)}
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({"mounts": {"source": "d", "destination": "/d"}}, "mounts"),
+        ({"statics": [{"guest_path": "/p", "url_prefix": "/"}]}, "statics"),
+        ({"metrics": {"port": 9}}, "metrics"),
+        ({"machine_config": '{"containers": [{}]}'}, "machine_config"),
+        ({"container": "app"}, "container"),
+        ({"host_dedication_id": "x"}, "host_dedication_id"),
+        ({"vm": {"host_dedication_id": "x"}}, "vm[0].host_dedication_id"),
+        ({"experimental": {"enable_consul": True}}, "experimental.enable_consul"),
+        ({"experimental": {"enable_etcd": True}}, "experimental.enable_etcd"),
+        ({"experimental": {"lazy_load_images": True}}, "experimental.lazy_load_images"),
+        (
+            {"experimental": {"attached": {"secrets": {"export": {"A": "x"}}}}},
+            "experimental.attached",
+        ),
+        ({"build": {"builder": "x"}}, "build.builder"),
+        ({"build": {"buildpacks": ["x"]}}, "build.buildpacks"),
+        ({"build": {"builtin": "go"}}, "build.builtin"),
+        ({"build": {"compose": {"file": "c.yml"}}}, "build.compose"),
+        ({"build": {"compression": "zstd"}}, "build.compression"),
+        ({"build": {"compression_level": 3}}, "build.compression_level"),
+        ({"http_service": {"auto_stop_machines": True}}, "http_service.auto_stop_machines"),
+        ({"http_service": {"http_options": {"compress": True}}}, "http_service.http_options"),
+        ({"services": [{"protocol": "udp"}]}, "services[0].protocol"),
+        ({"services": [{"ports": [{"port": 5432}]}]}, "services[0].ports[0].handlers"),
+        (
+            {
+                "services": [
+                    {"ports": [{"port": 80, "handlers": ["http"], "proxy_proto_options": {}}]}
+                ]
+            },
+            "services[0].ports[0].proxy_proto_options",
+        ),
+    ],
+)
+def test_what_has_no_effect_yet_is_told(document, place):
+    assert list(told(document)) == [place]
+
+
+def test_what_needs_https_is_told_where_the_edge_has_none():
+    document = {"http_service": {"force_https": True, "tls_options": {"alpn": ["h2"]}}}
+    assert told(document, tls=True) == {}
+    assert list(told(document, tls=False)) == [
+        "http_service.tls_options",
+        "http_service.force_https",
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"build": {"image": "x", "builder": "y"}},
+        {"machine_config": '{"env": {}}'},
+        {"vm": {"persist_rootfs": "never"}},
+        {"http_service": {"auto_stop_machines": "off", "http_options": {}}},
+        {"experimental": {"auto_rollback": False}},
+        {"deploy": {"release_command": "migrate", "auto_rollback": False}},
+        {"machine_checks": [{"command": ["true"]}]},
+        {"experimental": {"cmd": ["x"], "enable_consul": False}},
+    ],
+)
+def test_what_works_is_not_told(document):
+    assert told(document) == {}

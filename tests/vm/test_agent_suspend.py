@@ -1,0 +1,148 @@
+"""Suspend and resume by the whole agent with real VMs: memory, disk, clock, crashes between steps."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from godwit.base import errors
+from tests.host import network_lab as lab
+from tests.vm import vm_lab
+from tests.vm.test_agent import Life, M, host, life
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+
+LISTENS = "(while true; do busybox nc -l -p 7777 </dev/null >/dev/null; done) & "
+COUNTING = f"{LISTENS}n=0; while true; do n=$((n+1)); echo $n > /run/n; sleep 0.1; done"
+CHECKED = {"checks": {"open": {"type": "tcp", "port": 7777, "interval": "2s"}}}
+SUSPENDS_IDLE = {"services": [{"protocol": "tcp", "internal_port": 80, "autostop": "suspend"}]}
+
+
+async def said(agent: Life, script: str) -> str:
+    """Return what a command in the machine says."""
+    answer = await agent.call(
+        "machine.exec", machine_id=M, command=["sh", "-c", script], timeout_s=30
+    )
+    assert answer["exit_code"] == 0, answer
+    return str(answer["stdout"]).strip()
+
+
+async def answers(agent: Life) -> bool:
+    """Tell whether a command in the machine comes through."""
+    try:
+        return await said(agent, "echo here") == "here"
+    except errors.Failure:
+        return False
+
+
+async def suspended(agent: Life, **changes: Any) -> None:
+    await agent.create(COUNTING, **changes)
+    await agent.reach("started")
+    await said(agent, "until [ -s /run/n ]; do sleep 0.1; done; echo kept > /kept; sync")
+    await agent.call("machine.suspend", machine_id=M)
+    await agent.now("suspended")
+
+
+async def passes(agent: Life) -> None:
+    """Return once every check of the machine passes."""
+    async with asyncio.timeout(60):
+        while [one["status"] for one in (await agent.view())["checks"]] != ["passing"]:
+            await asyncio.sleep(0.1)
+
+
+async def nothing_runs(here: vm_lab.Host) -> None:
+    assert await here.vmm.observed() == frozenset()
+    assert await here.network.observed() == frozenset()
+    assert here.groups.members(M) == frozenset()
+
+
+@pytest.mark.parametrize("config", [{}, SUSPENDS_IDLE], ids=["asked", "idle"])
+def test_a_suspended_machine_runs_on_where_it_was(config: dict[str, Any]) -> None:
+    async def body() -> None:
+        async with host() as here, life(here) as agent:
+            await suspended(agent, config={**config, **CHECKED})
+            await nothing_runs(here)
+            held = await agent.call("machine.lease.acquire", machine_id=M, ttl_s=300)
+            await asyncio.sleep(2)
+            await agent.call("machine.start", machine_id=M)
+            await agent.now("started")
+            await passes(agent)
+            lease = (await agent.call("machine.lease.get", machine_id=M))["lease"]
+            assert lease["expires_at"] == held["lease"]["expires_at"]
+            assert await said(agent, "cat /kept") == "kept"
+            first = int(await said(agent, "cat /run/n"))
+            await asyncio.sleep(1)
+            assert int(await said(agent, "cat /run/n")) > first > 1
+            assert abs(int(await said(agent, "date +%s")) - time.time()) < 5
+            types = [event["type"] for event in (await agent.view())["events"]]
+            assert types[:4] == ["start", "resume", "suspend", "suspend"]
+            intervals = (await agent.call("usage.read", org_id="org_a"))["intervals"]
+            assert [entry["ended_at_ms"] is None for entry in intervals] == [False, True]
+            await agent.call("machine.stop", machine_id=M)
+            await agent.now("stopped")
+            await nothing_runs(here)
+
+    lab.own_namespace(body)()
+
+
+@lab.own_namespace
+async def test_without_its_snapshot_it_boots_and_keeps_its_root() -> None:
+    async with host() as here, life(here) as agent:
+        await suspended(agent)
+        for saved in (here.places.machines / M / "snapshot").iterdir():
+            saved.unlink()
+        await agent.call("machine.start", machine_id=M)
+        await agent.now("started")
+        assert await said(agent, "cat /kept") == "kept"
+        types = [event["type"] for event in (await agent.view())["events"]]
+        assert types[:3] == ["start", "launch", "resume"]
+        await agent.call("machine.restart", machine_id=M)
+        await agent.reach("started")
+        await agent.now("started")
+        assert await said(agent, "cat /kept 2>/dev/null || echo fresh") == "fresh"
+
+
+@lab.own_namespace
+async def test_the_next_agent_resumes_what_the_last_one_suspended() -> None:
+    async with host() as here:
+        async with life(here) as first:
+            await suspended(first)
+        async with life(here) as second:
+            assert (await second.view())["state"] == "suspended"
+            await second.call("machine.start", machine_id=M)
+            await second.now("started")
+            assert await said(second, "cat /kept") == "kept"
+
+
+@lab.own_namespace
+async def test_a_stop_of_a_suspended_machine_leaves_nothing_of_it() -> None:
+    async with host() as here, life(here) as agent:
+        await suspended(agent)
+        await agent.call("machine.stop", machine_id=M)
+        await agent.now("stopped")
+        await nothing_runs(here)
+        left = {entry.name for entry in (here.places.machines / M).iterdir()}
+        assert left <= {"logs", "exit.json", "shim.stderr", "shim.lock"}
+
+
+@lab.own_namespace
+async def test_a_suspend_that_is_broken_off_leaves_the_machine_running() -> None:
+    async with host() as here, life(here) as agent:
+        await agent.create(COUNTING)
+        version = (await agent.reach("started"))["version"]
+        watching = await here.vmm.connect(M)
+        assert watching is not None
+        saving = agent.tasks.spawn(here.vmm.suspend(M, version), name="saving")
+        async with asyncio.timeout(30):
+            async for status in watching.changes():
+                if status.asleep:
+                    break
+        saving.cancel()
+        await asyncio.wait({saving})
+        assert not await here.vmm.has_snapshot(M, version)
+        await watching.close()
+        # Its channel is being opened again: until then commands are refused.
+        async with asyncio.timeout(30):
+            while not await answers(agent):
+                await asyncio.sleep(0.1)
