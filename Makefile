@@ -2,7 +2,10 @@
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-# End-to-end tests get a network, mounts and processes of their own; all end with the last test.
+# What boots no microVM and touches no network of this machine: on both cores.
+TOGETHER := tests --numprocesses 2 -m "not vm and not host and not net and not e2e and not lab
+ALONE := tests -m "(vm or host or net) and not e2e
+# End-to-end tests and those of the lab get a network, mounts and processes of their own; all end with the last test.
 ISOLATED := unshare --net --mount --pid --fork --kill-child --mount-proc bash tools/isolated.sh
 
 .PHONY: help setup demo down test test-fast test-full bench fmt lint types imports rust-lint \
@@ -14,24 +17,32 @@ help: ## Show the commands
 setup: ## Install everything this repository needs
 	@tools/setup.sh
 
-demo: setup ## Start Godwit here, deploy examples/hello, show that it answers
+demo: setup ## Three regions on this machine, examples/hello in each, clients answered by their own
 	@bash tools/demo.sh
 
-down: ## Stop Godwit here; nothing is left running
+down: ## End the demo, and Godwit here if it is up; nothing is left running
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m lab --name demo down; fi
 	@if [ -x .venv/bin/godwit ]; then .venv/bin/godwit down; else echo "Godwit is not up here"; fi
 
 test: setup lint types imports rust-lint rust-test ## Every test: Python, Rust, real microVMs (under 30 minutes)
-	$(PYTEST) tests -m "not full and not e2e"
+	$(PYTEST) $(TOGETHER) and not full"
+	$(PYTEST) $(ALONE) and not full"
 	$(ISOLATED) $(PYTEST) tests/e2e -m "not full"
+	$(ISOLATED) $(PYTEST) tests/lab -m "not full"
 
 test-fast: ## What needs neither root nor a microVM (under 2 minutes)
 	@tools/setup.sh python
 	@$(MAKE) --no-print-directory lint types imports
-	$(PYTEST) tests -m "not vm and not host and not net and not full and not e2e"
+	$(PYTEST) $(TOGETHER) and not postgres and not full"
 
 test-full: setup lint types imports rust-lint rust-test ## Everything, the long tests included
-	$(PYTEST) tests -m "not e2e"
+	$(PYTEST) $(TOGETHER)"
+	$(PYTEST) $(ALONE)"
 	$(ISOLATED) $(PYTEST) tests/e2e
+	$(ISOLATED) $(PYTEST) tests/lab
+	$(ISOLATED) $(PYTEST) tests/moved
+	$(ISOLATED) $(PYTEST) tests/postgres
+	$(ISOLATED) $(PYTEST) tests/upgrade
 
 bench: setup ## Measure against peers; AREA=machine measures one area
 	$(ISOLATED) $(PYTHON) tools/bench.py $(AREA)
