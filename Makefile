@@ -36,8 +36,8 @@ test-fast: ## What needs neither root nor a microVM (under 2 minutes)
 	$(PYTEST) $(TOGETHER) and not postgres and not full"
 
 test-full: setup lint types imports rust-lint rust-test ## Everything, the long tests included
-	$(PYTEST) $(TOGETHER)"
-	$(PYTEST) $(ALONE)"
+	$(PYTEST) --hypothesis-profile searching $(TOGETHER)"
+	$(PYTEST) --hypothesis-profile searching $(ALONE)"
 	$(ISOLATED) $(PYTEST) tests/e2e
 	$(ISOLATED) $(PYTEST) tests/lab
 	$(ISOLATED) $(PYTEST) tests/moved

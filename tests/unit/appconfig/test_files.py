@@ -554,7 +554,10 @@ def test_no_document_whatever_crashes_the_reader(tmp_path_factory, document):
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_no_file_whatever_crashes_the_reader(tmp_path, content):
     for name in files.NAMES:
         path = tmp_path / name

@@ -57,7 +57,10 @@ def unpack(codec, body):
     return zstandard.ZstdDecompressor().decompressobj().decompress(body)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(contents=st.lists(st.binary(max_size=300), min_size=1, max_size=3))
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_every_layer_holds_what_it_held(tmp_path_factory, codec, contents):
