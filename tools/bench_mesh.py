@@ -255,14 +255,15 @@ def _silences(folder: Path) -> list[Row]:
         (folder / f"silence{number}").mkdir()
         with (
             mesh_lab.two_hosts(folder / f"silence{number}") as (net, way),
-            mesh_lab.streaming(way) as gaps,
+            mesh_lab.Stream(way) as stream,
         ):
             for measured, happens in ((killed, _kill), (rekeyed, _rekey)):
                 time.sleep(1.0)
-                began = len(gaps)
+                began = len(stream.gaps)
                 happens(*net.hosts)
+                stream.flows()
                 time.sleep(1.0)
-                measured.append(max(gaps[began:]))
+                measured.append(max(stream.gaps[began:]))
     return [
         row("network.mesh", what, "s", values, must=2.0, aim=0.5)
         for what, values in (

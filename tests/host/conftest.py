@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,24 +10,30 @@ from pathlib import Path
 
 import pytest
 
+from godwit.base import errors
 from godwit.host import bus_config, identity
+from godwit.testing.loopback import free_port
 
 NATS_SERVER = str(Path(sys.executable).parent / "nats-server")
 
 
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-async def until(condition, deadline_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+async def until(condition, deadline_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
     """Return once the condition holds; fail after the deadline."""
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def persist(doing) -> None:  # type: ignore[no-untyped-def]
+    """Do something until it works, as owners and control do."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                await doing()
+            except errors.Failure:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 @dataclass
@@ -47,7 +52,7 @@ class Bus:
             NATS_SERVER, "-c", str(self.config), "--log", str(log)
         )
         port = int(self.url.rpartition(":")[2])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 assert self.process.returncode is None, log.read_text()
                 with contextlib.suppress(OSError):

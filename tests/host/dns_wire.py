@@ -1,6 +1,7 @@
 """Just enough of DNS on the wire to ask godwit-dns and to play a resolver outside."""
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import struct
@@ -10,6 +11,8 @@ from ipaddress import IPv6Address
 
 A, SOA, TXT, AAAA, OPT, ANY = 1, 6, 16, 28, 41, 255
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+PATIENCE_S = 60.0
+"""How long an answer that must come may take."""
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 
 
@@ -107,7 +110,7 @@ class Asker:
         """Close the socket."""
         self.socket.close()
 
-    async def raw(self, data: bytes, deadline_s: float = 8.0) -> bytes:
+    async def raw(self, data: bytes, deadline_s: float = PATIENCE_S) -> bytes:
         """Send bytes and return what comes back."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(deadline_s):
@@ -115,7 +118,7 @@ class Asker:
             return await loop.sock_recv(self.socket, 65_535)
 
     async def ask(
-        self, name: str, kind: int = AAAA, deadline_s: float = 8.0, **how: object
+        self, name: str, kind: int = AAAA, deadline_s: float = PATIENCE_S, **how: object
     ) -> Message:
         """Ask over UDP."""
         asked = query(name, kind, **how)  # type: ignore[arg-type]
@@ -124,9 +127,22 @@ class Asker:
         assert answer.flags & QR
         return answer
 
+    async def ask_again(self, name: str, every_s: float = 1.0) -> Message:
+        """Ask over UDP as a guest's resolver does: again when nothing has come for so long."""
+        loop, asked = asyncio.get_running_loop(), query(name)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                await loop.sock_sendall(self.socket, asked)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        # An answer to an earlier question may come late.
+                        while (data := await loop.sock_recv(self.socket, 65_535))[:2] != asked[:2]:
+                            pass
+                        return read(data)
+
     async def ask_tcp(self, *names: str, kind: int = AAAA) -> list[Message]:
         """Ask for names on one connection, all at once."""
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(
                 *self._server, local_addr=(self._source, 0)
             )

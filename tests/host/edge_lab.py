@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,13 +14,21 @@ import pytest
 
 from godwit.bus import connection as bus_connection
 from godwit.bus.facts import FactStream
+from godwit.testing.loopback import free_port
 from godwit.wire import components, facts
 from tests.host import rust_components as parts
-from tests.host.conftest import Bus, free_port, until
+from tests.host.conftest import Bus, until
 from tests.host.rust_components import FakeAgent, Request, Running, response
 
 HELLO = {"Host": "hello.godwit.localhost"}
+PATIENT = components.EdgeLimits(reach_ms=60_000, queue_ms=60_000, wake_ms=60_000, connect_ms=5_000)
+"""For requests that are answered."""
 QUICK = components.EdgeLimits(reach_ms=1_000, queue_ms=1_000, wake_ms=3_000, connect_ms=500)
+"""For requests that are given up."""
+CONNECTED = "fly_edge_tcp_connects_count"
+"""Counts the connections of clients."""
+REFUSED = 'godwit_edge_connect_failures_count{app="hello",org_id="org_1"}'
+"""Counts the connections that machines of the app `hello` did not take."""
 _addresses = itertools.count(2)
 
 
@@ -40,7 +48,7 @@ class Lab:
     status_port: int
     app_port: int
     bus: components.BusClient
-    limits: components.EdgeLimits = QUICK
+    limits: components.EdgeLimits = PATIENT
     changes: dict[str, Any] = field(default_factory=dict)
     edges: list[Running] = field(default_factory=list)
 
@@ -59,7 +67,7 @@ class Lab:
                 "agent_socket": str(self.agent.path),
                 "bus": self.bus,
                 "view_file": str(self.folder / "view.json"),
-                "drain_ms": 5_000,
+                "drain_ms": 60_000,
                 "workers": 2,
                 "limits": self.limits,
             }
@@ -74,23 +82,34 @@ class Lab:
         return edge
 
     async def knows(self, machines: int) -> None:
-        async with asyncio.timeout(10):
-            while (await self.view())["machines"] != machines:
+        await self.shows(lambda view: view["machines"] == machines)
+
+    async def shows(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the edge's view once it is as wanted."""
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while not wanted(view := await self.view()):
                 await asyncio.sleep(0.02)
+        return view
 
     async def view(self) -> dict[str, Any]:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             got = await client.get(f"http://127.0.0.1:{self.status_port}/view")
         return dict(got.json())
 
     async def metrics(self) -> dict[str, float]:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             got = await client.get(f"http://127.0.0.1:{self.status_port}/metrics")
         lines = [line for line in got.text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
 
+    async def counts(self, metric: str, least: float) -> None:
+        """Return once a counter has come so far."""
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while (await self.metrics()).get(metric, 0) < least:
+                await asyncio.sleep(0.02)
+
     async def get(self, path: str = "/", **arguments: Any) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=2 * parts.PATIENCE_S) as client:
             headers = HELLO | arguments.pop("headers", {})
             return await client.get(self.url + path, headers=headers, **arguments)
 
@@ -118,9 +137,9 @@ async def make_lab(tmp_path: Path) -> AsyncIterator[Lab]:
 async def curl(*arguments: str) -> bytes:
     """Return what curl prints."""
     process = await asyncio.create_subprocess_exec(
-        "curl", "-sS", "--max-time", "15", *arguments, stdout=asyncio.subprocess.PIPE
+        "curl", "-sS", "--max-time", "120", *arguments, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(150):
         printed, _ = await process.communicate()
     return printed
 
@@ -161,10 +180,10 @@ class Load:
     async def more(self, requests: int) -> None:
         """Wait for that many more requests."""
         wanted = self.good + requests
-        await until(lambda: self.good >= wanted or self.bad, 20)
+        await until(lambda: self.good >= wanted or self.bad)
 
     async def _run(self) -> None:
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             while not self._stopped:
                 try:
                     got = await client.get(self._lab.url, headers=HELLO)
@@ -181,7 +200,7 @@ async def on_bus(lab: Lab, bus: Bus) -> FactStream:
     """Have the edge follow a real bus; returns control's side of it."""
     lab.bus = components.BusClient(servers=(bus.url,), seed_file=str(bus.keys.seed("edge")))
     control = await bus_connection.connect([bus.url], bus.keys.seed("control"), "control")
-    assert await control.wait_up(10)
+    assert await control.wait_up(parts.PATIENCE_S)
     stream = FactStream(control, "lcl")
     await stream.ensure()
     lab.changes["host_id"] = bus.identity.host_id

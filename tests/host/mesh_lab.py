@@ -30,12 +30,13 @@ from tests.host import network_lab as lab
 
 T = TypeVar("T")
 _FIRST_NUMBER = 3_000_001
-_DEADLINE_S = 30
+_EVERY_S = 0.005
+"""Between two datagrams of a stream."""
 OUTSIDER = "2001:db8:5::99"
 """Somebody on the switch who is no host."""
 
 
-def until(met: Callable[[], bool], deadline_s: float = 20) -> None:
+def until(met: Callable[[], bool], deadline_s: float = lab.PATIENCE_S) -> None:
     """Return once something is so."""
     end = time.monotonic() + deadline_s
     while not met():
@@ -65,7 +66,7 @@ class Namespace:
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run something here to its end."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_DEADLINE_S)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(2 * lab.PATIENCE_S)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call something here."""
@@ -230,9 +231,11 @@ class Internet:
         return host
 
     def join(self, *hosts: Host) -> None:
-        """Have hosts know each other."""
+        """Have hosts know each other; return once each of them does."""
         for host in hosts:
             host.follow(*(each.peer() for each in hosts))
+        for host in hosts:
+            host.settled()
 
     def cut(self, host: Host) -> None:
         """Pull a host's cable."""
@@ -288,6 +291,10 @@ def inhabitant(host: Host, slot: int = 2, network: int = 1) -> Inhabitant:
     return Inhabitant(inside, str(private))
 
 
+def _datagram(heard: lab.Heard) -> bool:
+    return heard.protocol == 17
+
+
 @dataclass(frozen=True)
 class Way:
     """From a machine on one host to one on another."""
@@ -305,16 +312,28 @@ class Way:
         target = self.receiver.six(self.slot, self.network)
         self.guest.send(lab.udp_packet(source, 4000, target, 9000, data))
 
-    def opened(self, deadline_s: float = 20) -> float:
-        """Return after how many seconds datagrams arrive; they are sent again until they do."""
-        began = time.monotonic()
-        while (spent := time.monotonic() - began) < deadline_s:
-            self.send(b"%f" % spent)
-            if self.heard_by.hear(lambda h: h.protocol == 17, 0.02) is not None:
-                return time.monotonic() - began
-        raise AssertionError(f"nothing arrives within {deadline_s} s")
+    def opened(self, deadline_s: float = lab.PATIENCE_S) -> float:
+        """Return after how many seconds datagrams arrive; they are sent again until they do.
 
-    def passes(self, data: bytes, seconds: float = 2) -> bool:
+        Those that waited on the way for a handshake have arrived, too, when it returns: the last
+        one that was sent has.
+        """
+        began, this_time, sent = time.monotonic(), os.urandom(8).hex().encode(), 0
+        opened_s: float | None = None
+        while (spent := time.monotonic() - began) < deadline_s:
+            sent += 1
+            newest = this_time + b" %d" % sent
+            self.send(newest)
+            patience_s = 0.02 if opened_s is None else 1.0
+            while (heard := self.heard_by.hear(_datagram, patience_s)) is not None:
+                if not heard.data.startswith(this_time):
+                    continue
+                opened_s = opened_s or time.monotonic() - began
+                if heard.data == newest:
+                    return opened_s
+        raise AssertionError(f"nothing arrives within {spent:.0f} s")
+
+    def passes(self, data: bytes, seconds: float = lab.PATIENCE_S) -> bool:
         """Tell whether one datagram arrives."""
         self.send(data)
         return self.heard_by.hears_udp(data, seconds)
@@ -331,32 +350,51 @@ def two_hosts(folder: Path, **policy: Any) -> Iterator[tuple[Internet, Way]]:
         yield net, way
 
 
-@contextlib.contextmanager
-def streaming(way: Way, every_s: float = 0.005) -> Iterator[list[float]]:
-    """Send without pause; return how long nothing arrived each time, as a list that fills."""
-    gaps: list[float] = []
-    over = threading.Event()
+class Stream:
+    """Datagrams that are sent one after the other along a way, for as long as its context lasts.
 
-    def send() -> None:
-        number = 0
-        while not over.wait(every_s):
-            way.send(b"%d" % number)
-            number += 1
+    Attributes:
+        gaps: For how many seconds nothing arrived, each time.
+    """
 
-    def hear() -> None:
+    def __init__(self, way: Way) -> None:
+        self.gaps: list[float] = []
+        self._way = way
+        self._sent = self._heard = 0
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=each, daemon=True) for each in (self._send, self._hear)
+        ]
+
+    def flows(self) -> None:
+        """Return once something has arrived that was sent after this was asked."""
+        wanted = self._sent + 1
+        until(lambda: self._heard >= wanted)
+
+    def _send(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            self._way.send(b"%d" % (self._sent + 1))
+            self._sent += 1
+
+    def _hear(self) -> None:
         last = time.monotonic()
-        while not over.is_set():
-            if way.heard_by.hear(lambda h: h.protocol == 17, 0.05) is not None:
-                gaps.append((now := time.monotonic()) - last)
+        while not self._over.is_set():
+            heard = self._way.heard_by.hear(_numbered, 0.05)
+            if heard is not None:
+                self._heard = int(heard.data)
+                self.gaps.append((now := time.monotonic()) - last)
                 last = now
-        gaps.append(time.monotonic() - last)
 
-    threads = [threading.Thread(target=each, daemon=True) for each in (send, hear)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield gaps
-    finally:
-        over.set()
-        for thread in threads:
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
             thread.join()
+
+
+def _numbered(heard: lab.Heard) -> bool:
+    return heard.protocol == 17 and heard.data.isdigit()

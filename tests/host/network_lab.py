@@ -38,6 +38,8 @@ HOST_V4, HOST_V6 = "203.0.113.2", "2001:db8:1::2"
 GATEWAY_V4, GATEWAY_V6, RESOLVER = "172.16.0.1", "fe80::1", "fdaa::3"
 QUIET_S = 0.25
 """How long nothing must arrive for a packet to count as dropped."""
+PATIENCE_S = 60.0
+"""How long something that must arrive may take: it arrives, or the test fails."""
 
 
 def unshare_network() -> None:
@@ -71,19 +73,21 @@ def own_namespace(
 
 async def ip(*lines: str) -> None:
     """Run lines of `ip -batch` here."""
-    await processes.run(["ip", "-batch", "-"], stdin="\n".join(lines).encode(), timeout_s=10)
+    await processes.run(
+        ["ip", "-batch", "-"], stdin="\n".join(lines).encode(), timeout_s=PATIENCE_S
+    )
 
 
 async def output(*argv: str) -> str:
     """Return what a program prints here, whatever its exit code."""
-    finished = await processes.run(list(argv), timeout_s=10, check=False)
+    finished = await processes.run(list(argv), timeout_s=PATIENCE_S, check=False)
     return finished.stdout.decode()
 
 
 async def running(interface: str) -> None:
     """Return once the kernel says that an interface has a carrier."""
     request = struct.pack("16sH22x", interface.encode(), 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             while True:
                 reply = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
@@ -138,7 +142,7 @@ class World:
         made = self._thread.submit(
             socket.create_server, (address, port), family=family(address)
         ).result()
-        made.settimeout(20)
+        made.settimeout(PATIENCE_S)
         return made
 
     def close(self) -> None:
@@ -166,7 +170,7 @@ def udp(address: str, port: int = 0) -> socket.socket:
     """Return a datagram socket bound in this thread's namespace."""
     made = socket.socket(family(address), socket.SOCK_DGRAM)
     made.bind((address, port))
-    made.settimeout(2)
+    made.settimeout(PATIENCE_S)
     return made
 
 
@@ -315,7 +319,7 @@ class FakeGuest:
             with contextlib.suppress(BlockingIOError):
                 yield os.read(self._tap, 70_000)[len(self._HEADER) :]
 
-    def hear(self, wanted: Callable[[Heard], bool], seconds: float = 2.0) -> Heard | None:
+    def hear(self, wanted: Callable[[Heard], bool], seconds: float = PATIENCE_S) -> Heard | None:
         """Return the first packet that is wanted, `None` when the time is over."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -355,12 +359,21 @@ async def snapshot(*, parameters: tuple[str, ...] = ()) -> dict[str, str]:
 
     The kernel adds and removes an IPv6 address's own routes a moment after the address.
     """
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         seen = await _look(parameters)
         while (again := await _look(parameters)) != seen:
             seen = again
             await asyncio.sleep(0.05)
     return seen
+
+
+async def becomes(before: dict[str, str], *, parameters: tuple[str, ...] = ()) -> None:
+    """Wait until all of it is as it was; say what is not when it stays so."""
+    end = time.monotonic() + PATIENCE_S
+    while (seen := await _look(parameters)) != before:
+        changed = {name: seen[name] for name in seen if seen[name] != before[name]}
+        assert time.monotonic() < end, changed
+        await asyncio.sleep(0.05)
 
 
 async def _look(parameters: tuple[str, ...]) -> dict[str, str]:

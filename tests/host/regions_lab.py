@@ -12,8 +12,9 @@ from godwit.bus.connection import Connection
 from godwit.bus.facts import FactStream
 from godwit.bus.regions import Regions
 from godwit.host import bus_config, identity
+from godwit.testing.loopback import free_port
 from godwit.wire.facts import HostFact, MachineFact
-from tests.host.conftest import Bus, free_port
+from tests.host.conftest import Bus
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Lab:
             [self.buses[region].url], owner.keys.seed(component), named
         )
         try:
-            assert await link.wait_up(10)
+            assert await link.wait_up(60)
             yield link
         finally:
             await link.close()

@@ -17,6 +17,8 @@ from godwit.wire.record import Record
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "aaaaaaaa"
 OTHER_HOST = "bbbbbbbb"
+PATIENCE_S = 60.0
+"""How long something that must happen may take: it happens, or the test fails."""
 
 
 def spawn(coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -43,14 +45,14 @@ class Running:
         """End it at once."""
         if self.process.returncode is None:
             self.process.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await self.process.wait()
 
     def terminate(self) -> None:
         """Ask it to stop."""
         self.process.send_signal(signal.SIGTERM)
 
-    async def ended(self, deadline_s: float = 15.0) -> int:
+    async def ended(self, deadline_s: float = PATIENCE_S) -> int:
         """Return its exit code."""
         async with asyncio.timeout(deadline_s):
             return await self.process.wait()
@@ -62,7 +64,9 @@ class Running:
         return int(line.split()[1]) / 1024
 
 
-async def start(name: str, config: Record, folder: Path, *, ready_s: float = 10.0) -> Running:
+async def start(
+    name: str, config: Record, folder: Path, *, ready_s: float = PATIENCE_S
+) -> Running:
     """Start a component and wait until it says that it is ready."""
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a test's own folder
     config_file, log = folder / f"{name}.json", folder / f"{name}.log"
@@ -172,7 +176,7 @@ class FakeAgent:
             self._server.close()
             for writer in list(self._writers):
                 writer.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await self._server.wait_closed()
         self.path.unlink(missing_ok=True)
         for task in list(self._tasks):
@@ -206,7 +210,7 @@ class FakeAgent:
         """Return what the one edge says of a machine: requests and tunnels."""
         (writer,) = self._writers
         self._send(writer, type="count", id=1, machine_id=machine_id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             told = await self._counts.get()
         return told.requests, told.tunnels
 
@@ -289,7 +293,7 @@ class WebApp:
             self._server.close()
             for writer in list(self._writers):
                 writer.transport.abort()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await self._server.wait_closed()
             self._server = None
 
@@ -381,5 +385,5 @@ async def raw_app(address: str, port: int, serve: Serve) -> AsyncIterator[None]:
                 task.cancel()
         for writer in writers:
             writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await server.wait_closed()

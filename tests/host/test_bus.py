@@ -26,7 +26,7 @@ async def connected(bus: Bus, component: str):
     name = bus.identity.host_id if component == "host" else component
     link = await connection.connect([bus.url], bus.keys.seed(component), name)
     try:
-        assert await link.wait_up(10)
+        assert await link.wait_up(60)
         yield link
     finally:
         await link.close()
@@ -85,8 +85,8 @@ async def test_absent_host_is_unavailable_at_once(served) -> None:
 
 async def test_bids_are_gathered_and_an_empty_region_answers_at_once(served) -> None:
     client = rpc.Client(served)
-    assert [b.host_id for b in await client.bids("lcl", BID_REQUEST)] == ["h"]
-    assert await client.bids("xxx", BID_REQUEST) == []
+    assert [b.host_id for b in await client.bids("lcl", BID_REQUEST, 60.0)] == ["h"]
+    assert await client.bids("xxx", BID_REQUEST, 60.0) == []
 
 
 async def test_nobody_is_waited_for_once_every_known_host_has_bid(bus: Bus, served) -> None:
@@ -97,7 +97,7 @@ async def test_nobody_is_waited_for_once_every_known_host_has_bid(bus: Bus, serv
         await rpc.serve_bids(another, owned, "lcl", bid)
         await another.client.flush()
         client = rpc.Client(served)
-        assert len(await client.bids("lcl", BID_REQUEST, 10.0, hosts=1)) == 1
+        assert len(await client.bids("lcl", BID_REQUEST, 60.0, hosts=1)) == 1
 
 
 async def test_rpc_works_again_after_the_bus_was_killed(bus: Bus, served) -> None:
@@ -107,7 +107,7 @@ async def test_rpc_works_again_after_the_bus_was_killed(bus: Bus, served) -> Non
         await rpc.Client(served).call(bus.identity.host_id, "echo", {}, WHO)
     assert raised.value.code == "unavailable"
     await bus.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(errors.Failure):
                 await rpc.Client(served).call(bus.identity.host_id, "echo", {}, WHO)
@@ -144,13 +144,13 @@ async def test_watch_yields_newest_then_changes_also_across_a_restart(bus: Bus) 
         await bus.kill()
         await until(lambda: not host.up)
         await bus.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(errors.Failure):
                     await stream.publish(fact(3).model_copy(update=mine))
                     break
                 await asyncio.sleep(0.05)
-        await until(lambda: seen[-1] == 3, 20)
+        await until(lambda: seen[-1] == 3)
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ async def make_as_release_0_1(link: connection.Connection) -> None:
 
 
 async def gone(link: connection.Connection) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await count(link):
             await asyncio.sleep(0.1)
 
@@ -224,7 +224,7 @@ async def test_a_record_of_the_greatest_length_is_taken_and_a_longer_one_never(
 
 async def test_a_tombstone_leaves_the_stream_and_its_subject_with_it(bus: Bus, links) -> None:
     host, control = links
-    stream = facts.FactStream(host, "lcl", tombstone_s=1)
+    stream = facts.FactStream(host, "lcl", tombstone_s=3)
     await stream.ensure()
     await stream.publish(owned(bus, 1))
     await stream.publish(owned(bus, 2, deleted=True))
@@ -241,7 +241,7 @@ async def test_a_record_after_its_tombstone_stays(bus: Bus, links) -> None:
     machine = f"facts.lcl.machine.{bus.identity.host_id}.x"
     # What was published after the tombstone, and lives as long as it, has gone: so would it have.
     await host.jetstream.publish(machine, b"{}", msg_ttl=1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await count(control) > 1:
             await asyncio.sleep(0.1)
     subject = f"facts.lcl.machine.{bus.identity.host_id}.m1"
@@ -334,7 +334,7 @@ async def test_waits_by_the_hundred_hold_nobody_up(bus: Bus) -> None:
         await rpc.serve(host, owned, bus.identity.host_id, {"machine.wait": wait, "echo": echo})
         client = rpc.Client(control)
         asked = [
-            owned.spawn(client.call(bus.identity.host_id, "machine.wait", {}, WHO, 30), name="w")
+            owned.spawn(client.call(bus.identity.host_id, "machine.wait", {}, WHO, 120), name="w")
             for _ in range(600)
         ]
         await until(lambda: waiting == len(asked))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from godwit.base import errors, tasks
+from godwit.base import tasks
 from godwit.bus import connection
 from godwit.bus.connection import Connection
 from godwit.bus.facts import FactStream
 from godwit.host import bus_config, identity
-from tests.host.conftest import Bus, free_port
+from godwit.testing.loopback import free_port
+from tests.host.conftest import Bus, persist
 from tests.host.regions_lab import machine, member
 
 SECRET = "0123456789abcdef"
@@ -56,25 +57,13 @@ async def connected(buses: list[Bus], of: Bus, component: str) -> AsyncIterator[
     name = of.identity.host_id if component == "host" else component
     link = await connection.connect([bus.url for bus in buses], of.keys.seed(component), name)
     try:
-        assert await link.wait_up(20)
+        assert await link.wait_up(60)
         yield link
     finally:
         await link.close()
 
 
-async def persist(doing) -> None:  # type: ignore[no-untyped-def]
-    """Do something until it works, as owners and control do."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await doing()
-            except errors.Failure:
-                await asyncio.sleep(0.2)
-            else:
-                return
-
-
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 async def test_a_region_that_loses_the_leader_of_its_stream_loses_no_record(
     tmp_path: Path,
 ) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from godwit.bus.facts import FactStream
+from godwit.testing.loopback import free_port
 from godwit.wire import components
 from tests.host import edge_lab
 from tests.host import rust_components as parts
-from tests.host.conftest import free_port
 from tests.host.network_lab import own_namespace
 from tests.host.regions_lab import Lab, host, mirroring, regions, speaking
 from tests.host.rust_components import FakeAgent
@@ -124,8 +124,7 @@ async def test_names_have_the_machines_of_all_regions_also_of_one_that_is_cut_of
             await say(iad, lab, "iad", 2, deleted=True, revision=2)
             back = await say(iad, lab, "iad", 4)
             await until_answered(it.asker, "hello.internal", near, back)
-        view = await it.edge.view()
-        assert view["mirror_synced"]
+        view = await it.edge.shows(lambda view: view["mirror_synced"])
         assert view["skipped_owner"] == 0
 
 
@@ -140,5 +139,6 @@ async def test_an_edge_says_that_an_apps_machines_are_elsewhere(tmp_path: Path) 
             far = await say(iad, lab, "iad", 2)
             await iad.publish(host("iad", lab.host("iad")))
             await it.knows(far)
+            await it.edge.shows(lambda view: view["apps"] == 1)
             answer = await it.edge.get()
             assert (answer.status_code, "other hosts" in answer.text) == (503, True)

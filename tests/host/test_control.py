@@ -20,7 +20,8 @@ from godwit.bus import connection, facts, rpc
 from godwit.control import registry_tokens
 from godwit.host import components
 from godwit.testing.hosts import SimulatedHost
-from tests.host.conftest import Bus, free_port
+from godwit.testing.loopback import free_port
+from tests.host.conftest import Bus, until
 
 pytestmark = pytest.mark.host
 
@@ -51,7 +52,7 @@ class Control:
                     sys.executable, "-m", "godwit.cmd.control", "--settings", str(path),
                     stdout=log, stderr=log, env={**os.environ, "NOTIFY_SOCKET": str(notified)},
                 )  # fmt: skip
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(120):
                 said = await asyncio.get_running_loop().sock_recv(listening, 100)
         assert said == b"READY=1", self.log()
 
@@ -60,13 +61,13 @@ class Control:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
     def client(self) -> httpx.AsyncClient:
         secret = (self.data / "keys" / "admin.token").read_text().strip()
         headers = {"Authorization": f"Bearer {secret}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
 
     def log(self) -> str:
         return (self.data / "control.log").read_text()
@@ -104,7 +105,7 @@ async def simulated_host(bus: Bus) -> AsyncIterator[SimulatedHost]:
     """Have a simulated host answer on the real bus with the host's own key."""
     host_id = bus.identity.host_id
     link = await connection.connect([bus.url], bus.keys.seed("host"), host_id)
-    assert await link.wait_up(20)
+    assert await link.wait_up(60)
     stream = facts.FactStream(link, "lcl")
     await stream.ensure()
     host = SimulatedHost(host_id, stream=BusFacts(stream))  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ async def make_machine(client: httpx.AsyncClient, control: Control, app: str) ->
 
 
 async def eventually(client: httpx.AsyncClient, path: str, state: str) -> dict:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             found = (await client.get(path)).json()
             if found.get("state") == state:
@@ -154,7 +155,7 @@ async def registry(control: Control) -> AsyncIterator[str]:
         )
     address = control.settings.listen.registry
     try:
-        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        async with asyncio.timeout(60), httpx.AsyncClient() as client:
             while True:
                 assert process.returncode is None, (control.data / "registry.log").read_text()
                 with contextlib.suppress(httpx.HTTPError):
@@ -200,14 +201,16 @@ async def see_leases_and_limits(client: httpx.AsyncClient, one: str) -> None:
     assert (other.status_code, other.json()["data"]["owner"][:10]) == (409, "token:tok_")
     assert "nonce" not in other.json()["data"]
     assert (await client.post(f"{one}/cordon")).status_code == 409
-    storm = [await client.post(f"{one}/cordon", headers=nonce) for _ in range(20)]
-    assert {answer.status_code for answer in storm} == {200, 429}
-    assert storm[-1].headers["retry-after"] == "1"
+    for _ in range(200):
+        answer = await client.post(f"{one}/cordon", headers=nonce)
+        if answer.status_code != 200:
+            break
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert (await client.delete(f"/x{one}/lease")).status_code == 204
     assert (await client.post(f"{one}/uncordon")).status_code == 200
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Control) -> None:
     await control.start()
     secret = (control.data / "keys" / "admin.token").read_text().strip()
@@ -224,7 +227,7 @@ async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Cont
         assert (await push(control, "theirs", tenant.json()["token"])).exit_code == 0
         machine_id = await make_machine(client, control, "shop")
         one = f"/v1/apps/shop/machines/{machine_id}"
-        waited = await client.get(f"{one}/wait", params={"timeout": 10})
+        waited = await client.get(f"{one}/wait", params={"timeout": 60})
         assert waited.json()["state"] == "started"
         offer = host.machines[machine_id].offer
         assert offer.image.digest.startswith("sha256:")
@@ -254,7 +257,7 @@ async def test_from_push_to_machine_with_every_real_part(bus: Bus, control: Cont
     assert await control.end() == 0
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_it_starts_and_reads_without_a_bus_and_catches_up(
     bus: Bus, control: Control
 ) -> None:
@@ -271,7 +274,7 @@ async def test_it_starts_and_reads_without_a_bus_and_catches_up(
         await bus.start()
         reader = await connection.connect([bus.url], bus.keys.seed("control"), "control")
         stream = facts.FactStream(reader, "lcl")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for fact in stream.watch(["app"]):
                 assert fact.kind == "app"
                 if fact.app == "shop":
@@ -280,7 +283,7 @@ async def test_it_starts_and_reads_without_a_bus_and_catches_up(
         assert fact.hostnames == ("shop.godwit.localhost",)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_killed_at_any_moment_it_comes_back_with_everything(
     bus: Bus, control: Control
 ) -> None:
@@ -300,12 +303,12 @@ async def test_killed_at_any_moment_it_comes_back_with_everything(
         assert found["total_apps"] == 5
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_it_ends_within_ten_seconds_although_a_client_waits(
     bus: Bus, control: Control
 ) -> None:
     await control.start()
-    async with registry(control), simulated_host(bus), control.client() as client:
+    async with registry(control), simulated_host(bus) as host, control.client() as client:
         await client.post("/v1/apps", json={"name": "shop", "org_slug": "personal"})
         secret = (control.data / "keys" / "admin.token").read_text().strip()
         assert (await push(control, "shop", secret)).exit_code == 0
@@ -316,7 +319,9 @@ async def test_it_ends_within_ten_seconds_although_a_client_waits(
                 client.get(wait, params={"state": "destroyed", "timeout": 60}, timeout=70),
                 name="wait",
             )
-            await asyncio.sleep(0.5)
+            await until(
+                lambda: any("destroyed" in body.get("states", ()) for _, body in host.asked)
+            )
             began = time.monotonic()
             assert await control.end() == 0
             assert time.monotonic() - began < 10
@@ -325,7 +330,7 @@ async def test_it_ends_within_ten_seconds_although_a_client_waits(
             assert "Traceback" not in control.log()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_a_port_in_use_is_told_in_a_sentence(bus: Bus, control: Control) -> None:
     host, _, port = control.settings.listen.api.rpartition(":")
     with socket.socket() as taken:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +50,11 @@ class Lab:
         self.server = await parts.start("godwit-dns", config, self.folder)
         return self.server
 
+    def log(self) -> str:
+        """Return what the server has said so far."""
+        log = self.folder / "godwit-dns.log"
+        return log.read_text() if log.exists() else ""
+
     async def resolver(self, answering: dns.Answering) -> FakeResolver:
         made = FakeResolver(answering)
         await made.start()
@@ -73,7 +77,7 @@ class Lab:
 async def give_addresses(*addresses: str) -> None:
     """Put addresses on loopback and wait until the kernel routes to them, which it does later."""
     await ip("link set lo up", *(f"addr add {a}/128 dev lo nodad" for a in addresses))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(dns.PATIENCE_S):
         while True:
             routes = await output("ip", "-6", "route", "show", "table", "local")
             if all(f"local {address} dev lo" in routes for address in addresses):
@@ -103,7 +107,7 @@ async def lab(tmp_path: Path, *, addressed: bool = True) -> AsyncIterator[Lab]:
 
 async def until_answered(asker: Asker, name: str, *addresses: str) -> None:
     """Ask until the answer is this."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(dns.PATIENCE_S):
         while sorted((await asker.ask(name)).addresses) != sorted(addresses):
             await asyncio.sleep(0.02)
 
@@ -179,7 +183,7 @@ async def test_many_addresses_are_cut_over_udp_and_whole_over_tcp(tmp_path: Path
         addresses = [it.machine(f"m{n}", n) for n in range(1, 101)]
         await it.start()
         one = it.asker(ONE)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(dns.PATIENCE_S):
             while len((await one.ask_tcp("hello.internal"))[0].addresses) < 100:
                 await asyncio.sleep(0.02)
         plain = await one.raw(dns.query("hello.internal"))
@@ -244,8 +248,9 @@ async def test_names_outside_are_asked_upstream_and_kept(tmp_path: Path) -> None
         assert [(kind, data) for kind, _, data in first.answers] == [(A, b"\xc0\0\2\1")]
         assert first.flags & dns.RA
         assert not first.flags & dns.AA
-        await asyncio.sleep(1.1)
-        again = await two.ask("WWW.Example.com", A)
+        async with asyncio.timeout(dns.PATIENCE_S):
+            while (again := await two.ask("WWW.Example.com", A)).answers[0][1] == 60:
+                await asyncio.sleep(0.1)
         assert again.question[1:4] == b"WWW"
         assert [data for _, _, data in again.answers] == [b"\xc0\0\2\1"]
         assert 50 < again.answers[0][1] < 60
@@ -260,7 +265,7 @@ async def test_names_outside_are_asked_upstream_and_kept(tmp_path: Path) -> None
 @own_namespace
 async def test_what_does_not_exist_outside_is_kept_as_its_soa_says(tmp_path: Path) -> None:
     def nothing(asked: bytes, _: bool) -> list[bytes]:
-        soa = dns.soa("example.com", 60, 1)
+        soa = dns.soa("example.com", 300, 1 if b"short" in asked else 300)
         return [dns.reply(asked, code=NXDOMAIN, authorities=(soa,))]
 
     async with lab(tmp_path) as it:
@@ -268,11 +273,14 @@ async def test_what_does_not_exist_outside_is_kept_as_its_soa_says(tmp_path: Pat
         await it.start()
         one = it.asker(ONE)
         for _ in range(5):
-            assert (await one.ask("none.example.com", A)).code == NXDOMAIN
+            assert (await one.ask("long.example.com", A)).code == NXDOMAIN
         assert len(resolver.asked) == 1
-        await asyncio.sleep(1.1)
-        await one.ask("none.example.com", A)
-        assert len(resolver.asked) == 2
+        async with asyncio.timeout(dns.PATIENCE_S):
+            while len(resolver.asked) < 3:
+                assert (await one.ask("short.example.com", A)).code == NXDOMAIN
+                await asyncio.sleep(0.1)
+        assert (await one.ask("long.example.com", A)).code == NXDOMAIN
+        assert len(resolver.asked) == 3
 
 
 @own_namespace
@@ -318,32 +326,30 @@ async def test_words_that_do_not_answer_the_question_are_passed_over(tmp_path: P
 @own_namespace
 async def test_the_next_resolver_is_asked_when_one_fails(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
-        await it.resolver(lambda asked, _: [dns.reply(asked, code=dns.SERVFAIL)])
-        await it.resolver(lambda _asked, _: [])
+        failing = await it.resolver(lambda asked, _: [dns.reply(asked, code=dns.SERVFAIL)])
+        silent = await it.resolver(lambda _asked, _: [])
         good = await it.resolver(outside)
         await it.start()
         one = it.asker(ONE)
-        begun = time.monotonic()
         assert (await one.ask("www.example.com", A)).code == 0
-        assert time.monotonic() - begun < 3
-        begun = time.monotonic()
+        assert [len(each.asked) for each in (failing, silent, good)] == [1, 1, 1]
         assert (await one.ask("other.example.com", A)).code == 0
-        assert time.monotonic() - begun < 1, "the good one is remembered"
-        assert len(good.asked) == 2
+        # The good one is remembered.
+        assert [len(each.asked) for each in (failing, silent, good)] == [1, 1, 2]
 
 
 @own_namespace
 async def test_silence_outside_ends_as_a_failure_in_time(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
-        await it.resolver(lambda _asked, _: [])
+        silent = await it.resolver(lambda _asked, _: [])
         address = it.machine("m1", 1)
         await it.start()
         one, other = it.asker(ONE), it.asker(ONE)
-        begun = time.monotonic()
         waiting = asyncio.get_running_loop().create_task(one.ask("www.example.com", A))
         await until_answered(other, "hello.internal", address)
         assert (await waiting).code == dns.SERVFAIL
-        assert time.monotonic() - begun < 5
+        # As often as there is time for, before a guest's own resolver gives up.
+        assert len(silent.asked) == 2
 
 
 @own_namespace
@@ -377,7 +383,7 @@ async def test_a_flood_costs_nobody_else_an_answer(tmp_path: Path) -> None:
 
         async def flood() -> None:
             nonlocal sent
-            while loop.time() < ends:
+            while loop.time() < ends or sent <= 10_000:
                 for _ in range(50):
                     name = f"n{sent}.example.com" if sent % 2 else f"n{sent}.internal"
                     with contextlib.suppress(BlockingIOError):
@@ -386,13 +392,12 @@ async def test_a_flood_costs_nobody_else_an_answer(tmp_path: Path) -> None:
                 await asyncio.sleep(0)
 
         flooding = loop.create_task(flood())
-        while loop.time() < ends:
+        while not flooding.done():
             begun = loop.time()
-            assert (await two.ask("theirs.internal", deadline_s=5)).addresses == [theirs]
+            assert (await two.ask_again("theirs.internal")).addresses == [theirs]
             slow.append(loop.time() - begun)
             await asyncio.sleep(0.02)
         await flooding
-        assert sent > 10_000
         assert sorted(slow)[len(slow) * 9 // 10] < 1
         assert len(resolver.asked) < 2_000
         assert server.memory_mb() - before < 16
@@ -414,7 +419,9 @@ async def test_it_waits_for_an_address_that_is_taken(tmp_path: Path) -> None:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
             taken.bind(("fdaa::3", 53))
             starting = asyncio.get_running_loop().create_task(it.start())
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(dns.PATIENCE_S):
+                while "cannot answer on [fdaa::3]:53 yet" not in it.log():
+                    await asyncio.sleep(0.02)
             assert not starting.done()
         await starting
         await until_answered(it.asker(ONE), "hello.internal", address)
@@ -444,7 +451,7 @@ async def test_idle_and_greedy_tcp_guests_are_limited(tmp_path: Path) -> None:
             await asyncio.open_connection("fdaa::3", 53, local_addr=(ONE, 0)) for _ in range(20)
         ]
         closed = [reader for reader, _ in held[16:]]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(dns.PATIENCE_S):
             assert [await reader.read() for reader in closed] == [b""] * 4
         (answer,) = await it.asker(TWO).ask_tcp("theirs.internal")
         assert answer.addresses == [theirs]
@@ -463,6 +470,6 @@ async def test_dig_understands_it(tmp_path: Path) -> None:
                 "dig", "@fdaa::3", "-b", ONE, "+short", "+time=3", *more, "AAAA", "hello.internal",
                 stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(dns.PATIENCE_S):
                 printed, _ = await process.communicate()
             assert printed.decode().strip() == address

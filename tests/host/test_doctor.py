@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from godwit.base.settings import Listen
-from tests.host.conftest import free_port
+from godwit.testing.loopback import free_port
 
 pytestmark = pytest.mark.host
 GODWIT = Path(sys.executable).with_name("godwit")

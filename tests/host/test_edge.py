@@ -10,7 +10,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.conftest import until
-from tests.host.edge_lab import HELLO, QUICK, Lab, Load, curl, echo, make_lab, on_bus  # noqa: F401
+from tests.host.edge_lab import HELLO, QUICK, Lab, curl, echo, make_lab  # noqa: F401
 from tests.host.rust_components import Request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -100,7 +100,7 @@ async def test_a_slow_reader_slows_the_app(lab: Lab) -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: hello.godwit.localhost\r\n\r\n")
         await reader.readexactly(20)
         settled = -1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while settled != written:
                 settled = written
                 await asyncio.sleep(0.3)
@@ -128,7 +128,7 @@ async def test_trailers_go_both_ways(lab: Lab) -> None:
             b"Connection: TE\r\nTransfer-Encoding: chunked\r\nTrailer: x-sent\r\n\r\n"
             b"1\r\na\r\n0\r\nx-sent: 1\r\n\r\n"
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             got = await reader.readuntil(b"x-sum: 42\r\n\r\n")
         assert b"2\r\nok\r\n" in got
         assert b"te: trailers" in bytes(asked).lower()
@@ -144,7 +144,7 @@ async def test_a_client_is_told_to_continue_once_a_machine_takes_the_request(lab
             b"POST / HTTP/1.1\r\nHost: hello.godwit.localhost\r\nContent-Length: 2\r\n"
             b"Expect: 100-continue\r\n\r\n"
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(b"ok")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
@@ -158,7 +158,7 @@ async def test_head_keeps_the_length_and_sends_no_body(lab: Lab) -> None:
     fact = lab.machine("m1")
     async with web_app(fact.local_ipv4, lab.app_port, head):
         await lab.start()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             got = await client.head(lab.url, headers=HELLO)
     assert got.headers["content-length"] == "1234"
     assert got.content == b""
@@ -180,6 +180,7 @@ async def test_a_websocket_passes(lab: Lab) -> None:
             writer.write(data.upper())
         writer.close()
 
+    lab.limits = QUICK
     fact = lab.machine("m1", service={"hard_limit": 1})
     async with parts.raw_app(fact.local_ipv4, lab.app_port, upgrade):
         await lab.start()
@@ -189,7 +190,7 @@ async def test_a_websocket_passes(lab: Lab) -> None:
             b"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             + f"Sec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert head.startswith(b"http/1.1 101")
             assert b"upgrade: websocket" in head
@@ -227,6 +228,7 @@ async def test_a_client_is_told_why_nobody_answers(
         parts.app("calm"),
     )
     await lab.agent.stop()
+    lab.limits = QUICK
     await lab.start(known=4)
     got = await lab.get(headers={"Host": host})
     assert got.status_code == status
@@ -239,7 +241,7 @@ async def test_requests_that_name_no_host_are_refused(lab: Lab) -> None:
     for lines in [b"", b"Host: a\r\nHost: b\r\n"]:
         reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
         writer.write(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             assert (await reader.readline()).startswith(b"HTTP/1.1 400")
         writer.close()
 
@@ -256,7 +258,7 @@ async def test_an_app_that_breaks_off_is_a_502_and_is_not_asked_twice(lab: Lab) 
     fact = lab.machine("m1")
     async with parts.raw_app(fact.local_ipv4, lab.app_port, break_off):
         await lab.start()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             got = await client.post(lab.url, headers=HELLO, content=b"pay")
         assert got.status_code == 502
         assert "[PU02]" in got.text
@@ -283,7 +285,7 @@ async def test_clients_that_send_no_head_are_dropped(lab: Lab) -> None:
     for first in [b"", b"GET / HT", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]:
         reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
         writer.write(first)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             await reader.read()
         writer.close()
 
@@ -292,7 +294,7 @@ async def test_a_head_without_end_is_refused(lab: Lab) -> None:
     edge = await lab.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: hello.godwit.localhost\r\nX: " + b"a" * 200_000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(parts.PATIENCE_S):
         assert b" 431 " in await reader.readline()
     writer.close()
     assert edge.process.returncode is None
@@ -304,7 +306,7 @@ async def test_the_status_page_tells_how_it_goes(lab: Lab) -> None:
         await lab.start()
         await lab.get()
         metrics = await lab.metrics()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             base = f"http://127.0.0.1:{lab.status_port}"
             assert (await client.get(f"{base}/ready")).text == "ready\n"
             assert (await client.get(f"{base}/other")).status_code == 404

@@ -9,7 +9,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.conftest import until
-from tests.host.edge_lab import HELLO, Lab, make_lab  # noqa: F401
+from tests.host.edge_lab import CONNECTED, HELLO, QUICK, Lab, make_lab  # noqa: F401
 from tests.host.rust_components import Request, WebApp, response, web_app
 
 pytestmark = pytest.mark.host
@@ -52,7 +52,10 @@ async def test_an_edge_says_that_it_can_count(lab: Lab) -> None:
 
 
 async def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(lab: Lab) -> None:
-    async with two(lab) as (one, _, gate), httpx.AsyncClient(timeout=20) as client:
+    async with (
+        two(lab) as (one, _, gate),
+        httpx.AsyncClient(timeout=2 * parts.PATIENCE_S) as client,
+    ):
         lab.agent.say(lab.agent.machines["m2"].model_copy(update=DRAINING))
         assert await lab.agent.count("m2") == (0, 0)
         slow = [parts.spawn(lab.get("/slow")) for _ in range(3)]
@@ -69,7 +72,7 @@ async def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(lab: Lab)
             assert (await client.get(lab.url, headers=HELLO)).text == "m2"
         gate.open.set()
         assert [(await each).text for each in slow] == ["m1"] * 3
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while await lab.agent.count("m1") != (0, 0):
                 await asyncio.sleep(0.01)
 
@@ -78,12 +81,14 @@ async def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(lab: Lab)
 async def test_requests_wait_for_the_only_machine_to_come_back(
     lab: Lab, away: dict[str, object]
 ) -> None:
+    lab.limits = lab.limits.model_copy(update={"reach_ms": QUICK.reach_ms})
     fact = lab.machine("m1", **away)
     app = WebApp(fact.local_ipv4, lab.app_port)
     await lab.start()
     waiting = [parts.spawn(lab.get()) for _ in range(5)]
+    await lab.counts(CONNECTED, 5)
     # Longer than a machine that is started may take to accept a connection.
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2 * QUICK.reach_ms / 1_000)
     assert not any(task.done() for task in waiting)
     back = {"state": "started", "cordoned": False, "draining": False}
     await app.start()
@@ -107,6 +112,8 @@ async def test_requests_wait_for_checks_to_pass(lab: Lab) -> None:
     async with web_app(fact.local_ipv4, lab.app_port):
         await lab.start()
         waiting = parts.spawn(lab.get())
+        await lab.counts(CONNECTED, 1)
+        # Without a machine to hope for it would be refused at once.
         await asyncio.sleep(0.2)
         assert not waiting.done()
         lab.machine("m1", local_ipv4=fact.local_ipv4)
@@ -143,14 +150,14 @@ async def tunnel(lab: Lab) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         b"GET /ws HTTP/1.1\r\nHost: hello.godwit.localhost\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\n\r\n"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(parts.PATIENCE_S):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     return reader, writer
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, word: bytes) -> None:
     writer.write(word)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(parts.PATIENCE_S):
         assert await reader.readexactly(len(word)) == word.upper()
 
 
@@ -166,10 +173,10 @@ async def test_a_tunnel_is_counted_apart_and_ends_with_the_apps_farewell(lab: La
         assert await lab.agent.count("m1") == (0, 1)
         await echo(reader, writer, b"still here")
         await echo(reader, writer, b"bye")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             assert await reader.read() == b""
         writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while await lab.agent.count("m1") != (0, 0):
                 await asyncio.sleep(0.01)
 
@@ -181,7 +188,7 @@ async def test_a_tunnel_to_a_machine_that_vanished_is_cut(lab: Lab) -> None:
         reader, writer = await tunnel(lab)
         await echo(reader, writer, b"hello")
         lab.agent.say(fact.model_copy(update={"state": "stopped"}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(parts.PATIENCE_S):
             assert await reader.read() == b""
         writer.close()
 
@@ -205,7 +212,7 @@ async def test_a_request_at_a_machine_that_vanished_is_made_at_another(lab: Lab)
 
 
 async def httpx_post(lab: Lab, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=2 * parts.PATIENCE_S) as client:
         return await client.post(lab.url + path, headers=HELLO, content=b"pay")
 
 

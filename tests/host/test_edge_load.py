@@ -45,14 +45,14 @@ class Machine:
             stdout=asyncio.subprocess.PIPE,
         )
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(parts.PATIENCE_S):
             assert b"listens" in await self.process.stdout.readline()
         self.say()
 
     async def replace(self) -> None:
         """Do what a deploy and a host's agent do."""
         self.say(draining=True, cordoned=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while (await self.lab.agent.count(self.fact.machine_id))[0]:
                 await asyncio.sleep(0.02)
         self.say(state="replacing")
@@ -63,7 +63,7 @@ class Machine:
     async def stop(self) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGINT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(parts.PATIENCE_S):
                 await self.process.wait()
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-import time
 
 import httpx
 import pytest
 
+from godwit.testing.loopback import free_port
 from tests.host import rust_components as parts
-from tests.host.conftest import Bus, free_port, until
-from tests.host.edge_lab import HELLO, QUICK, Lab, Load, curl, echo, make_lab, on_bus  # noqa: F401
+from tests.host.conftest import Bus, persist, until
+from tests.host.edge_lab import Lab, Load, curl, make_lab, on_bus  # noqa: F401
 from tests.host.rust_components import Request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -32,9 +32,7 @@ async def test_a_killed_edge_has_kept_its_view(lab: Lab) -> None:
     fact = lab.machine("m1")
     async with web_app(fact.local_ipv4, lab.app_port):
         edge = await lab.start()
-        async with asyncio.timeout(10):
-            while (await lab.view())["saves"] == 0:
-                await asyncio.sleep(0.05)
+        await lab.shows(lambda view: view["saves"] > 0)
         await edge.kill()
         await lab.agent.stop()
         await lab.start(known=1)
@@ -56,9 +54,7 @@ async def test_neither_bus_nor_agent_is_needed_for_requests(lab: Lab, bus: Bus) 
     fact = lab.machine("m1")
     async with web_app(fact.local_ipv4, lab.app_port):
         await lab.start()
-        async with asyncio.timeout(10):
-            while not (await lab.view())["bus_synced"]:
-                await asyncio.sleep(0.05)
+        await lab.shows(lambda view: view["bus_synced"])
         async with Load(lab) as load:
             await bus.kill()
             await load.more(50)
@@ -67,9 +63,7 @@ async def test_neither_bus_nor_agent_is_needed_for_requests(lab: Lab, bus: Bus) 
             await bus.start()
             await lab.agent.start()
             await load.more(50)
-            async with asyncio.timeout(15):
-                while not (view := await lab.view())["bus_synced"] or not view["agent_synced"]:
-                    await asyncio.sleep(0.05)
+            await lab.shows(lambda view: view["bus_synced"] and view["agent_synced"])
     await stream._connection.close()
 
 
@@ -81,7 +75,7 @@ async def test_facts_of_the_bus_are_followed_over_its_restart(lab: Lab, bus: Bus
     async with web_app(fact.local_ipv4, lab.app_port):
         await lab.start()
         www = {"Host": "WWW.example.com"}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while (await lab.get(headers=www)).status_code != 200:
                 await asyncio.sleep(0.05)
         # Its record names one host name only, which the default name is not.
@@ -90,18 +84,17 @@ async def test_facts_of_the_bus_are_followed_over_its_restart(lab: Lab, bus: Bus
             await bus.kill()
             assert (await lab.get(headers=www)).status_code == 200
             await bus.start()
-            assert await stream._connection.wait_up(20)
             name = f"n{number}.example.com"
             record = record.model_copy(
                 update={"revision": record.revision + 1, "hostnames": ("www.example.com", name)}
             )
-            await stream.publish(record)
-            async with asyncio.timeout(15):
+            await persist(lambda record=record: stream.publish(record))  # type: ignore[misc]
+            async with asyncio.timeout(parts.PATIENCE_S):
                 while (await lab.get(headers={"Host": name})).status_code != 200:
                     await asyncio.sleep(0.05)
         gone = record.model_copy(update={"revision": record.revision + 1, "deleted": True})
         await stream.publish(gone)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(parts.PATIENCE_S):
             while (await lab.get(headers=www)).status_code != 404:
                 await asyncio.sleep(0.05)
     await stream._connection.close()
@@ -112,17 +105,12 @@ async def test_a_bus_that_hangs_is_noticed_and_followed_again(lab: Lab, bus: Bus
     await stream.publish(parts.app("first"))
     await lab.start()
     assert bus.process is not None
-    async with asyncio.timeout(50):
-        while (await lab.view())["apps"] != 1:
-            await asyncio.sleep(0.05)
-        bus.process.send_signal(signal.SIGSTOP)
-        while (await lab.view())["bus_synced"]:
-            await asyncio.sleep(0.1)
-        bus.process.send_signal(signal.SIGCONT)
-        assert await stream._connection.wait_up(20)
-        await stream.publish(parts.app("second"))
-        while (await lab.view())["apps"] != 2:
-            await asyncio.sleep(0.05)
+    await lab.shows(lambda view: view["apps"] == 1)
+    bus.process.send_signal(signal.SIGSTOP)
+    await lab.shows(lambda view: not view["bus_synced"])
+    bus.process.send_signal(signal.SIGCONT)
+    await persist(lambda: stream.publish(parts.app("second")))
+    await lab.shows(lambda view: view["apps"] == 2)
     await stream._connection.close()
 
 
@@ -135,9 +123,7 @@ async def test_what_cannot_be_believed_is_skipped_and_counted(lab: Lab, bus: Bus
     await jetstream.publish("facts.lcl.app.control.none", b"", stream=stream.name)
     await stream.publish(parts.app("good"))
     await lab.start(known=0)
-    async with asyncio.timeout(10):
-        while not (view := await lab.view())["bus_synced"] or view["apps"] != 1:
-            await asyncio.sleep(0.05)
+    view = await lab.shows(lambda view: view["bus_synced"] and view["apps"] == 1)
     assert (view["skipped_owner"], view["skipped_unreadable"]) == (1, 2)
     await stream._connection.close()
 
@@ -164,6 +150,18 @@ async def test_garbage_from_the_agent_is_counted(lab: Lab) -> None:
     assert view["agent_connected"]
 
 
+async def refused(port: int) -> None:
+    """Return once nobody listens there any more."""
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.02)
+
+
 async def test_a_drain_finishes_what_is_in_flight(lab: Lab) -> None:
     gate = asyncio.Event()
 
@@ -184,10 +182,8 @@ async def test_a_drain_finishes_what_is_in_flight(lab: Lab) -> None:
         )  # fmt: skip
         await until(lambda: app.active == 2)
         edge.terminate()
-        await asyncio.sleep(0.3)
-        with pytest.raises(OSError, match="Connect call failed"):
-            await asyncio.open_connection("127.0.0.1", lab.port)
-        async with httpx.AsyncClient() as client:
+        await refused(lab.port)
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             ready = await client.get(f"http://127.0.0.1:{lab.status_port}/ready")
         assert ready.status_code == 503
         gate.set()
@@ -199,7 +195,7 @@ async def test_a_drain_finishes_what_is_in_flight(lab: Lab) -> None:
 
 async def test_a_drain_ends_with_its_time(lab: Lab) -> None:
     async def never(_: Request) -> bytes:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return b""
 
     lab.changes["drain_ms"] = 500
@@ -208,10 +204,8 @@ async def test_a_drain_ends_with_its_time(lab: Lab) -> None:
         edge = await lab.start()
         waiting = parts.spawn(lab.get())
         await until(lambda: app.active == 1)
-        begun = time.monotonic()
         edge.terminate()
         assert await edge.ended() == 0
-        assert time.monotonic() - begun < 3
         with pytest.raises(httpx.HTTPError):
             await waiting
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Ground:
         """Tell whether nothing at all reached a machine, and what is right still does."""
         quiet = all(lab.silent_guest(g) for g in (self.friend, self.victim, self.near))
         self.attacker.send(lab.udp_packet(self.own, 1, self.friends, 2, b"as ever"))
-        return quiet and self.friend.hears_udp(b"as ever", 5)
+        return quiet and self.friend.hears_udp(b"as ever", lab.PATIENCE_S)
 
 
 @contextmanager
@@ -285,17 +286,20 @@ def test_what_a_host_may_send_is_what_its_machines_may(tmp_path):
         with raw(at.here) as sender:
             packet = lab.udp_packet(source, 4000, target, 9000, b"rightly made")
             sender.sendto(packet, (at.here.device.name, 0x86DD))
-        assert at.victim.hears_udp(b"rightly made", 2)
+        assert at.victim.hears_udp(b"rightly made", lab.PATIENCE_S)
 
 
 def test_a_machine_whose_host_is_not_known_is_unreachable_and_said_to_be(tmp_path):
     with ground(tmp_path) as at:
         nowhere = str(PrivateAddress(1, at.here.number + 50, 5).address)
         sent = lab.udp_packet(at.own, 4000, nowhere, 9000, b"anybody?")
-        at.attacker.send(sent)
         quoted = IPv6Address(nowhere).packed
-        told = at.attacker.hear(lambda h: h.protocol == 58 and h.payload[32:48] == quoted)
-        assert told is not None
+        end, told = time.monotonic() + lab.PATIENCE_S, None
+        while told is None:
+            # The kernel tells it so often and no oftener, and may have told it of others just now.
+            assert time.monotonic() < end
+            at.attacker.send(sent)
+            told = at.attacker.hear(lambda h: h.protocol == 58 and h.payload[32:48] == quoted, 1)
         assert told.payload[0] == 1
         at.attacker.send(lab.udp_packet(at.here.six(9, 1), 4000, nowhere, 9000, b"forged"))
         assert at.nobody_heard()

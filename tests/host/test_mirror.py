@@ -37,7 +37,7 @@ async def mirrored(link: Connection, region: str) -> dict[str, dict]:
 
 async def becomes(link: Connection, region: str, expected: dict[str, int]) -> None:
     """Wait until the mirror has these revisions of a region's records, and no others."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = await mirrored(link, region)
             if {key: record["revision"] for key, record in found.items()} == expected:
@@ -158,7 +158,7 @@ async def test_what_a_whole_reading_does_not_tell_is_buried(lab: Lab) -> None:
             subject = facts.subject("fra", machine("fra", who, "m2", 1))
             await control.jetstream.purge_stream("FACTS_fra", subject=subject)
         async with mirroring(lab, "iad", settling_s=0.5):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (await mirrored(iad, "fra"))["m2"].get("deleted"):
                     await asyncio.sleep(0.05)
         assert not (await mirrored(iad, "fra"))["m1"]["deleted"]

@@ -29,7 +29,7 @@ async def test_addresses_for_special_purposes_are_refused(tmp_path, target):
     async with site(tmp_path) as here:
         guest = await here.guest(5)
         guest.send(lab.udp_packet(here.own(5, target), 4000, target, 53, b"q"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(lab.PATIENCE_S):
             while await counted("refused_on_the_way") == 0:
                 await asyncio.sleep(0.01)
 
@@ -75,13 +75,13 @@ async def test_the_host_becomes_nobodys_router(tmp_path, near, far, routed_befor
             socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as listening,
         ):
             listening.bind(("side1", 3))
-            listening.settimeout(5)
+            listening.settimeout(lab.PATIENCE_S)
             outside.sendto(b"pass me on", (far, 9))
             if routed_before:
                 assert await asyncio.to_thread(passes, listening, b"pass me on")
                 assert await counted("strangers") == 0
             else:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(lab.PATIENCE_S):
                     while await counted("strangers") == 0:
                         await asyncio.sleep(0.01)
         # A restarted agent remembers how it was.

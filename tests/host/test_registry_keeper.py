@@ -30,7 +30,7 @@ from godwit.images import (
     registry,
     registry_disk,
 )
-from tests.host.conftest import free_port
+from godwit.testing.loopback import free_port
 from tests.unit.images.making import Tar
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(180)]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from godwit.base import settings
 from godwit.cli import exits
 from godwit.testing import postgres
+from godwit.testing.loopback import free_port
 from godwit.testing.platform import ROOT, Platform, eventually
 from tests.e2e.test_deploys_survive import APP, Load, begin, ended, look, second_machine
 
@@ -87,9 +87,7 @@ def test_while_the_database_is_gone_apps_are_served_and_the_api_says_what_is_mis
 @contextlib.contextmanager
 def second_control(platform: Platform, directory: Path) -> Iterator[tuple[Platform, int]]:
     """Start another control process on the same database; yield the platform by it, and its pid."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     told = settings.read_resolved(platform.run / "settings.json")
     told = told.model_copy(update={"listen": told.listen.model_copy(update={"api": address})})
     path = directory / "settings.json"

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import ipaddress
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from godwit.testing import loopback
 
 _READY_S = 15.0
 _ISSUER = "godwit-test"
@@ -259,7 +260,7 @@ async def real_registry(
         host: Where it listens.
         tls: For HTTPS.
     """
-    address = f"{host}:{_free_port(host)}"
+    address = f"{host}:{loopback.free_port(host)}"
     http: dict[str, object] = {"addr": address}
     config: dict[str, object] = {
         "version": 0.1,
@@ -311,13 +312,6 @@ async def _until_answers(url: str) -> None:
                 await asyncio.sleep(0.05)
             else:
                 return
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -10,6 +10,7 @@ import pytest
 from godwit.base.errors import Failure
 from godwit.base.settings import Listen, Settings
 from godwit.host import listeners
+from godwit.testing.loopback import free_port
 
 
 @pytest.fixture
@@ -22,9 +23,7 @@ def taken() -> Iterator[int]:
 
 
 def free() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def everywhere(**changed: str) -> Settings:

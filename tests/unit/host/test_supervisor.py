@@ -12,6 +12,7 @@ from godwit.base.tasks import Tasks
 from godwit.host import running
 from godwit.host.components import Component
 from godwit.host.supervisor import Supervisor, bound_log, end_leftovers
+from godwit.testing.loopback import free_port
 
 READY = (
     "import os,socket,signal,sys\n"
@@ -108,13 +109,6 @@ LISTEN = (
     "s=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\n"
     "s.bind(('127.0.0.1',{port}));s.listen();signal.pause()"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_one_that_listens_is_ready_once_it_does(tmp_path: Path) -> None:
