@@ -224,7 +224,8 @@ def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
         told: Called with one sentence for each stage.
 
     Raises:
-        Failure: Godwit is not up here, or did not hand over in time.
+        Failure: Godwit is not up here, something that this release needs is missing (then what
+            runs is left alone), or the former release did not hand over in time.
     """
     run, programs = settings.paths.run, settings.paths.programs
     process = running.read(run / "host.json")
@@ -235,6 +236,7 @@ def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
     kept = json.loads((run / "settings.json").read_text())
     kept["paths"]["programs"] = str(programs)
     settings = Settings.model_validate(_completed(kept, settings.model_dump(mode="json")))
+    requirements.demand(settings)
     # A release that knows nothing of handing over is ended by the signal all the same; its
     # components are ended by the successor then.
     supervised = units.under_systemd(process.pid)
