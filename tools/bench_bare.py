@@ -100,14 +100,18 @@ def boot(given: Origin) -> float:
 
 def boot_at_once(given: Origin, count: int) -> float:
     """Return the seconds until the last of so many guests, begun together, runs its process."""
+    with contextlib.ExitStack() as made:
+        # Made before the clock begins, and by one thread: what another thread forks holds a tap
+        # that is just being made open until it runs its own program, and nobody else may open it.
+        guests = [_guest(given, number, None, made) for number in range(count)]
 
-    def one(number: int) -> float:
-        with running(given, number):
-            return time.time()
+        def one(guest: hypervisor.Guest) -> float:
+            with _running(given, guest):
+                return time.time()
 
-    began = time.time()
-    with ThreadPoolExecutor(count) as pool:
-        return max(pool.map(one, range(count))) - began
+        began = time.time()
+        with ThreadPoolExecutor(count) as pool:
+            return max(pool.map(one, guests)) - began
 
 
 @contextlib.contextmanager
@@ -115,13 +119,21 @@ def running(
     given: Origin, number: int, snapshot: hypervisor.Snapshot | None = None
 ) -> Iterator[Bare]:
     """Yield a guest whose process runs: booted, or a clone of the snapshot; end it afterwards."""
+    with (
+        contextlib.ExitStack() as made,
+        _running(given, _guest(given, number, snapshot, made)) as bare,
+    ):
+        yield bare
+
+
+@contextlib.contextmanager
+def _running(given: Origin, guest: hypervisor.Guest) -> Iterator[Bare]:
     with contextlib.ExitStack() as stack:
-        guest = _guest(given, number, snapshot, stack)
         began = time.time()
         with given.vmm.launch(guest) as launch:
             process = _spawn(launch, stack)
         asyncio.run(given.vmm.begin(guest))
-        _speak(guest.channel, given.spec, wake=snapshot is not None)
+        _speak(guest.channel, given.spec, wake=guest.snapshot is not None)
         yield Bare(process, time.time() - began)
 
 
