@@ -1,12 +1,13 @@
 """Empties hosts that are being drained: each machine is made anew elsewhere, then destroyed.
 
-    on the host ──► the new one is made in the same region, as the old one is (started or at
-    rest), and well ──► requests of the old one end ──► the old one is destroyed
+    on the host ──► the new one is made in the same region, as the old one is (at rest, started,
+    its checks passing) ──► what stands by for the old one does so for the new one ──► requests
+    of the old one end ──► the old one is destroyed
 
-So an app never has fewer machines than before. The id of the new one follows from the old one's:
-whichever replica goes on, at whichever step, it is the same. A machine whose app is being
-deployed waits for that; one that fits nowhere, or whose new one does not come up, stays where it
-is and is tried again. Nothing is moved while the host does not answer.
+So an app never has fewer machines than before, and is never served worse. The id of the new one
+follows from the old one's: whichever replica goes on, at whichever step, it is the same. A machine
+whose app is being deployed waits for that; one that fits nowhere, or whose new one does not come
+up, stays where it is and is tried again. Nothing is moved while the host does not answer.
 """
 
 import asyncio
@@ -16,9 +17,9 @@ import logging
 from godwit.base import errors, log, principal
 from godwit.control import audit, machine_actions, machines
 from godwit.control.context import Context
-from godwit.control.machines import Machine, NewMachine
+from godwit.control.machines import Machine, NewMachine, NewVersion
 from godwit.control.records import Host, Placement
-from godwit.wire import host_rpc
+from godwit.wire import health
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _BATCH = 50
 _AT_ONCE = 4
 _TRIES = 20
 _COMES_UP_S = 60.0
+_LOOK_S = 0.5
 _DRAIN_S = 30
 _ME = principal.component("control")
 _GONE = frozenset({"destroyed", "destroying"})
@@ -101,7 +103,9 @@ class Evacuation:
         if old.view.state in _GONE:
             return
         new_id = await self._take_place(app.name, row, old)
-        await self._release(app.name, row)
+        await self._stand_by_for(app.name, row.machine_id, new_id)
+        await self._drain(row)
+        await machine_actions.destroy(self._ctx, _ME, app.name, row.machine_id, force=True)
         async with self._ctx.store.write() as rows:
             await audit.record(
                 rows,
@@ -134,30 +138,43 @@ class Evacuation:
             if new.destroyed or new.view.state in _GONE:
                 continue
             if runs:
-                await self._await_started(app, new)
+                await self._await_well(app, wanted.machine_id, as_well_as=old)
             return wanted.machine_id
         raise errors.Failure("unavailable", f"{_TRIES} machines in its place were given up")
 
-    async def _await_started(self, app: str, new: Machine) -> None:
-        answer = await machine_actions.wait(
-            self._ctx,
-            _ME,
-            app,
-            host_rpc.WaitRequest(
-                machine_id=new.view.machine_id,
-                states=("started",),
-                version=new.view.instance_id,
-                timeout_s=_COMES_UP_S,
-            ),
-        )
-        logger.debug("machine %s is %s", new.view.machine_id, answer.state)
+    async def _await_well(self, app: str, machine_id: str, *, as_well_as: Machine) -> None:
+        """Return once a machine runs, and its checks pass if the old one's do.
 
-    async def _release(self, app: str, row: Placement) -> None:
-        """Let the old machine's requests end, then destroy it."""
-        host_id = machines.host_of(row)
+        Raises:
+            Failure: `failed_precondition` when it will not, `deadline_exceeded` when it does not
+                in time; it is asked for again by the next sweep.
+        """
+        time = self._ctx.clock
+        ends = time.monotonic() + _COMES_UP_S
+        checked = _passes(as_well_as)
+        while True:
+            new = await machines.get(self._ctx, _ME, app, machine_id)
+            verdict = health.judge(new.view, up_s=0, smoke=False, doing=new.view.sentence)
+            if verdict.word == "not well":
+                raise errors.Failure(
+                    "failed_precondition", f"machine {machine_id} {verdict.sentence}"
+                )
+            up = verdict.word == "well" if checked else new.view.state == "started"
+            if up and new.host_status == "ok":
+                return
+            if time.monotonic() >= ends:
+                raise errors.Failure(
+                    "deadline_exceeded",
+                    f"machine {machine_id} in its place {verdict.sentence}"
+                    f" after {_COMES_UP_S:g} s",
+                )
+            await time.sleep(_LOOK_S)
+
+    async def _drain(self, row: Placement) -> None:
+        """Let the old machine's requests end."""
         try:
             await self._ctx.hosts.call(
-                host_id,
+                machines.host_of(row),
                 "machine.drain",
                 {"machine_id": row.machine_id, "timeout_s": _DRAIN_S},
                 _ME,
@@ -167,7 +184,29 @@ class Evacuation:
             # One that does not run has nothing to end.
             if failure.code in machines.SILENT:
                 raise
-        await machine_actions.destroy(self._ctx, _ME, app, row.machine_id, force=True)
+
+    async def _stand_by_for(self, app: str, old_id: str, new_id: str) -> None:
+        """Have the machines that stand by for the old one do so for the new one."""
+        async with self._ctx.store.read() as rows:
+            watching = await rows.standbys.watching(old_id)
+        for machine_id in watching:
+            standby = await machines.get(self._ctx, _ME, app, machine_id)
+            watched = [new_id if one == old_id else one for one in standby.view.config["standbys"]]
+            await machines.update(
+                self._ctx,
+                _ME,
+                app,
+                machine_id,
+                NewVersion(
+                    config=standby.view.config | {"standbys": watched},
+                    skip_launch=standby.view.state != "started",
+                    current_version=standby.view.instance_id,
+                ),
+            )
+
+
+def _passes(machine: Machine) -> bool:
+    return all(one.status == "passing" for one in machine.view.checks)
 
 
 def successor(machine_id: str, number: int) -> str:

@@ -388,6 +388,9 @@ class StandbyRows(Protocol):
     async def put(self, machine: Placement, watched: Collection[str]) -> None:
         """Have a machine stand by for exactly these; those it did already keep their marks."""
 
+    async def watching(self, watched_id: str) -> list[str]:
+        """Return the ids of living machines that stand by for one."""
+
     async def due(self, host_id: str, resting: Collection[str], limit: int) -> list[Standby]:
         """Return the standbys not called yet of living machines on a host, but for the resting."""
 

@@ -518,6 +518,7 @@ class SimulatedHost(SimulatedImages):
             created_at=clock.rfc3339(machine.created_at_ms),
             updated_at=clock.rfc3339(machine.updated_at_ms),
             events=tuple(machine.events[:5]),
+            checks=machine.checks,
             epoch=self.epoch,
             revision=machine.revision,
         )

@@ -22,6 +22,7 @@ class SimulatedMachine:
     Attributes:
         drained_at: How many events it had when it was drained; a drain ends with the next.
         in_flight: What a drain finds left in the end.
+        checks: How its checks went.
     """
 
     offer: host_rpc.Offer
@@ -39,6 +40,7 @@ class SimulatedMachine:
     metadata: dict[str, str] | None = None
     lease: host_rpc.Lease | None = None
     limit_mb: int = 0
+    checks: tuple[host_rpc.CheckStatus, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the operator does with hosts, and what follows for machines."""
 
+import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -15,7 +16,7 @@ from godwit.control.records import Placement
 from godwit.control.watcher import Watcher
 from godwit.testing.control import OPERATOR, World
 from godwit.testing.hosts import SimulatedHost
-from godwit.wire import facts
+from godwit.wire import facts, host_rpc
 from tests.unit.control.conftest import Town
 
 OTHER = "b2c3d4e5"
@@ -121,6 +122,65 @@ async def test_nothing_is_moved_from_a_host_that_does_not_answer(town: Town) -> 
     world.host.away = True
     await Evacuation(world.ctx).sweep()
     assert [row.host_id for row in await placements(world)] == ["a1b2c3d4"]
+
+
+def said(status: Literal["passing", "critical"]) -> tuple[host_rpc.CheckStatus, ...]:
+    return (host_rpc.CheckStatus(name="up", status=status, output="", updated_at=""),)
+
+
+async def test_a_machine_is_kept_until_the_checks_of_the_new_one_pass(town: Town) -> None:
+    world = town.world
+    checked = {"checks": {"up": {"type": "tcp", "port": 80}}}
+    wanted = NewMachine(config=CONFIG | checked)
+    old = (await machines.create(world.ctx, town.acme, "shop", wanted)).view.machine_id
+    world.host.machines[old].checks = said("passing")
+    other = await second_host(world)
+    await hosts.drain(world.ctx, OPERATOR, "a1b2c3d4")
+    new = evacuation.successor(old, 0)
+
+    async def seen(times: int) -> None:
+        for status in ("critical", "passing"):
+            looks = len(other.asked) + times
+            while new not in other.machines or len(other.asked) < looks:
+                await asyncio.sleep(0)
+            assert world.host.machines[old].state == "started"
+            other.machines[new].checks = said(status)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(Evacuation(world.ctx).sweep(), seen(2))
+    assert world.host.machines[old].state == "destroyed"
+    assert other.machines[new].state == "started"
+
+
+async def test_a_machine_whose_checks_fail_is_moved_all_the_same(town: Town) -> None:
+    """Waiting for what the old one does not do either would keep the host for ever."""
+    world = town.world
+    checked = {"checks": {"up": {"type": "tcp", "port": 80}}}
+    wanted = NewMachine(config=CONFIG | checked)
+    old = (await machines.create(world.ctx, town.acme, "shop", wanted)).view.machine_id
+    world.host.machines[old].checks = said("critical")
+    await second_host(world)
+    await hosts.drain(world.ctx, OPERATOR, "a1b2c3d4")
+    await Evacuation(world.ctx).sweep()
+    assert world.host.machines[old].state == "destroyed"
+
+
+async def test_what_stands_by_for_a_machine_does_so_for_the_one_in_its_place(town: Town) -> None:
+    world = town.world
+    old = (await make(town)).view.machine_id
+    other = await second_host(world, memory_mb=65_536)
+    watching = CONFIG | {"standbys": [old]}
+    wanted = NewMachine(config=watching, skip_launch=True)
+    standby = (await machines.create(world.ctx, town.acme, "shop", wanted)).view.machine_id
+    assert standby in other.machines
+    await hosts.drain(world.ctx, OPERATOR, "a1b2c3d4")
+    await Evacuation(world.ctx).sweep()
+    new = evacuation.successor(old, 0)
+    assert other.machines[standby].config["standbys"] == [new]
+    assert other.machines[standby].state == "stopped"
+    async with world.store.read() as rows:
+        assert await rows.standbys.watching(new) == [standby]
+        assert await rows.standbys.watching(old) == []
 
 
 async def test_draining_ends_with_uncordon(town: Town) -> None:

@@ -28,6 +28,16 @@ class StandbyTable(Rows):
             row = Standby(machine.machine_id, watched_id, machine.org_id, machine.app_id)
             await self._insert(STANDBYS, row)
 
+    async def watching(self, watched_id: str) -> list[str]:
+        """Return the ids of living machines that stand by for one."""
+        query = (
+            sa.select(STANDBYS.c.machine_id)
+            .join(PLACEMENTS, PLACEMENTS.c.machine_id == STANDBYS.c.machine_id)
+            .where(STANDBYS.c.watched_id == watched_id, PLACEMENTS.c.destroyed_at_ms.is_(None))
+        )
+        found = await self._connection.execute(query.order_by(STANDBYS.c.machine_id))
+        return list(found.scalars())
+
     async def due(self, host_id: str, resting: Collection[str], limit: int) -> list[Standby]:
         """Return the standbys not called yet of living machines on a host, but for the resting."""
         query = (
