@@ -92,9 +92,10 @@ class Connection:
         try:
             self._begun.close()
         except sa.exc.SQLAlchemyError:
-            # Its server is gone, or the connection was severed.
-            self._begun.invalidate()
-            self._begun.close()
+            # Its server is gone, or the connection was severed; closed it may be all the same.
+            if not self._begun.closed:
+                self._begun.invalidate()
+                self._begun.close()
 
 
 class Lanes:

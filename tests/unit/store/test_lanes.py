@@ -118,13 +118,41 @@ async def test_closing_does_not_wait_for_a_server_that_keeps_silent(
             await rows.meta.get()
 
     try:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             asking = group.create_task(fails(ask()))
             await asked.wait()
             await store.close()
     finally:
         server.resume()
     assert asking.result().code == "unavailable"
+    server.drop(name)
+
+
+@pytest.mark.postgres
+async def test_a_server_that_goes_before_a_transactions_end_leaves_nothing_to_complain_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = postgres.shared()
+    name = server.create()
+    store = await database.open_database(server.url(name))
+    ended: list[asyncio.Future[None]] = []
+    end = lanes.Connection.end
+
+    def noting(connection: lanes.Connection) -> "asyncio.Future[None]":
+        ended.append(end(connection))
+        return ended[-1]
+
+    monkeypatch.setattr(lanes.Connection, "end", noting)
+    try:
+        async with store.read() as rows:
+            await rows.meta.get()
+            await asyncio.to_thread(server.stop)
+    finally:
+        server.start()
+    await asyncio.wait(ended)
+    assert [one.exception() for one in ended] == [None]
+    assert await read(store) == 0
+    await store.close()
     server.drop(name)
 
 
