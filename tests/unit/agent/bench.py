@@ -79,7 +79,7 @@ async def running(directory: Path, former: Bench | None = None) -> AsyncIterator
     async with tasks.Tasks("agent") as owned:
         made = Bench(directory, owned, former)
         await made.app.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not made.socket.exists():
                 await asyncio.sleep(0.01)
         yield made

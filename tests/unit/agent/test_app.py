@@ -38,7 +38,7 @@ class Reader:
         return cls(*await asyncio.open_unix_connection(str(path)))
 
     async def next(self) -> facts.LocalFrame:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return facts.LocalFrame.model_validate_json(await self._reader.readline())
 
     async def until(self, kind: str) -> list[facts.LocalFrame]:
@@ -504,7 +504,7 @@ async def test_a_chore_that_ends_is_told_of(
         made = Bench(tmp_path, owned)
         monkeypatch.setattr(getattr(made.app, part) if part else made.app, chore, fail)
         await made.app.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await lost.wait()
     await made.database.close()
 

@@ -183,7 +183,7 @@ async def test_a_client_that_leaves_ends_its_build(served: Served) -> None:
         "headers": [(b"authorization", token)], "scheme": "http", "server": ("api", 80),
         "client": ("c", 1), "root_path": "",
     }  # fmt: skip
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await served.app(scope, receive, send)
         await ended.wait()
     assert list(served.world.ctx.options.uploads.glob("*")) == []

@@ -12,7 +12,7 @@ async def ended(pid: int) -> None:
     def exists() -> bool:
         return Path(f"/proc/{pid}").exists()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while exists():
             await asyncio.sleep(0.01)
 

@@ -34,7 +34,7 @@ async def godwit(tmp_path):
         config = uvicorn.Config(api.create(around.ctx), port=0, lifespan="off", log_config=None)
         server = Server(config)
         serving = tasks.spawn(server.serve(), name="serve")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.started:
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]

@@ -118,7 +118,7 @@ async def test_the_publisher_wakes_for_each_change(town: Town) -> None:
     async with tasks.Tasks("test") as owned:
         owned.spawn(Publisher(town.world.ctx, "lcl", town.world.stream).run(), name="publish")
         await town.world.app("fresh", "acme")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while "facts.lcl.app.control.fresh" not in town.world.stream.newest:
                 await asyncio.sleep(0.01)
 
@@ -268,7 +268,7 @@ async def test_the_watcher_follows_the_stream(town: Town) -> None:
         owned.spawn(watcher.read(town.world.stream), name="read")
         owned.spawn(watcher.apply(), name="apply")
         await town.world.host.exit(machine_id, 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 async with town.world.store.read() as rows:
                     row = await rows.placements.get(machine_id)

@@ -82,15 +82,15 @@ async def test_one_that_says_it_is_busy_gets_the_time_it_asks_for(tmp_path: Path
     busy = (
         "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(os.environ['NOTIFY_SOCKET'])\n"
         "s.send(b'EXTEND_TIMEOUT_USEC=60000000');s.close()\n"
-        "signal.sigtimedwait([signal.SIGUSR1], 1.5)\n"
+        "signal.sigtimedwait([signal.SIGUSR1], 4)\n"
     )
     code = (
         f"signal.pthread_sigmask(signal.SIG_BLOCK,[signal.SIGUSR1])\n{busy}tell(); signal.pause()"
     )
     # Long enough for the program to begin, too short for what it does before it is ready.
-    parts = supervisor(tmp_path, component("a", code, start_s=1.0))
+    parts = supervisor(tmp_path, component("a", code, start_s=3.0))
     starting = parts.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await starting
     log = (tmp_path / "log" / "a.log").read_text()
     await parts.stop()
@@ -101,7 +101,7 @@ async def test_one_that_ignores_the_request_to_stop_is_killed(tmp_path: Path) ->
     code = "signal.signal(15,signal.SIG_IGN); tell()\nwhile True: signal.pause()"
     parts = supervisor(tmp_path, component("a", code, stop_s=0.3))
     await parts.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await parts.stop()
 
 
@@ -128,7 +128,7 @@ async def test_a_stranger_on_the_port_is_not_taken_for_the_component(
         stranger.listen()
         port = stranger.getsockname()[1]
         code = "signal.pause()"
-        program = component("a", code, ready_at=f"127.0.0.1:{port}", start_s=1, stop_s=1)
+        program = component("a", code, ready_at=f"127.0.0.1:{port}", start_s=2, stop_s=1)
         parts = supervisor(tmp_path, program)
         with pytest.raises(TimeoutError):
             await parts.start()
@@ -179,7 +179,7 @@ async def test_a_program_that_is_missing_for_a_while_is_started_once_it_is_there
     tmp_path: Path,
 ) -> None:
     program = tmp_path / "program"
-    parts = supervisor(tmp_path, Component("a", (str(program),), start_s=10))
+    parts = supervisor(tmp_path, Component("a", (str(program),), start_s=60))
     told = f"#!{sys.executable}\n{READY}tell(); signal.pause()\n"
 
     async def install() -> None:

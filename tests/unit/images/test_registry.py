@@ -1,5 +1,6 @@
 """The registry client against a server that does what the test says."""
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -141,11 +142,12 @@ async def test_nobody_there_is_told_quickly():
     async with ScriptedServer(script(Answer())) as server:
         gone = server.address
     began = time.monotonic()
-    async with registry.RegistryClient(gone, insecure=True, patience=QUICK) as one:
+    patient = dataclasses.replace(QUICK, connect_s=60, silence_s=60)
+    async with registry.RegistryClient(gone, insecure=True, patience=patient) as one:
         with pytest.raises(Failure, match="cannot be reached") as caught:
             await one.manifest("app", "1")
     assert caught.value.code == "unavailable"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patient.connect_s
 
 
 async def test_plain_http_is_spoken_only_when_told():

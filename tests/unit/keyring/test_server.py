@@ -78,6 +78,6 @@ async def test_what_cannot_be_read_is_refused_and_never_quoted(
 async def test_a_length_out_of_bounds_ends_the_connection(socket: Path) -> None:
     reader, writer = await asyncio.open_unix_connection(str(socket))
     writer.write(b"\xff\xff\xff\xff")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()

@@ -70,7 +70,7 @@ async def test_while_it_is_gone_requests_fail_at_once_and_plainly(
 ) -> None:
     assert await revision(remote) == 1
     server.stop(signal.SIGINT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(3):
             for failure in await fails(remote):
                 assert failure.message.startswith("the control database does not answer: ")
@@ -110,13 +110,13 @@ async def test_a_server_that_keeps_silent_hangs_nobody(
             server.freeze()
             await rows.meta.get()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(errors.Failure, match="does not answer"):
             await ask()
         assert entered.is_set()
         await fails(remote)
     server.resume()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await revision(remote) == 1
 
 

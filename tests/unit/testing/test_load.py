@@ -87,7 +87,7 @@ async def server() -> AsyncIterator[Server]:
 
 async def load(server: Server, until: Callable[[Tally], bool]) -> Tally:
     made = Load(("127.0.0.1", server.port), "hello", QUICK)
-    async with tasks.Tasks("test") as owned, asyncio.timeout(20):
+    async with tasks.Tasks("test") as owned, asyncio.timeout(60):
         running = owned.spawn(made.run(), name="load")
         while not until(made.tally):
             await asyncio.sleep(0.01)

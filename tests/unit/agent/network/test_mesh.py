@@ -303,7 +303,7 @@ def test_a_next_key_is_made_once_and_for_its_owner_alone(lab):
 async def test_what_fails_is_tried_again_and_a_death_is_answered_at_once(lab):
     lab.device.broken = 2
     lab.mesh.follow([peer(OWN), peer(1)])
-    async with tasks.Tasks("test") as owned, asyncio.timeout(10):
+    async with tasks.Tasks("test") as owned, asyncio.timeout(60):
         owned.spawn(lab.mesh.run(), name="mesh")
         while not lab.device.state.peers:
             await asyncio.sleep(0)

@@ -49,7 +49,7 @@ class Connection:
         self.tell({"type": "status", **self.fake.status.model_dump()})
 
     async def until(self, wanted: Callable[[list[channel.Frame]], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not wanted(self.heard):
                 self.news.clear()
                 await self.news.wait()

@@ -12,7 +12,7 @@ M = "0000000000000a"
 
 
 async def until(directory: Path, groups: cgroups.Cgroups, found: set[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while standstill.machines(directory, groups) != found:
             await asyncio.sleep(0.01)
 

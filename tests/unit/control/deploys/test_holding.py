@@ -50,7 +50,7 @@ async def test_a_lease_that_is_just_being_prolonged_is_given_back_for_good(
             ended.set()
 
     monkeypatch.setattr(leases, "acquire", slow)
-    async with asyncio.timeout(10), Tasks("test") as owned:
+    async with asyncio.timeout(60), Tasks("test") as owned:
         keeping = owned.spawn(held.keep(), name="keep")
         await begun.wait()
         giving = owned.spawn(held.give_back(machine_id), name="give")

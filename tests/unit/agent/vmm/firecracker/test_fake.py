@@ -28,7 +28,7 @@ async def test_the_fake_plays_every_scene_before_a_start(tmp_path, scene):
     async with FakeFirecracker(tmp_path) as fake:
         await play(fake, scene())
         if scene.__name__ in playbook.ENDING:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await fake.ended.wait()
         else:
             assert not fake.ended.is_set()

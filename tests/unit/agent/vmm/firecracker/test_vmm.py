@@ -202,10 +202,10 @@ async def test_a_firecracker_that_ended_is_not_waited_for(lab):
     with lab.hypervisor.launch(guest):
         pass
     with pytest.raises(errors.Failure, match="has ended") as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await lab.hypervisor.begin(guest)
     assert caught.value.code == "failed_precondition"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await lab.hypervisor.begin(lab.guest)
 
 
