@@ -4,12 +4,12 @@
 once, on a real SQLite database that syncs: what is left is control's own work.
 """
 
-import asyncio
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from godwit.testing import clock
 from godwit.testing.control import world
 from godwit.testing.deploys import Yard
 from tools.bench import Row, row
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
             "deploy.control",
             f"{strategy}, {MACHINES} machines, per machine",
             "ms",
-            asyncio.run(_control_ms(strategy)),
+            clock.run(_control_ms(strategy)),
             must=_MUST_MS,
         )
         for strategy in ("rolling", "bluegreen")
@@ -44,7 +44,7 @@ async def _control_ms(strategy: str) -> list[float]:
         async with world(Path(directory)) as around:
             acme = await around.organization("acme")
             await around.app("shop", "acme")
-            yard = Yard(around, around.of(acme), beat_s=None)
+            yard = Yard(around, around.of(acme))
             yard.host.memory_mb = 1_000_000
             await yard.deploy(_DEFINITION, "nginx:0")
             await _grow(yard)

@@ -1,31 +1,42 @@
 """Time that jumps: when every task waits, the clock goes on to the next timer at once.
 
 `VirtualLoop` makes asyncio's own timers virtual; `FakeClock` shows the same time to code that
-takes a `Clock`. Hours of restart pauses pass in milliseconds, in the right order.
+takes a `Clock`. Hours of restart pauses pass in milliseconds, in the right order. While a thread
+of an executor works, a database's for example, no time passes, however busy the machine is.
 """
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _START_MS = 1_790_000_000_000
 _HANG_S = 10.0
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never waits for a timer: it tells the loop that the time has come."""
+    """Never waits for a timer: it tells the loop that the time has come.
+
+    Attributes:
+        jumped: Seconds that have passed.
+        threads: How many pieces of work executors have; their end comes first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.jumped = 0.0
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if ready or timeout == 0:
             return ready
+        if self.threads:
+            return super().select(None)
         if timeout is None:
             ready = super().select(_HANG_S)
             if not ready:
@@ -36,7 +47,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps. For code without threads and sockets."""
+    """An event loop whose time jumps. For code without sockets, and threads only in executors."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -46,20 +57,39 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self._jumping.jumped
 
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[*Ts], T],
+        *args: *Ts,
+    ) -> asyncio.Future[T]:
+        """Have a thread work; until it has, no time passes."""
+        self._jumping.threads += 1
+        working = super().run_in_executor(executor, func, *args)
+        working.add_done_callback(self._worked)
+        return working
+
+    def _worked(self, _: "asyncio.Future[Any]") -> None:
+        self._jumping.threads -= 1
+
 
 class FakeClock:
     """The clock of the running loop, seen from the year 2026.
+
+    Args:
+        start_ms: Unix time when the loop began.
 
     Attributes:
         skew_ms: Added to Unix time only: set it to make the wall clock jump.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_ms: int = _START_MS) -> None:
+        self._start_ms = start_ms
         self.skew_ms = 0
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""
-        return _START_MS + int(self.monotonic() * 1000) + self.skew_ms
+        return self._start_ms + int(self.monotonic() * 1000) + self.skew_ms
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""

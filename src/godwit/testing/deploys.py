@@ -1,5 +1,8 @@
 """Deploys on simulated hosts: time that passes at once, workers that are killed at any write.
 
+Time passes where everybody waits for it and no transaction is under way, on a loop whose time
+jumps (`godwit.testing.clock.VirtualLoop`): a stall of the machine takes none of it.
+
 A kill severs a worker at a write of its run's journal: nothing it still tries reaches database or
 hosts. The machines and the database go on; another worker takes over.
 """
@@ -11,13 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from godwit.base import clock, errors, tasks
+from godwit.base import errors, tasks
 from godwit.base.principal import Principal
 from godwit.control import machines
 from godwit.control.context import Context
 from godwit.control.deploys import service, worker
 from godwit.control.deploys.journal import HELD_MS
 from godwit.control.records import RunEntry
+from godwit.testing.clock import FakeClock
 from godwit.testing.control import World
 from godwit.testing.hosts import SimulatedHost
 from godwit.testing.simulated_machine import SimulatedMachine
@@ -95,52 +99,6 @@ def _unwanted(event: host_rpc.MachineEvent) -> host_rpc.MachineEvent:
     request = copy.deepcopy(event.request or {})
     request["exit_event"]["requested_stop"] = False
     return event.model_copy(update={"request": request})
-
-
-class HurriedClock(clock.SystemClock):
-    """A clock whose sleepers wake at once, having slept.
-
-    Attributes:
-        slept_s: How far it is ahead of the machine's own.
-    """
-
-    def __init__(self) -> None:
-        self.slept_s = 0.0
-
-    def now_ms(self) -> int:
-        """Return Unix time in milliseconds, ahead."""
-        return super().now_ms() + int(self.slept_s * 1000)
-
-    def monotonic(self) -> float:
-        """Return seconds on a clock that never goes back."""
-        return super().monotonic() + self.slept_s
-
-    async def sleep(self, seconds: float) -> None:
-        """Return when everybody else has had a turn, that many seconds later."""
-        await asyncio.sleep(0.001)
-        self.slept_s += seconds
-
-
-class PatientClock(HurriedClock):
-    """A hurried clock whose keeping of holds and leases does not hurry time.
-
-    Args:
-        beat_s: How long that waits in real time; `None` for as long as it wants.
-    """
-
-    def __init__(self, beat_s: float | None) -> None:
-        super().__init__()
-        self._beat_s = beat_s
-
-    async def sleep(self, seconds: float) -> None:
-        """As before; what repeats for ever waits in real time."""
-        if seconds in _BEATS:
-            await asyncio.sleep(seconds if self._beat_s is None else self._beat_s)
-            return
-        await super().sleep(seconds)
-
-
-_BEATS = frozenset({worker.RENEW_S, 4.0})
 
 
 class Mortal:
@@ -238,7 +196,13 @@ class _WatchedRuns:
 
 
 class Yard:
-    """Control with deploys, on simulated hosts.
+    """Control with deploys, on simulated hosts. For a loop whose time jumps.
+
+    Args:
+        world: Control and its surroundings.
+        who: Who deploys.
+        app: What is deployed.
+        now_ms: The time when the loop began; `None` for the world's own.
 
     Attributes:
         who: Who deploys.
@@ -250,9 +214,9 @@ class Yard:
     mortal: Mortal
 
     def __init__(
-        self, world: World, who: Principal, app: str = "shop", *, beat_s: float | None = 0.02
+        self, world: World, who: Principal, app: str = "shop", *, now_ms: int | None = None
     ) -> None:
-        self.clock = PatientClock(beat_s)
+        self.clock = FakeClock(world.clock.now_ms() if now_ms is None else now_ms)
         self.host = ScriptedHost(world.host.host_id, stream=world.stream, time=self.clock)
         world.hosts.by_id[self.host.host_id] = self.host
         self.world = replace(world, ctx=replace(world.ctx, clock=self.clock))
@@ -294,9 +258,9 @@ class Yard:
         wanted = machines.NewMachine(config=config)
         await machines.create(self.ctx, self.who, self.app, wanted)
 
-    def let_holds_lapse(self) -> None:
+    async def let_holds_lapse(self) -> None:
         """Let as much time pass as a dead worker's hold lasts."""
-        self.clock.slept_s += HELD_MS / 1000 + 1
+        await self.clock.sleep(HELD_MS / 1000 + 1)
 
     async def deploy(
         self, definition: dict[str, Any], image: str, **options: Any

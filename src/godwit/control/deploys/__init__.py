@@ -2,6 +2,7 @@
 
 order.py      what is written down when one begins: settings, plan, on whose behalf
 plan.py       pure: which machines are created, updated, replaced, destroyed
+unmade.py     what earlier deploys were to make, and did not
 refusals.py   what asks for the impossible, before anything is touched
 configs.py    pure: the machine configs of a release, of its release command and its tests
 operations.py the steps of each strategy, and of the way back

@@ -19,6 +19,9 @@ SCOPES: frozenset[Scope] = frozenset(
 )
 """What a deploy needs; it never acts with more, whoever asked for it."""
 
+ATTEMPTS = 20
+"""How many ids a machine that a run makes may take: one that was given up is never taken again."""
+
 
 class Settings(Record):
     """How a deploy goes: options, else the config, else the defaults (spec/config-cli.md §1.3).

@@ -30,6 +30,7 @@ class Town:
     Attributes:
         region: Where machines of groups that have none go.
         machines: Every machine of the app.
+        unmade: Groups whose second machine an earlier deploy was to make, and did not.
         release_command: Empty when none is to be run.
         seed_command: The same.
     """
@@ -39,6 +40,7 @@ class Town:
     machines: Sequence[MachineView]
     settings: Settings
     options: Options
+    unmade: frozenset[str] = frozenset()
     release_command: str = ""
     seed_command: str = ""
     kind: Kind = "deploy"
@@ -137,15 +139,17 @@ def _update(one: MachineView) -> Update:
 def _create(
     town: Town, mine: Sequence[MachineView], mint: Mint
 ) -> tuple[tuple[Slot, ...], tuple[str, ...]]:
-    """Return the machines of groups that have none anywhere, and which groups go without."""
-    have = {configs.group_of(one) for one in mine}
+    """Return the machines that groups lack, and which groups go without any."""
+    have: dict[str, list[MachineView]] = {}
+    for one in mine:
+        have.setdefault(configs.group_of(one), []).append(one)
     made: list[Slot] = []
     without: list[str] = []
     for group in groups.names(town.config):
-        if group in have:
-            continue
-        why = _left_out(town, group)
-        if why:
+        there, why = have.get(group, []), _left_out(town, group)
+        if there:
+            made += [] if why else _unmade(town, group, there, mint)
+        elif why:
             without.append(f"Group {group} has no machine and gets none: {why}")
         else:
             made += _slots(town, group, mint)
@@ -169,27 +173,42 @@ def _left_out(town: Town, group: str) -> str:
 
 def _slots(town: Town, group: str, mint: Mint) -> list[Slot]:
     """Return a new group's machines (spec §3.5)."""
-    first, second = f"{group}/0", f"{group}/1"
-    region = town.region
-    slots = [Slot(key=first, machine_id=mint(first), group=group, region=region)]
+    key = f"{group}/0"
+    first = Slot(key=key, machine_id=mint(key), group=group, region=town.region)
+    return [first, *_second(town, group, mint, first=key, region=town.region)]
+
+
+def _unmade(town: Town, group: str, there: Sequence[MachineView], mint: Mint) -> list[Slot]:
+    """Return the second machine that an earlier deploy was to give to a group, and did not.
+
+    With bluegreen the one that it would stand by for goes: the next deploy by another strategy
+    makes it.
+    """
+    if group not in town.unmade or len(there) != 1 or town.settings.strategy == "bluegreen":
+        return []
+    (first,) = there
+    return _second(town, group, mint, first=first.machine_id, region=first.region)
+
+
+def _second(town: Town, group: str, mint: Mint, *, first: str, region: str) -> list[Slot]:
+    """Return a group's second machine: one that serves too, a standby, or none."""
     if not town.options.ha or groups.of(town.config, town.config.mounts, group):
-        return slots
+        return []
     serves = groups.of(town.config, town.config.services, group) or (
         town.config.http_service is not None
         and groups.applies(town.config, town.config.http_service, group)
     )
-    watched = () if serves else (first,)
-    slots.append(
+    key, watched = f"{group}/1", () if serves else (first,)
+    return [
         Slot(
-            key=second,
-            machine_id=mint(second),
+            key=key,
+            machine_id=mint(key),
             group=group,
             region=region,
             standby_for=watched,
             start=not watched,
         )
-    )
-    return slots
+    ]
 
 
 def _canaries(update: Sequence[Update], mint: Mint) -> tuple[Slot, ...]:

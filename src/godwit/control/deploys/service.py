@@ -15,7 +15,7 @@ from godwit.base.principal import Principal
 from godwit.control import apps, audit, listing, machine_config, registry
 from godwit.control import regions as places
 from godwit.control.context import Context
-from godwit.control.deploys import configs, definitions, operations, order, plan, refusals
+from godwit.control.deploys import configs, definitions, operations, order, plan, refusals, unmade
 from godwit.control.deploys.journal import TURNED, past_return
 from godwit.control.deploys.order import Kind, Order, Plan, Settings
 from godwit.control.records import App, MachineVersion, Release, RunEntry, RunRow
@@ -202,6 +202,7 @@ async def _decide(
         await _refuse_second(rows, app)
         last = await rows.releases.last_version(app.id)
         present = await rows.hosts.regions()
+        lacking = await unmade.groups(rows, app.id)
         wanted = await _completed(rows, app, wanted)
     config = definitions.understand(wanted.definition)
     seed = await _seed_command(ctx, app, config, wanted)
@@ -216,6 +217,7 @@ async def _decide(
         machines=machines,
         settings=settings,
         options=wanted.options,
+        unmade=lacking,
         release_command=_release_command(config, wanted),
         seed_command=seed,
         kind=wanted.kind,

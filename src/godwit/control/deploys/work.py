@@ -33,7 +33,6 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _DRAIN_MARGIN_S = 5.0
 _LONGEST_DRAIN_S = 300.0
-_ATTEMPTS = 20
 
 
 class HostAway(runner.Abort):
@@ -183,7 +182,7 @@ class Work:
         Raises:
             Failure: `insufficient_capacity`, `unavailable`.
         """
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(order.ATTEMPTS):
             machine_id = order.machine_id(self.run_id, slot.key, attempt)
             wanted = machines.NewMachine(
                 config=config,
@@ -207,7 +206,7 @@ class Work:
     async def made_for(self, key: str) -> list[str]:
         """Return the ids of what was made under a key: given up ones look after themselves."""
         found = []
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(order.ATTEMPTS):
             machine_id = order.machine_id(self.run_id, key, attempt)
             async with self.ctx.store.read() as rows:
                 row = await rows.placements.get(machine_id)

@@ -1,11 +1,12 @@
 """Deploys on a simulated host: `yard` has an app `shop` of acme, `base` a release of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from godwit.testing.clock import VirtualLoop
 from godwit.testing.control import world
 from godwit.testing.deploys import Yard
 from tests.unit.control.conftest import Town
@@ -29,6 +30,11 @@ CHANGED: dict[str, Any] = {
     "http_service": {"internal_port": 8080, "checks": [CHECK], "processes": ["web"]},
 }
 """After `GROUPS`: the group worker is gone, mail is new, and there is a release command."""
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, type[VirtualLoop]]:
+    """Have time jump in every test of this folder."""
+    return {"virtual": VirtualLoop}
 
 
 @pytest.fixture

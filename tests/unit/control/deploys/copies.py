@@ -22,6 +22,7 @@ class Base:
         self._yard = yard
         self._database = (path / "control.db").read_bytes()
         self._machines = copy.deepcopy(yard.host.machines)
+        self._now_ms = yard.clock.now_ms()
         self._count = 0
 
     @asynccontextmanager
@@ -32,7 +33,8 @@ class Base:
         path.write_bytes(self._database)
         store = await database.open_database(database.sqlite_url(path))
         ctx = replace(self._world.ctx, store=store)
-        yard = Yard(replace(self._world, ctx=ctx, store=store), self._yard.who)
+        around = replace(self._world, ctx=ctx, store=store)
+        yard = Yard(around, self._yard.who, now_ms=self._now_ms)
         yard.host.machines = copy.deepcopy(self._machines)
         try:
             yield yard

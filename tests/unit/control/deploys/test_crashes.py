@@ -26,7 +26,7 @@ async def disturbed(
     async with base.copied() as yard:
         run_id = await yard.begin(CHANGED, image, **options)
         mortal = await yard.carry(kill_at)
-        yard.let_holds_lapse()
+        await yard.let_holds_lapse()
         await yard.carry()
         return await finished(yard, run_id), mortal
 
@@ -56,7 +56,7 @@ async def test_when_control_dies_the_next_one_finishes_the_deploy(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("image", ["nginx:2", "nginx:sick"])
 async def test_whenever_control_dies_the_next_one_finishes_the_deploy(

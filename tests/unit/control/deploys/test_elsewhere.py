@@ -157,7 +157,7 @@ async def test_a_silent_hosts_machines_are_replaced_and_go_when_it_is_back(
     # Meanwhile it may run on, cut off: it has the old release until it is back.
     assert {one.config["image"] for one in living(yard.host).values()} == {"nginx:1"}
     yard.host.away = False
-    yard.clock.slept_s += 11
+    await yard.clock.sleep(11)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert living(yard.host) == {}
     assert shown(yard) == [("2", "started", False)] * 2
@@ -184,7 +184,7 @@ async def test_a_host_that_goes_after_it_has_the_release_is_gone_around(
     done = await yard.look(run_id)
     assert done.row.outcome == "complete", told(done)
     yard.host.away = False
-    yard.clock.slept_s += 11
+    await yard.clock.sleep(11)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert shown(yard) == [("2", "started", False)] * 2
 
@@ -244,7 +244,7 @@ async def test_a_deploy_that_fails_after_a_host_was_lost_keeps_what_took_over(
     running = [one for one in living(other).values() if one.state == "started"]
     assert [one.config["image"] for one in running] == ["nginx:1"] * 2
     yard.host.away = False
-    yard.clock.slept_s += 11
+    await yard.clock.sleep(11)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert {first, second}.isdisjoint(living(yard.host))
     assert shown(yard) == [("1", "started", False)] * 2
@@ -312,7 +312,7 @@ async def test_bluegreen_goes_around_a_silent_host(yard: Yard, other: ScriptedHo
     assert done.row.outcome == "complete", told(done)
     assert [one.config["image"] for one in living(other).values()] == ["nginx:2"] * 2
     yard.host.away = False
-    yard.clock.slept_s += 11
+    await yard.clock.sleep(11)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert living(yard.host) == {}
 
@@ -328,7 +328,7 @@ async def test_what_a_lost_host_had_of_a_failed_deploy_goes_when_it_is_back(
     assert done.row.outcome == "failed"
     assert shown(yard)[:2] == [("1", "started", False)] * 2
     other.away = False
-    yard.clock.slept_s += 200
+    await yard.clock.sleep(200)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert living(other) == {}
 
@@ -344,6 +344,6 @@ async def test_removed_groups_go_when_their_host_is_back(yard: Yard) -> None:
     await yard.carry()
     assert (await yard.look(run_id)).row.outcome == "complete"
     yard.host.away = False
-    yard.clock.slept_s += 11
+    await yard.clock.sleep(11)
     await upkeep.Upkeep(yard.ctx).sweep()
     assert [(one["group"], one["version"]) for one in yard.machines()] == [("web", "2")] * 2

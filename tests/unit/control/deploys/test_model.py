@@ -10,7 +10,6 @@ hosts go and come back, and machines end. The model knows only this:
   machine of `web` has a successor or is there itself: four of them.
 """
 
-import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from godwit.base import errors
 from godwit.control import upkeep
 from godwit.control.deploys import configs, plan, service
+from godwit.testing import clock
 from godwit.testing.control import world
 from godwit.testing.deploys import ScriptedHost, Yard, refused
 from tests.unit.control.deploys.conftest import CHANGED, GROUPS, STRATEGIES
@@ -173,10 +173,10 @@ class Play:
         self.step = step
         for _ in range(1 + len(step.events)):
             await yard.carry()
-            yard.let_holds_lapse()
+            await yard.let_holds_lapse()
         self.step = None
         self.other.away = False
-        yard.clock.slept_s += 700
+        await yard.clock.sleep(700)
         await upkeep.Upkeep(yard.ctx).sweep()
         await self.check(step)
 
@@ -265,7 +265,7 @@ def play(town: Town, steps: list[Step]) -> None:
             for step in steps:
                 await one.deploy(step)
 
-    asyncio.run(whole())
+    clock.run(whole())
 
 
 def examples(count: int) -> Callable[[Any], Any]:

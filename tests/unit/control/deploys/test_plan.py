@@ -49,6 +49,7 @@ def make(
     machines: list[Any],
     strategy: Strategy = "rolling",
     max_unavailable: float = 0.33,
+    unmade: tuple[str, ...] = (),
     **options: Any,
 ) -> Plan:
     town = plan.Town(
@@ -57,6 +58,7 @@ def make(
         machines=machines,
         settings=Settings(strategy=strategy, max_unavailable=max_unavailable),
         options=Options.model_validate(options),
+        unmade=frozenset(unmade),
     )
     return plan.make(town, lambda key: key)
 
@@ -65,6 +67,7 @@ def made(found: Plan) -> list[tuple[str, bool, tuple[str, ...]]]:
     return [(slot.key, slot.start, slot.standby_for) for slot in found.create]
 
 
+ALONE = {"app": "shop"}
 MOUNTED = {"app": "shop", "mounts": [{"source": "data", "destination": "/data"}]}
 
 
@@ -92,6 +95,33 @@ def test_a_group_without_machines_gets_what_its_kind_needs(
     definition: dict[str, Any], options: dict[str, Any], wanted: list[Any]
 ) -> None:
     assert made(make(definition, [], **options)) == wanted
+
+
+FIRST = f"{1:014x}"
+
+
+@pytest.mark.parametrize(
+    ("definition", "machines", "options", "wanted"),
+    [
+        (ALONE, [view(1)], {}, [("app/1", False, (FIRST,))]),
+        (WEB, [view(1)], {}, [("app/1", True, ())]),
+        (MOUNTED, [view(1)], {}, []),
+        (ALONE, [view(1), view(2)], {}, []),
+        (ALONE, [view(1)], {"unmade": ("other",)}, []),
+        (ALONE, [view(1)], {"ha": False}, []),
+        (ALONE, [view(1)], {"update_only": True}, []),
+        (ALONE, [view(1)], {"strategy": "bluegreen"}, []),
+    ],
+)
+def test_a_group_gets_the_second_machine_that_an_earlier_deploy_did_not_make(
+    definition: dict[str, Any], machines: list[Any], options: dict[str, Any], wanted: list[Any]
+) -> None:
+    assert made(make(definition, machines, **{"unmade": ("app",), **options})) == wanted
+
+
+def test_it_is_made_where_the_first_one_is() -> None:
+    found = make(ALONE, [view(1, region="fra")], unmade=("app",))
+    assert [slot.region for slot in found.create] == ["fra"]
 
 
 @pytest.mark.parametrize(

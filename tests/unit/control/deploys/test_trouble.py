@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from godwit.base import errors
-from godwit.control import leases, machines, upkeep
+from godwit.control import leases, machine_actions, machines, upkeep
 from godwit.control.deploys import configs, service, view, worker
 from godwit.control.deploys.journal import Fenced, RunJournal
 from godwit.testing.deploys import Yard, refused
@@ -222,6 +222,58 @@ async def test_what_is_away_goes_back_before_what_is_well(yard: Yard) -> None:
     assert updated == [first, second, second, first]
 
 
+async def test_a_host_that_refuses_for_a_moment_is_asked_again_on_the_way_back(
+    yard: Yard,
+) -> None:
+    await yard.deploy(WEB, "nginx:1")
+    before = living(yard)
+    run_id = await yard.begin(WEB, "nginx:2")
+
+    async def refuse(verb: str, body: dict[str, Any]) -> None:
+        del body
+        if verb == "machine.update":
+            yard.host.after.remove(refuse)
+            yard.host.troubles["machine.get"] = [
+                errors.Failure("failed_precondition", "not like this")
+            ] * 3
+
+    yard.host.after.append(refuse)
+    await yard.carry()
+    done = await yard.look(run_id)
+    assert done.row.message == "not like this; rolled back"
+    assert living(yard) == before
+
+
+@pytest.mark.parametrize("auto_rollback", [True, False])
+async def test_the_next_deploy_makes_the_standby_that_one_before_did_not(
+    yard: Yard, *, auto_rollback: bool
+) -> None:
+    def standbys() -> list[bool]:
+        return sorted(bool(one.get("standbys")) for one in living(yard).values())
+
+    definition: dict[str, Any] = {"app": "shop", "processes": {"worker": "work"}}
+    run_id = await yard.begin(definition, "nginx:1", auto_rollback=auto_rollback)
+
+    async def refuse(verb: str, body: dict[str, Any]) -> None:
+        if verb == "machine.reserve":
+            yard.host.refuse_reserve = [errors.Failure("failed_precondition", "no more of them")]
+
+    yard.host.after.append(refuse)
+    await yard.carry()
+    yard.host.after.remove(refuse)
+    yard.host.refuse_reserve = []
+    assert (await yard.look(run_id)).row.outcome == "failed"
+    assert standbys() == ([] if auto_rollback else [False])
+    for image in ("nginx:2", "nginx:3"):
+        done = await yard.deploy(definition, image)
+        assert done.row.outcome == "complete", done.row.message
+        assert standbys() == [False, True]
+    (gone,) = (key for key, one in living(yard).items() if one.get("standbys"))
+    await machine_actions.destroy(yard.ctx, yard.who, "shop", gone, force=True)
+    await yard.deploy(definition, "nginx:4")
+    assert standbys() == [False], "somebody took it away"
+
+
 async def test_a_way_back_that_fails_says_which_machine_is_where(yard: Yard) -> None:
     await yard.deploy(WEB, "nginx:1")
     run_id = await yard.begin(WEB, "nginx:sick", wait_timeout_s=10)
@@ -232,7 +284,7 @@ async def test_a_way_back_that_fails_says_which_machine_is_where(yard: Yard) -> 
         if verb == "machine.update":
             yard.host.troubles["machine.update"] = [
                 errors.Failure("failed_precondition", "the disk is full")
-            ]
+            ] * 10
 
     yard.host.after.append(refuse)
     await yard.carry()
@@ -317,14 +369,14 @@ async def test_two_controls_carry_a_deploy_once(yard: Yard) -> None:
     first, second = worker.Worker(yard.ctx), worker.Worker(yard.ctx)
     assert len(await first.claim()) == 1
     assert await second.claim() == []
-    yard.let_holds_lapse()
+    await yard.let_holds_lapse()
     assert len(await second.claim()) == 1
 
 
 async def test_who_has_lost_a_run_writes_nothing(yard: Yard) -> None:
     await yard.begin(WEB, "nginx:1")
     (row,) = await worker.Worker(yard.ctx).claim()
-    yard.let_holds_lapse()
+    await yard.let_holds_lapse()
     (mine,) = await worker.Worker(yard.ctx).claim()
     ordered = service.Order.model_validate(row.input)
     late = RunJournal(yard.ctx, row, ordered)
@@ -371,7 +423,7 @@ async def test_a_database_that_is_away_for_a_while_is_waited_for(yard: Yard, beg
     one = worker.Worker(replace(yard.ctx, store=flaky))  # type: ignore[arg-type]
     for row in await one.claim():
         await one.carry(row)
-    yard.let_holds_lapse()
+    await yard.let_holds_lapse()
     await yard.carry()
     done = await yard.look(run_id)
     assert done.row.outcome == "complete", done.row.message

@@ -21,6 +21,8 @@ from godwit.wire.host_rpc import MachineView
 
 GROUPS_AT_ONCE = 16
 COLD_AT_ONCE = 30
+_TRIES_BACK = 3
+_PAUSE_BACK_S = 2.0
 _SETTLED = frozenset({"stopped", "suspended", "started", "created", "failed"})
 
 
@@ -97,7 +99,7 @@ async def restore_machines(work: Work, done: Mapping[str, Output]) -> Output:
 
     async def one(update: Update) -> None:
         try:
-            if await _restore(work, update):
+            if await _restore_at_last(work, update):
                 back.append(update.machine_id)
         except (errors.Failure, runner.Abort) as error:
             message = str(error)
@@ -234,6 +236,25 @@ async def _give(work: Work, update: Update) -> MachineView:
 
     limit = work.settings.wait_timeout_s
     return await work.patiently(attempt, limit, of=update.machine_id)
+
+
+async def _restore_at_last(work: Work, update: Update) -> bool:
+    """Restore a machine, again a few times where its host refuses.
+
+    A refusal ends the way forward, for then there is the way back. After that there is none.
+
+    Raises:
+        Failure: It is refused every time.
+        Abort: As `_restore`.
+    """
+    for _ in range(_TRIES_BACK - 1):
+        try:
+            return await _restore(work, update)
+        except errors.Failure as failure:
+            told = f"is tried again to be given what it had: {failure.message}"
+            await work.say("warning", told, group=update.group, machine_id=update.machine_id)
+        await work.ctx.clock.sleep(_PAUSE_BACK_S)
+    return await _restore(work, update)
 
 
 async def _restore(work: Work, update: Update) -> bool:
