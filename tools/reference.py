@@ -29,7 +29,6 @@ COMMAND = ".venv/bin/python -m tools.reference"
 """How a person writes the pages again."""
 
 _WRITTEN = "Written by `python -m tools.reference`; not by hand.\n"
-_EVERYWHERE = "access_token"
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
@@ -176,7 +175,7 @@ def _words_under(body: Sequence[ast.stmt], number: int) -> str:
 def _everywhere(found: Sequence[Command]) -> list[tuple[str, str]]:
     leaf = next(one for one in found if not one.is_group)
     context = core.TyperCommand.context_class(leaf.click, info_name=leaf.path)
-    return [_option(p, context) for p in leaf.click.params if p.name == _EVERYWHERE]
+    return [_option(p, context) for p in leaf.click.params if p.name in tree.EVERYWHERE]
 
 
 def _one_command(command: Command) -> str:
@@ -187,7 +186,11 @@ def _one_command(command: Command) -> str:
     if command.is_group:
         return "\n".join(said)
     context = core.TyperCommand.context_class(click, info_name=command.path)
-    shown = [p for p in click.params if not getattr(p, "hidden", False) and p.name != _EVERYWHERE]
+    shown = [
+        p
+        for p in click.params
+        if not getattr(p, "hidden", False) and p.name not in tree.EVERYWHERE
+    ]
     arguments = [p for p in shown if p.param_type_name == "argument"]
     options = [p for p in shown if p.param_type_name == "option"]
     usage = [command.path, *(["[OPTIONS]"] if options else []), *map(_argument, arguments)]

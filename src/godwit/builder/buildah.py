@@ -180,7 +180,8 @@ class BuildahBuilder:
         if request.target:
             found.append(f"--target={request.target}")
         # Never by the environment, which this Buildah reads them from as well: a program of the
-        # host would take LD_PRELOAD, GODEBUG and the like from whoever may build.
+        # host would take LD_PRELOAD, GODEBUG and the like from whoever may build. Nor by a file,
+        # which only newer releases of Buildah take: who is on the host sees them meanwhile.
         found += [f"--build-arg={name}={value}" for name, value in request.args.items()]
         found += [f"--label={name}={value}" for name, value in request.labels.items()]
         found += [f"--build-context={name}=docker-image://{ids[name]}" for name in ids]

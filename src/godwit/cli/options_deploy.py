@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 
 from godwit.appconfig import sizes
+from godwit.appconfig.model import Config
 from godwit.base import errors
 from godwit.cli import options
 from godwit.cli.rollout import overrides
 from godwit.cli.rollout.source import Source
+from godwit.cli.session import Session
 from godwit.wire.deploys import Options
 
 DirectoryArgument = Annotated[
@@ -170,6 +172,19 @@ HostDedicationOption = Annotated[
     str | None,
     typer.Option("--host-dedication-id", metavar="ID", help="Reserved hosts, once there are any."),
 ]
+VolumeSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--volume-initial-size", metavar="GB", help="Of new volumes, once there are any."
+    ),
+]
+NoPublicIpsOption = Annotated[
+    bool,
+    typer.Option("--no-public-ips", help="Refused for an app whose services are public here."),
+]
+FlycastOption = Annotated[
+    bool, typer.Option("--flycast", help="A private address only; not there yet: refused.")
+]
 
 _CI_LABELS = {
     "GH_SHA": "GITHUB_SHA",
@@ -323,6 +338,38 @@ class ConfigFlags:
             ),
             host_dedication_id=self.host_dedication_id,
         )
+
+
+@dataclass(frozen=True)
+class ProvisionFlags:
+    """What flags say of what a first deploy provides besides machines (spec §3.6)."""
+
+    volume_initial_size: VolumeSizeOption = None
+    no_public_ips: NoPublicIpsOption = False
+    flycast: FlycastOption = False
+
+    def told(self, here: Session, config: Config) -> None:
+        """Say what has no effect yet.
+
+        Raises:
+            Failure: A flag means nothing, or its app would be public against its word.
+        """
+        if self.flycast:
+            raise errors.invalid(
+                "--flycast: apps have no Flycast addresses yet",
+                hint="in the app's network its machines answer at APP.internal",
+            )
+        if self.no_public_ips and (config.http_service or config.services):
+            raise errors.invalid(
+                "--no-public-ips: an app with services is public here, by its name",
+                hint="take its services out; in its network the machines answer all the same",
+            )
+        if self.volume_initial_size is not None:
+            try:
+                sizes.volume_gb(self.volume_initial_size)
+            except ValueError as error:
+                raise errors.invalid(f"--volume-initial-size: {error}") from error
+            here.out.warn("--volume-initial-size has no effect: there are no volumes yet")
 
 
 def seconds(text: str | None, flag: str) -> float | None:

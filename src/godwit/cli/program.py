@@ -82,12 +82,12 @@ def _tell_bug(session: Session, error: Exception) -> int:
         session.out.say(traceback.format_exc())
     session.out.error(f"this is a bug in godwit: {type(error).__name__}: {error}")
     if not _debugging(session):
-        session.out.hint("run it again with GODWIT_DEBUG=1 to see where")
+        session.out.hint("run it again with --debug, or GODWIT_DEBUG=1, to see where")
     return exits.FAILED
 
 
 def _debugging(session: Session) -> bool:
-    return session.environ.get("GODWIT_DEBUG", "") not in ("", "0")
+    return session.debug or session.environ.get("GODWIT_DEBUG", "") not in ("", "0")
 
 
 def _silence_stdout() -> None:

@@ -32,6 +32,7 @@ class Session:
         http: What carries requests in tests (an httpx transport); `None` for the network.
         clock: Time.
         token: What `--access-token` said.
+        debug: Whether `--debug` was given.
         stdin: What `machine exec --stdin` and `registries login --password-stdin` read.
         browse: Opens an address in a browser; tells whether it could.
     """
@@ -44,6 +45,7 @@ class Session:
     http: Any = None
     clock: Clock = field(default_factory=SystemClock)
     token: str | None = None
+    debug: bool = False
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
     browse: Callable[[str], bool] = lambda _: False
 

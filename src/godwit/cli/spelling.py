@@ -2,7 +2,7 @@
 
 --ha=false            → --no-ha               a flag with a value
 --wait-lock           → --wait-lock=30m       a value that may be left out
---remote-only, …      → left out, with a word  choices among builders that are not here
+--remote-only, …      → left out, with a word  choices among what is not here
 """
 
 import re
@@ -39,9 +39,15 @@ _WITH_VALUE = (
 )
 _BUILDERS = {**dict.fromkeys(_FLAGS, 0), **dict.fromkeys(_WITH_VALUE, 1)}
 _ADD_ONS = ("--no-db", "--no-redis", "--no-object-storage", "--no-github-workflow")
+_DNS_CHECKS = {"--dns-checks": 0}
 _MEANINGLESS: Mapping[str, Mapping[str, int]] = {
-    "deploy": {**_BUILDERS, "--now": 0},
+    "deploy": {**_BUILDERS, **_DNS_CHECKS, "--now": 0},
     "launch": {**_BUILDERS, **dict.fromkeys(_ADD_ONS, 0)},
+    "set": _DNS_CHECKS,
+    "import": _DNS_CHECKS,
+    "unset": _DNS_CHECKS,
+    "status": {"--deployment": 0},
+    "clone": {"--volume-requires-unique-zone": 0},
 }
 """What means nothing to a command, and how many values each takes."""
 
@@ -62,7 +68,7 @@ def ours(command: Any, given: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, value = argument.partition("=")
         if argument == "--":
             return [*kept, argument, *rest], left_out
-        if name in meaningless:
+        if name in meaningless and not _has(command, name):
             left_out.append(name)
             del rest[: 0 if equals else meaningless[name]]
         elif equals and name.startswith("--"):

@@ -21,6 +21,8 @@ VERBS = {
 """Other names of verbs, in every group that has the verb."""
 _NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _SECTION_GAP = 3
+EVERYWHERE = frozenset({"access_token", "debug"})
+"""The options that every command has, by their parameters' names."""
 
 
 def examples(*lines: str) -> str:
@@ -125,6 +127,7 @@ def _add_to_leaves(command: Any) -> None:
             _add_to_leaves(one)
         return
     command.params.append(_option(_token_option, "access_token"))
+    command.params.append(_option(_debug_option, "debug"))
     command.parse_args = functools.partial(_parse, command, command.parse_args)
     command.context_settings = {**_NAMES, **(command.context_settings or {})}
 
@@ -141,6 +144,11 @@ def _parse(command: Any, parse: Callable[[Any, list[str]], Any], ctx: Any, args:
 def _keep_token(context: typer.Context, value: str | None) -> None:
     if value and not context.resilient_parsing:
         session.of(context).token = value
+
+
+def _debug(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        session.of(context).debug = True
 
 
 def _tell_version(context: typer.Context, value: bool) -> None:
@@ -163,6 +171,21 @@ def _token_option(
     ] = None,
 ) -> None:
     """Carry the option every command has."""
+
+
+def _debug_option(
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            "--verbose",
+            help="Show where in the program a failure arises.",
+            callback=_debug,
+            expose_value=False,
+        ),
+    ] = False,
+) -> None:
+    """Carry the other option every command has."""
 
 
 def _version_option(

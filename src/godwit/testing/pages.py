@@ -12,11 +12,16 @@ PAGES = tuple(
     ROOT / "docs" / "howto" / f"{name}.md"
     for name in ("launch", "deploy", "configuration", "process-groups", "secrets", "checks")
 )
+OF_MACHINES = tuple(
+    ROOT / "docs" / "howto" / f"{name}.md" for name in ("scale", "console", "machines")
+)
+"""Pages about machines by name and hosts in several regions: run on simulated hosts alone."""
 OF_AN_APP_THAT_RUNS = frozenset({"configuration", "secrets", "checks"})
 """Pages whose first command is about an app that was deployed."""
 STANDARD_INPUT: dict[tuple[str, ...], str] = {
     ("secrets", "set", "TLS_KEY=-"): "-----BEGIN PRIVATE KEY-----\n",
     ("secrets", "import"): "# from .env\nSMTP_PASSWORD='a b'\n",
+    ("console", "--machine", "148ed193b95948", "--command", "cat -n"): "select 1\n",
 }
 """What commands read that take it from standard input."""
 _INDENT = "    "
@@ -54,7 +59,8 @@ def _steps(line: int, block: list[str]) -> Iterator[Step]:
         yield Step(line, file=f"{text}\n")
         return
     for number, one in enumerate(block):
-        words = shlex.split(re.split(r"\s+#", one)[0])
+        piped = one.rpartition(" | ")[2]
+        words = shlex.split(re.split(r"\s+#", piped)[0])
         if words and words[0] == "godwit":
             yield Step(line + number, words=tuple(words[1:]))
 

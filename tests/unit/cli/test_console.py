@@ -73,6 +73,31 @@ async def test_a_console_in_a_machine_that_runs_leaves_it_running(served):
     assert await machines(served) == [one]
 
 
+async def test_a_machine_that_runs_is_chosen(served):
+    await deployed(served)
+    (one,) = await machines(served)
+    code, stdout, _ = await typed(served, b"", "console", "--select", "-C", "ls")
+    assert (code, stdout) == (0, "ls for root\n")
+    assert await machines(served) == [one]
+
+
+async def test_where_nobody_can_choose_among_several_the_flag_is_named(served):
+    await deployed(served)
+    await served("scale", "count", "2", "--yes")
+    code, _, stderr = await typed(served, b"", "console", "--select")
+    assert code == exits.USAGE
+    assert "pass --machine to choose" in stderr
+
+
+async def test_without_a_machine_that_runs_there_is_nothing_to_choose(served):
+    await deployed(served)
+    (one,) = await machines(served)
+    await served("machine", "stop", one, "--wait")
+    code, _, stderr = await typed(served, b"", "console", "--select")
+    assert code == exits.FAILED
+    assert "no machine of hello runs" in stderr
+
+
 async def test_a_shell_in_a_new_machine_of_any_image_leaves_nothing(served):
     await served("orgs", "create", "acme")
     await served("apps", "create", "hello", "-o", "acme")

@@ -164,6 +164,35 @@ def test_flags_that_mean_nothing_are_refused_before_anything_is_asked(hello, fla
     assert hello.fake.calls == []
 
 
+@pytest.mark.parametrize("command", [("deploy",), ("deploy", "--plan")])
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--flycast",), "--flycast: apps have no Flycast addresses yet"),
+        (("--no-public-ips",), "--no-public-ips: an app with services is public here, by its"),
+        (("--volume-initial-size", "x"), "--volume-initial-size: expected a volume size"),
+    ],
+)
+def test_what_a_first_deploy_cannot_provide_is_refused_before_anything_is_built(
+    hello, command, flags, said
+):
+    done = hello(*command, *flags)
+    assert done.code == exits.USAGE
+    assert f"error: {said}" in done.stderr
+    assert hello.fake.calls == []
+
+
+def test_an_app_without_services_is_not_public_anyway(hello):
+    hello.write("fly.toml", 'app = "hello"\n')
+    assert hello("deploy", "-i", "nginx:1", "--no-public-ips").code == 0
+
+
+def test_the_size_of_volumes_that_are_not_there_has_no_effect_and_that_is_said(hello):
+    done = hello("deploy", "-i", "nginx:1", "--volume-initial-size", "10gb")
+    assert done.code == 0
+    assert "--volume-initial-size has no effect: there are no volumes yet" in done.stderr
+
+
 class TestSpellings:
     def test_flags_with_values_as_scripts_write_them(self, hello):
         done = hello(

@@ -267,6 +267,15 @@ def test_what_git_ignores_the_build_may_ignore_too(project):
     assert (project.directory / ".dockerignore").read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("flag", ["--flycast", "--no-public-ips"])
+def test_addresses_that_are_not_there_are_refused_before_anything_is_made(project, flag):
+    done = project("launch", "--yes", flag)
+    assert done.code == exits.USAGE
+    assert f"error: {flag}: " in done.stderr
+    assert not any(call.startswith("POST") for call in project.fake.calls)
+    assert not (project.directory / "fly.toml").exists()
+
+
 def test_the_deploy_at_the_end_is_told_how(project):
     done = project(
         *("launch", "--now", "--ha=false", "--strategy", "immediate", "--wait-timeout", "60"),

@@ -163,6 +163,14 @@ def test_a_bug_is_named_as_one_and_shown_only_on_request(cli, monkeypatch):
     assert "Traceback" in cli("apps", "list").stderr
 
 
+@pytest.mark.parametrize("flag", ["--debug", "--verbose"])
+def test_a_failure_is_shown_with_its_place_where_a_flag_asks_for_it(cli, flag):
+    done = cli("status", "--app", "nowhere", flag)
+    assert done.code == 4
+    assert "Traceback" in done.stderr
+    assert "Traceback" not in cli("status", "--app", "nowhere").stderr
+
+
 def test_a_refusal_shows_the_servers_words_and_the_request(cli):
     cli.fake.refuse("GET /x/v1/orgs", 500, {"error": "the database is full"})
     done = cli("orgs", "list")

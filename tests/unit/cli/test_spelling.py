@@ -46,6 +46,24 @@ def test_now_means_something_to_launch_alone(commands):
     assert spelling.ours(status, ["--remote-only"]) == (["--remote-only"], [])
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("secrets", "set"), ["A=b", "--dns-checks=false"]),
+        (("secrets", "deploy"), ["--dns-checks"]),
+        (("status",), ["--deployment"]),
+        (("machine", "clone"), ["--volume-requires-unique-zone=false"]),
+    ],
+)
+def test_what_other_commands_have_no_use_for_is_left_out(commands, words, given):
+    command = commands.get_command(None, words[0])
+    for word in words[1:]:
+        command = command.commands[word]
+    kept, left_out = spelling.ours(command, given)
+    assert kept == given[:-1]
+    assert left_out == [given[-1].partition("=")[0]]
+
+
 def test_an_option_at_the_end_without_its_value_is_left_out(commands):
     deploy = commands.get_command(None, "deploy")
     assert spelling.ours(deploy, ["--compression"]) == ([], ["--compression"])

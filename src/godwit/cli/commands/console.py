@@ -27,6 +27,9 @@ CommandOption = Annotated[
     str | None,
     typer.Option("--command", "-C", metavar="LINE", help="Instead of console_command."),
 ]
+SelectOption = Annotated[
+    bool, typer.Option("--select", "-s", help="Choose a machine that runs, instead of a new one.")
+]
 UserOption = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Instead of root.")]
 
 
@@ -43,6 +46,7 @@ def console(
     app: options.AppOption = None,
     config: options.ConfigOption = None,
     machine: MachineOption = None,
+    select: SelectOption = False,
     command: CommandOption = None,
     image: options.ImageOption = None,
     user: UserOption = "root",
@@ -68,8 +72,9 @@ def console(
     )
 
     async def work(api: Api) -> int:
-        if machine is not None:
-            return await _in_running(here, api, wish, machine)
+        named = await _chosen(here, api, wish.app) if select and machine is None else machine
+        if named is not None:
+            return await _in_running(here, api, wish, named)
         return await _in_new(here, api, wish)
 
     raise typer.Exit(connect.call(here, work))
@@ -82,6 +87,22 @@ class _Wish:
     image: str | None
     user: str
     changes: overrides.Overrides
+
+
+async def _chosen(here: session.Session, api: Api, app_name: str) -> str:
+    """Return the id of a machine that runs, asking when there are several.
+
+    Raises:
+        Failure: None runs, or nobody is there to choose.
+    """
+    running = [one.id for one in await api.machines.list(app_name) if one.state == "started"]
+    if not running:
+        raise errors.Failure(
+            "failed_precondition",
+            f"no machine of {app_name} runs",
+            hint="without --select the console opens in a new one",
+        )
+    return here.choose("Which machine?", sorted(running), flag="--machine")
 
 
 async def _in_running(here: session.Session, api: Api, wish: _Wish, named: str) -> int:

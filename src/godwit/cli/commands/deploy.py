@@ -64,6 +64,7 @@ def deploy(
     rollout_flags: flags.RolloutFlags,
     scope: flags.ScopeFlags,
     changed: flags.ConfigFlags,
+    provision: flags.ProvisionFlags,
     build_only: BuildOnlyOption = False,
     plan: PlanOption = False,
     detach: options.DetachOption = False,
@@ -80,14 +81,8 @@ def deploy(
     del yes  # nothing is asked
     here = session.of(context)
     as_json = as_json or here.wants_json
-    _one_of(
-        {
-            "--plan": plan,
-            "--cancel": cancel,
-            "--follow": follow_running,
-            "--build-only": build_only,
-        }
-    )
+    modes = {"--plan": plan, "--cancel": cancel, "--follow": follow_running}
+    _one_of({**modes, "--build-only": build_only})
     here.directory = directory_of(here, directory)
     if cancel or follow_running:
         name = connect.app_name(here, app, config)
@@ -104,7 +99,9 @@ def deploy(
         name = connect.app_name(here, loaded.checked().app)
         if build_only:
             await _build(here, api, loaded, name, source)
-        elif plan:
+            return
+        provision.told(here, loaded.checked())
+        if plan:
             await _show_plan(here, api, loaded, name, request, as_json=as_json)
         else:
             await perform(here, api, loaded, name, request, as_json=as_json)

@@ -123,6 +123,7 @@ def launch(
     build: flags.BuildFlags,
     rollout: flags.RolloutFlags,
     ha: flags.HaOption = True,
+    provision: flags.ProvisionFlags,
     dockerignore_from_gitignore: FromGitignoreOption = False,
     secret: SecretOption = None,
     detach: options.DetachOption = False,
@@ -153,7 +154,7 @@ def launch(
         _copy_ignores(here, directory)
     suffix = ".json" if as_json else ".yaml" if as_yaml else ".toml"
     secrets = overrides.pairs(secret, "--secret")
-    launching = _Launching(directory, existing, wishes, request, suffix, secrets)
+    launching = _Launching(directory, existing, wishes, request, suffix, provision, secrets)
     _run(here, launching, yes=yes or now)
 
 
@@ -171,6 +172,7 @@ class _Launching:
     wishes: proposal.Wishes
     request: Request | None
     suffix: str
+    provision: flags.ProvisionFlags
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -180,6 +182,7 @@ def _run(here: session.Session, what: _Launching, *, yes: bool) -> None:
     async def work(api: Api) -> None:
         plan = await proposal.make(here, api, what.directory, what.existing, what.wishes)
         loaded = _checked(what, plan)
+        what.provision.told(here, loaded.checked())
         _show(here, plan)
         here.confirm("Create it?", yes=yes)
         await api.apps.create(plan.name, plan.org)

@@ -39,6 +39,9 @@ MostOption = Annotated[
 VolumesOption = Annotated[
     bool, typer.Option("--with-new-volumes", help="New volumes for new machines; later.")
 ]
+SnapshotOption = Annotated[
+    str | None, typer.Option("--from-snapshot", metavar="ID", help="Of new volumes; later.")
+]
 
 
 @app.command(
@@ -61,6 +64,7 @@ def count_(
     region: RegionsOption = None,
     max_per_region: MostOption = None,
     with_new_volumes: VolumesOption = False,
+    from_snapshot: SnapshotOption = None,
     env: options.EnvOption = None,
     vm_size: options.VmSizeOption = None,
     vm_cpus: options.VmCpusOption = None,
@@ -75,8 +79,9 @@ def count_(
     Standbys do not count. Returns before the new machines are well. Prints their ids.
     """
     here = session.of(context)
-    if with_new_volumes:
-        raise errors.invalid("--with-new-volumes: this platform has no volumes yet")
+    if with_new_volumes or from_snapshot:
+        flag = "--with-new-volumes" if with_new_volumes else "--from-snapshot"
+        raise errors.invalid(f"{flag}: this platform has no volumes yet")
     request = counting.Request(
         app=connect.app_name(here, app, config),
         words=tuple(counts),

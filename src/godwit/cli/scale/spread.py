@@ -10,8 +10,9 @@ def spread(
 ) -> dict[str, int]:
     """Return how many each region shall have, `total` over all of them.
 
-    More are given out round and round in the order of the list. Fewer are taken round and
-    round from the second of the list on, so that the first gives last in each round.
+    Of more, each listed region that has none gets one first: whoever lists a region wants machines
+    there. The rest is given out round and round in the order of the list. Fewer are taken round
+    and round from the second of the list on, so that the first gives last in each round.
 
     Args:
         now: How many each region has; those that are not listed are left alone.
@@ -37,6 +38,9 @@ def spread(
 
 
 def _give(wanted: dict[str, int], missing: int, limit: int) -> None:
+    for region in [one for one, count in wanted.items() if not count][: max(missing, 0)]:
+        wanted[region] = 1
+        missing -= 1
     while missing > 0:
         for region in tuple(wanted):
             if missing > 0 and wanted[region] < limit:

@@ -219,6 +219,7 @@ class TestCount:
             (("cron=1",), 'hello has no process group "cron"'),
             (("-2",), "2 machines cannot go: web has 1"),
             (("2", "--with-new-volumes"), "--with-new-volumes: this platform has no volumes yet"),
+            (("2", "--from-snapshot", "s"), "--from-snapshot: this platform has no volumes yet"),
             (("2", "-e", "A"), "--env A: expected NAME=VALUE"),
             (("2", "--vm-size", "x"), 'there is no size "x"'),
             ((), "missing argument 'COUNT...'"),
