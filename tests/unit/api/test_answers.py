@@ -238,3 +238,16 @@ async def test_hosts_tell_whether_they_answer(served: Served) -> None:
     served.world.host.away = True
     body = (await served.operator.get("/x/v1/hosts")).json()
     assert body["hosts"][0]["status"] == "unreachable"
+
+
+async def test_a_secret_has_a_value_though_it_may_be_empty(served: Served) -> None:
+    await table.make_things(served)
+    path = "/v1/apps/shop/secrets/KEY"
+    for body in ({}, {"value": None}, {"values": "of another name"}):
+        refused = await served.acme.post(path, json=body)
+        assert refused.status_code == 400, body
+        assert "value: is required" in refused.json()["error"]
+    before = (await served.acme.get(path)).json()
+    for body in ({"value": ""}, {"value_base64": ""}):
+        assert (await served.acme.post(path, json=body)).status_code == 201
+        assert (await served.acme.get(path)).json()["digest"] != before.get("digest")

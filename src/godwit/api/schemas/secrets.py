@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from godwit.api.schemas.common import In, Out
 from godwit.base import clock, errors
@@ -43,10 +43,18 @@ class SetSecrets(In):
 
 
 class SetSecret(In):
-    """One secret; `value_base64` as in `SetSecrets`."""
+    """One secret, by one of the two; `value_base64` as in `SetSecrets`."""
 
     value: Annotated[str | None, Field(repr=False)] = None
     value_base64: Annotated[str | None, Field(repr=False)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_zero_values(cls, given: Any) -> Any:
+        """Leave out `null` alone: an empty value is one, and none at all is a mistake."""
+        if isinstance(given, dict):
+            return {key: value for key, value in given.items() if value is not None}
+        return given
 
     def wanted(self, name: str) -> app_secrets.Values:
         """Return what the service is asked.
@@ -56,10 +64,11 @@ class SetSecret(In):
         """
         if self.value is not None and self.value_base64 is not None:
             raise errors.invalid("value_base64: value is given as well")
+        if self.value is not None:
+            return app_secrets.Values({name: self.value.encode()})
         if self.value_base64 is not None:
             return app_secrets.Values({name: _decoded("value_base64", self.value_base64)})
-        # An empty string is as good as none to the strict reader of bodies.
-        return app_secrets.Values({name: (self.value or "").encode()})
+        raise errors.invalid("value: is required", hint='an empty secret is "value": ""')
 
 
 class Secret(Out):
