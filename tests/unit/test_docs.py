@@ -3,6 +3,7 @@
 Commands are held against the program's own tree; nothing is run.
 """
 
+import functools
 import re
 import shlex
 from dataclasses import dataclass
@@ -84,8 +85,13 @@ def wrong_with_make(words: list[str]) -> str | None:
 
 
 def wrong_with_path(words: list[str]) -> str | None:
-    known = {tuple(one.path.split()[1:]) for one in reference.commands()}
-    return None if tuple(words) in known else f"no command {' '.join(words)}"
+    return None if tuple(words) in known_paths() else f"no command {' '.join(words)}"
+
+
+@functools.cache
+def known_paths() -> frozenset[tuple[str, ...]]:
+    """Return every command there is; finding them loads the whole program."""
+    return frozenset(tuple(one.path.split()[1:]) for one in reference.commands())
 
 
 def wrong_with_godwit(words: list[str]) -> str | None:
