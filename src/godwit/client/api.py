@@ -15,6 +15,7 @@ from godwit.client import (
     leases,
     logs,
     machines,
+    moves,
     orgs,
     platform,
     registries,
@@ -34,6 +35,7 @@ class Api:
         machines: Machines of apps.
         details: What a machine has beside its state.
         leases: The right to change a machine alone, for a time.
+        moves: Machines that are made anew elsewhere.
         terminals: Commands in machines that somebody types into.
         orgs: Organizations.
         registries: Credentials for external registries.
@@ -60,6 +62,7 @@ class Api:
         self.machines = machines.Machines(self._transport)
         self.details = details.Details(self._transport)
         self.leases = leases.Leases(self._transport)
+        self.moves = moves.Moves(self._transport)
         self.terminals = terminals.Terminals(self._transport)
         self.orgs = orgs.Orgs(self._transport)
         self.registries = registries.Registries(self._transport)

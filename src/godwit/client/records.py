@@ -110,6 +110,16 @@ class Lease(Answer):
     version: str = ""
 
 
+class Move(Answer):
+    """A machine's way to another place; `problem` says why it is still where it was."""
+
+    machine_id: str
+    region: str
+    state: str
+    problem: str = ""
+    moved_to: str | None = None
+
+
 class Version(Answer):
     """A config a machine has had."""
 

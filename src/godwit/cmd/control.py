@@ -31,6 +31,7 @@ from godwit.control.deploys.worker import Worker
 from godwit.control.evacuation import Evacuation
 from godwit.control.host_requests import HostRequests
 from godwit.control.keeping import Keeping
+from godwit.control.moves import Moves
 from godwit.control.records import Host
 from godwit.control.secret_keys import Sweeper
 from godwit.control.standbys import Standbys
@@ -287,6 +288,7 @@ def _start(parts: Parts, links: RegionLinks, owned: tasks.Tasks) -> None:
     owned.spawn(Keeping(parts.ctx, links).run(), name="keeping")
     owned.spawn(Standbys(parts.ctx).run(), name="standbys")
     owned.spawn(Evacuation(parts.ctx).run(), name="evacuation")
+    owned.spawn(Moves(parts.ctx).run(), name="moves")
     owned.spawn(Worker(parts.ctx).run(), name="deploys")
     owned.spawn(Sweeper(parts.ctx).run(), name="root-keys")
 

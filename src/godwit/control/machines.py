@@ -58,6 +58,7 @@ class NewMachine:
         min_secrets_version: The oldest secrets of the app that will do.
         machine_id: The id it gets; asked for again, the one that is there is finished and
             returned. Empty mints one.
+        avoiding: Hosts that it may not be on.
     """
 
     config: dict[str, Any]
@@ -68,6 +69,7 @@ class NewMachine:
     lease_ttl_s: int = 0
     min_secrets_version: int | None = None
     machine_id: str = ""
+    avoiding: frozenset[str] = frozenset()
 
 
 class GivenUp(errors.Failure):
@@ -154,7 +156,7 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
     offer = _offer(app, who, wanted, row, image)
     offer = offer.model_copy(update={"pull_token": registry.offered(pull_token)})
     if row.host_id is None:
-        taken = await _place_or_abandon(ctx, who, offer, regions)
+        taken = await _place_or_abandon(ctx, who, offer, regions, wanted.avoiding)
     else:
         taken = await _offer_again(ctx, who, offer, row.host_id)
     await _accept(ctx, app, replace(row, host_id=taken.host_id), taken.view, config.standbys)
@@ -410,12 +412,16 @@ async def _offer_again(
 
 
 async def _place_or_abandon(
-    ctx: Context, who: Principal, offer: host_rpc.Offer, regions: list[str]
+    ctx: Context,
+    who: Principal,
+    offer: host_rpc.Offer,
+    regions: list[str],
+    avoiding: frozenset[str],
 ) -> placement.Taken:
     """Place a machine, or leave nothing of it: upkeep asks the host whether it has it."""
     taken = None
     try:
-        taken = await placement.place(ctx, who, offer, regions)
+        taken = await placement.place(ctx, who, offer, regions, avoiding)
     finally:
         if taken is None:
             async with ctx.store.write() as rows:

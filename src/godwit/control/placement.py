@@ -28,8 +28,21 @@ class Taken:
     view: host_rpc.MachineView
 
 
-async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: list[str]) -> Taken:
+async def place(
+    ctx: Context,
+    who: Principal,
+    offer: host_rpc.Offer,
+    regions: list[str],
+    avoiding: frozenset[str] = frozenset(),
+) -> Taken:
     """Have a host of the regions, in order of preference, take a machine.
+
+    Args:
+        ctx: What control knows.
+        who: In whose name.
+        offer: The machine.
+        regions: Where, the best first.
+        avoiding: Hosts that are not asked.
 
     Raises:
         Failure: `insufficient_capacity` with every host's reasons, `unavailable` when nobody
@@ -39,7 +52,7 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
     answered = False
     for region in regions:
         try:
-            bids = await _bids(ctx, region, _request(offer))
+            bids = await _bids(ctx, region, _request(offer), avoiding)
         except errors.Failure as failure:
             # Its bus is away: the next region may have room all the same.
             reasons.append(f"{region}: {failure.message}")
@@ -55,6 +68,12 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
                     raise
                 reasons.append(f"{region}: {failure.message}")
     if not answered:
+        if avoiding and not any([await taking_machines(ctx, each) - avoiding for each in regions]):
+            raise errors.Failure(
+                "insufficient_capacity",
+                f"no other host of region {', '.join(regions)} takes machines",
+                hint="choose another region",
+            )
         if await _all_cordoned(ctx, regions):
             raise errors.Failure(
                 "insufficient_capacity",
@@ -70,7 +89,9 @@ async def place(ctx: Context, who: Principal, offer: host_rpc.Offer, regions: li
     raise _no_room(offer, regions, reasons)
 
 
-async def _bids(ctx: Context, region: str, request: host_rpc.BidRequest) -> list[host_rpc.Bid]:
+async def _bids(
+    ctx: Context, region: str, request: host_rpc.BidRequest, avoiding: frozenset[str]
+) -> list[host_rpc.Bid]:
     """Return a region's bids; ask again while all is silent, for as long as a restart takes.
 
     Raises:
@@ -80,11 +101,12 @@ async def _bids(ctx: Context, region: str, request: host_rpc.BidRequest) -> list
     while True:
         # A host says nothing once it knows that it is cordoned; until then its bid counts for
         # nothing here.
-        taking = await taking_machines(ctx, region)
+        active = await taking_machines(ctx, region)
+        taking = active - avoiding
         if not taking:
             return []
         try:
-            bids = await ctx.hosts.bids(region, request, ctx.options.bid_s, hosts=len(taking))
+            bids = await ctx.hosts.bids(region, request, ctx.options.bid_s, hosts=len(active))
             bids = [bid for bid in bids if bid.host_id in taking]
         except errors.Failure:
             if ctx.clock.monotonic() >= deadline:

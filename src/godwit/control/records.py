@@ -301,6 +301,31 @@ class Standby:
     started_at_ms: int | None = None
 
 
+RelocationState = Literal["wanted", "leaving", "moved", "cancelled"]
+
+
+@dataclass(frozen=True)
+class RelocationRow:
+    """A machine that somebody wants elsewhere, or that went there.
+
+    Attributes:
+        region: Where it is wanted.
+        state: `wanted`; `leaving` once the new one is well, and there is no way back.
+        problem: Why it is still where it was, in words.
+        moved_to: The machine that took its place.
+    """
+
+    machine_id: str
+    org_id: str
+    app_id: str
+    region: str
+    asked_by: str
+    asked_at_ms: int
+    state: RelocationState = "wanted"
+    problem: str = ""
+    moved_to: str | None = None
+
+
 @dataclass(frozen=True)
 class CalledStandby:
     """A standby that was called, and where it and what it stands by for are."""

@@ -327,6 +327,20 @@ STANDBYS = sa.Table(
     sa.Index("ix_standbys_called_at_ms", "called_at_ms"),
 )
 
+RELOCATIONS = sa.Table(
+    "relocations",
+    METADATA,
+    sa.Column("machine_id", sa.String(14), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("region", sa.String(3), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("asked_by", sa.String(400), nullable=False),
+    sa.Column("asked_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("moved_to", sa.String(14), nullable=True),
+)
+
 MACHINE_VERSIONS = sa.Table(
     "machine_versions",
     METADATA,

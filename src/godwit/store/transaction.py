@@ -13,6 +13,7 @@ from godwit.store.rows import (
     placements,
     registries,
     releases,
+    relocations,
     runs,
     secrets,
     standbys,
@@ -89,6 +90,11 @@ class Transaction:
     def standbys(self) -> standbys.StandbyTable:
         """Which machine stands by for which."""
         return standbys.StandbyTable(self._connection)
+
+    @cached_property
+    def relocations(self) -> relocations.RelocationTable:
+        """Machines that are wanted elsewhere."""
+        return relocations.RelocationTable(self._connection)
 
     @cached_property
     def runs(self) -> runs.RunTable:

@@ -12,6 +12,7 @@ from godwit.base.tasks import Tasks
 from godwit.cli import program, registry
 from godwit.cli.output import Output
 from godwit.cli.session import Session
+from godwit.control import moves
 from godwit.control.deploys import worker
 from godwit.testing.control import world
 from godwit.testing.fake_api import FakeApi
@@ -164,6 +165,8 @@ async def served(tmp_path, limits, monkeypatch):
         running = tasks.spawn(server.serve(), name="api")
         tasks.spawn(worker.Worker(around.ctx).run(), name="deploys")
         async with asyncio.timeout(60):
+        tasks.spawn(moves.Moves(around.ctx).run(), name="moves")
+        async with asyncio.timeout(20):
             while not server.started:
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]

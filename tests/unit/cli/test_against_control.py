@@ -6,6 +6,7 @@ import tarfile
 import pytest
 
 from godwit.cli import exits
+from godwit.testing.hosts import SimulatedHost
 
 DEPLOY = (
     *("deploy", "--no-smoke-checks", "--no-ha", "--build-arg", "A=1"),
@@ -261,3 +262,26 @@ async def test_a_one_off_machine_from_a_folder_with_an_app_of_its_own(served):
     assert done["config"]["auto_destroy"] is True
     assert done["config"]["init"] == {"cmd": ["sh", "-c", "exit 0"]}
     assert len(await served.json("apps", "list")) == 1
+
+
+async def test_a_machine_moves_and_what_keeps_it_is_said(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    made = await served.json("machine", "run", "nginx", "-n", "web", "--detach")
+    abroad = SimulatedHost("b2c3d4e5", region="ams", stream=served.world.stream)
+    await served.world.add_host(abroad, 65_538)
+    code, stdout, stderr = await served("machine", "move", "web", "-r", "ams")
+    (new,) = abroad.machines
+    assert (code, stdout) == (0, f"{new}\n"), stderr
+    assert stderr.splitlines() == [
+        f"{made['id']} moves to ams",
+        f"{new} in ams takes the place of {made['id']}",
+    ]
+    code, _, stderr = await served("machine", "move", new, "-w", "3s")
+    assert code == exits.UNREACHABLE
+    assert f"{new} stays for now: no other host of region ams takes machines" in stderr
+    assert "machine move --cancel" in stderr
+    assert (await served("machine", "move", new, "-r", "lcl"))[0] == exits.FAILED
+    assert (await served("machine", "move", new, "--cancel", "-r", "lcl"))[0] == exits.USAGE
+    assert (await served("machine", "move", new, "--cancel"))[2] == f"{new} stays where it is\n"
+    assert (await served.json("machine", "move", new, "--detach"))["state"] == "wanted"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from godwit.base import errors
-from godwit.control import evacuation, hosts, machines, members
+from godwit.control import hosts, machines, members, relocation
 from godwit.control.evacuation import Evacuation
 from godwit.control.host_requests import HostRequests
 from godwit.control.machines import NewMachine
@@ -85,11 +85,11 @@ async def test_a_draining_host_s_machines_go_elsewhere_with_their_config(town: T
     left = await placements(world)
     assert {row.host_id for row in left} == {OTHER}
     assert {row.machine_id for row in left} == {
-        evacuation.successor(one.view.machine_id, 0) for one in (running, resting)
+        relocation.successor(one.view.machine_id, 0) for one in (running, resting)
     }
     for old in (running, resting):
         new = await machines.get(
-            world.ctx, town.acme, "shop", evacuation.successor(old.view.machine_id, 0)
+            world.ctx, town.acme, "shop", relocation.successor(old.view.machine_id, 0)
         )
         assert new.view.config == CONFIG
         assert (new.view.state == "started") == (old is running)
@@ -136,7 +136,7 @@ async def test_a_machine_is_kept_until_the_checks_of_the_new_one_pass(town: Town
     world.host.machines[old].checks = said("passing")
     other = await second_host(world)
     await hosts.drain(world.ctx, OPERATOR, "a1b2c3d4")
-    new = evacuation.successor(old, 0)
+    new = relocation.successor(old, 0)
 
     async def seen(times: int) -> None:
         for status in ("critical", "passing"):
@@ -175,7 +175,7 @@ async def test_what_stands_by_for_a_machine_does_so_for_the_one_in_its_place(tow
     assert standby in other.machines
     await hosts.drain(world.ctx, OPERATOR, "a1b2c3d4")
     await Evacuation(world.ctx).sweep()
-    new = evacuation.successor(old, 0)
+    new = relocation.successor(old, 0)
     assert other.machines[standby].config["standbys"] == [new]
     assert other.machines[standby].state == "stopped"
     async with world.store.read() as rows:

@@ -38,14 +38,17 @@ def asking(around: World, hosts: Silent, silence_s: float) -> Context:
 
 async def test_a_region_silent_for_a_moment_is_asked_again(around) -> None:
     hosts = Silent(2)
-    assert await placement._bids(asking(around, hosts, 10.0), "lcl", REQUEST) == [BID]
+    assert await placement._bids(asking(around, hosts, 10.0), "lcl", REQUEST, frozenset()) == [BID]
     assert hosts.asked == 3
 
 
 async def test_a_region_that_stays_silent_has_no_bids(around) -> None:
-    assert await placement._bids(asking(around, Silent(10**6), 0.3), "lcl", REQUEST) == []
+    assert (
+        await placement._bids(asking(around, Silent(10**6), 0.3), "lcl", REQUEST, frozenset())
+        == []
+    )
 
 
 async def test_a_bus_that_stays_away_is_told(around) -> None:
     with pytest.raises(errors.Failure, match="bus is away"):
-        await placement._bids(asking(around, Silent(10**6), 0.0), "lcl", REQUEST)
+        await placement._bids(asking(around, Silent(10**6), 0.0), "lcl", REQUEST, frozenset())

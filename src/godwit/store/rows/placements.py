@@ -42,7 +42,7 @@ _COUNTS = (
 
 
 class PlacementTable(Rows):
-    """See `control.rows.PlacementRows`."""
+    """See `control.machine_rows.PlacementRows`."""
 
     async def add(self, row: Placement) -> None:
         """Add one."""

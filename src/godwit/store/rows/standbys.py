@@ -14,7 +14,7 @@ _WATCHED = PLACEMENTS.alias("watched")
 
 
 class StandbyTable(Rows):
-    """See `control.rows.StandbyRows`."""
+    """See `control.machine_rows.StandbyRows`."""
 
     async def put(self, machine: Placement, watched: Collection[str]) -> None:
         """Have a machine stand by for exactly these; those it did already keep their marks."""

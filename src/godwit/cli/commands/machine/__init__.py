@@ -5,6 +5,7 @@ history.py   events, versions
 run.py       run, create
 copies.py    clone, update
 place.py     place
+move.py      move
 change.py    start, stop, suspend, restart, signal, kill, destroy, cordon, uncordon
 use.py       exec, wait
 inside.py    ps, cpu, memory
@@ -21,6 +22,7 @@ from godwit.cli.commands.machine import (
     leases,
     look,
     metadata,
+    move,
     place,
     run,
     use,
@@ -84,6 +86,14 @@ app.command(
         "godwit machine place --count 3 --region fra,ams --weights spread=10",
     ),
 )(place.place)
+app.command(
+    "move",
+    epilog=tree.examples(
+        "godwit machine move 148e21a5b3c9d0 --region fra",
+        "godwit machine move web --detach",
+        "godwit machine move web --cancel",
+    ),
+)(move.move)
 app.command("start", epilog=tree.examples("godwit machine start 148e21a5b3c9d0"))(change.start)
 app.command(
     "stop",
