@@ -53,8 +53,10 @@ organization share what they have; `godwit` waits and asks again by itself.
 
 _TABLE_INTRODUCTION = """\
 Rows are stored states, columns requests; a cell is the operation that is run, or why none is.
-`replace` is an update with `skip_launch`, `kill` a destroy with `force`. A request that comes
-during an operation is judged against the state that operation leads to.
+`wake` is a start for a request that waits at the edge, `replace` an update with `skip_launch`,
+`kill` a destroy with `force`. A request that comes during an operation is judged against the state
+that operation leads to; only a `start` during `update` or `replace` is refused, where a `wake`
+waits for the end.
 """
 
 _STATES_INTRODUCTION = """\

@@ -242,7 +242,7 @@ class App:
         """
         driver = self.machines.get(_EDGE, machine_id)
         with log.bound(**driver.machine.about):
-            await driver.ask("start", {"source": "flyd"})
+            await driver.ask("wake", {"source": "flyd"})
             answer = await driver.wait(waits.Wanted(("started",)))
         if isinstance(answer, waits.Impossible):
             raise errors.Failure("failed_precondition", answer.sentence)

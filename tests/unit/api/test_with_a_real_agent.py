@@ -106,6 +106,13 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         await client.aclose()
 
 
+async def test_a_machine_that_is_replaced_refuses_to_start(shop: Shop) -> None:
+    await shop.ask("POST", json={"config": {"image": "nginx:2"}})
+    refusal = await shop.ask("POST", "/start", expect=412)
+    assert refusal["error"] == ("failed_precondition: machine getting replaced, refusing to start")
+    await shop.wait("started")
+
+
 async def test_a_machines_life(shop: Shop) -> None:
     shown = await shop.ask("GET")
     assert shown["config"] == {"image": "nginx:1", "metadata": {"color": "blue"}, "x": [1.0, None]}

@@ -19,8 +19,11 @@ from godwit.base.errors import Code
 State = Literal["created", "started", "stopped", "suspended", "failed", "destroyed"]
 STATES: tuple[State, ...] = State.__args__  # type: ignore[attr-defined]
 
-Request = Literal["start", "stop", "restart", "update", "replace", "suspend", "destroy", "kill"]
-"""`replace` is an update with skip_launch, `kill` a destroy with force."""
+Request = Literal[
+    "start", "wake", "stop", "restart", "update", "replace", "suspend", "destroy", "kill"
+]
+"""`wake` is a start for a request that waits at the edge, `replace` an update with skip_launch,
+`kill` a destroy with force."""
 REQUESTS: tuple[Request, ...] = Request.__args__  # type: ignore[attr-defined]
 
 Kind = Literal[
@@ -137,6 +140,7 @@ _NOT_RUNNING = Refuse(
 )
 _GONE = Refuse("not_found", "machine is destroyed")
 _NOT_YET = Refuse("failed_precondition", "unable to start machine from current state: 'created'")
+_REPLACED = Refuse("failed_precondition", "machine getting replaced, refusing to start")
 _RUNNING = Refuse(
     "failed_precondition",
     "unable to destroy machine: it is started; stop it first or use force",
@@ -145,6 +149,7 @@ _RUNNING = Refuse(
 TABLE: dict[State, dict[Request, Verdict]] = {
     "created": {
         "start": _NOT_YET,
+        "wake": _NOT_YET,
         "stop": Run("stop"),
         "restart": _NOT_YET,
         "update": Run("update"),
@@ -155,6 +160,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
     },
     "started": {
         "start": Done(),
+        "wake": Done(),
         "stop": Run("stop"),
         "restart": Run("restart"),
         "update": Run("update"),
@@ -165,6 +171,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
     },
     "stopped": {
         "start": Run("start"),
+        "wake": Run("start"),
         "stop": Done(),
         "restart": Run("restart"),
         "update": Run("update"),
@@ -175,6 +182,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
     },
     "suspended": {
         "start": Run("resume"),
+        "wake": Run("resume"),
         "stop": Run("stop"),
         "restart": Run("restart"),
         "update": Run("update"),
@@ -185,6 +193,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
     },
     "failed": {
         "start": Run("start"),
+        "wake": Run("start"),
         "stop": Run("stop"),
         "restart": Run("restart"),
         "update": Run("update"),
@@ -195,6 +204,7 @@ TABLE: dict[State, dict[Request, Verdict]] = {
     },
     "destroyed": {
         "start": _GONE,
+        "wake": _GONE,
         "stop": _GONE,
         "restart": _GONE,
         "update": _GONE,
@@ -228,8 +238,10 @@ def decide(state: State, operation: Kind | None, request: Request) -> Verdict:
         operation: The running operation, if any.
         request: What is asked.
     """
-    if operation == "prepare" and request in ("start", "restart"):
+    if operation == "prepare" and request in ("start", "wake", "restart"):
         return _NOT_YET
+    if operation in ("update", "replace") and request == "start":
+        return _REPLACED
     verdict = TABLE[leads_to(state, operation)][request]
     if operation is None or not isinstance(verdict, Run):
         return verdict

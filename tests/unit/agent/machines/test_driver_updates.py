@@ -2,6 +2,7 @@
 
 import pytest
 
+from godwit.agent.machines import lifecycle
 from godwit.base import errors
 from godwit.testing import agents
 from godwit.testing.world import Boot
@@ -18,6 +19,25 @@ def test_update_replaces_the_version_and_shows_it_at_once() -> None:
         assert driver.snapshot.version == "01NEW"
         assert await agent.rest(M) == "started"
         assert driver.machine.config == {"env": {"X": "1"}}
+        assert host.world.vms[M].plan.instance_id == "01NEW"
+
+    scenario(body)
+
+
+@pytest.mark.parametrize(("request_", "wakes"), [("update", False), ("replace", True)])
+def test_a_start_is_refused_while_a_version_is_replaced_and_a_wake_waits(
+    request_: lifecycle.Request, *, wakes: bool
+) -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        await agent.create(M)
+        await agent.rest(M)
+        await agent.ask(M, request_, update=agents.update(M, "01NEW"))
+        with pytest.raises(errors.Failure, match="getting replaced, refusing to start") as raised:
+            await agent.ask(M, "start")
+        assert raised.value.code == "failed_precondition"
+        await agent.ask(M, "wake")
+        assert agent.driver(M).snapshot.shown == ("starting" if wakes else "replacing")
+        assert await agent.rest(M) == "started"
         assert host.world.vms[M].plan.instance_id == "01NEW"
 
     scenario(body)

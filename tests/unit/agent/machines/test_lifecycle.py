@@ -75,6 +75,27 @@ def test_a_started_machine_is_not_destroyed_without_force() -> None:
     assert "force" in verdict.sentence
 
 
+@pytest.mark.parametrize("operation", ["update", "replace"])
+@pytest.mark.parametrize("state", ["started", "stopped", "suspended", "failed"])
+def test_a_machine_that_is_replaced_refuses_to_start(
+    state: lifecycle.State, operation: lifecycle.Kind
+) -> None:
+    verdict = lifecycle.decide(state, operation, "start")
+    assert verdict == Refuse("failed_precondition", "machine getting replaced, refusing to start")
+
+
+def test_a_request_at_the_edge_waits_for_the_machine_in_the_old_ones_place() -> None:
+    assert lifecycle.decide("started", "update", "wake") == Done()
+    assert lifecycle.decide("stopped", "replace", "wake") == Run("start", at_once=False)
+
+
+def test_the_edge_wakes_whatever_may_be_started() -> None:
+    for state, operation in itertools.product(lifecycle.STATES, (None, *lifecycle.KINDS)):
+        if operation not in ("update", "replace"):
+            woken = lifecycle.decide(state, operation, "wake")
+            assert woken == lifecycle.decide(state, operation, "start")
+
+
 @pytest.mark.parametrize("operation", [None, "prepare"])
 def test_a_created_machine_cannot_be_started_yet(operation: lifecycle.Kind | None) -> None:
     verdict = lifecycle.decide("created", operation, "start")
