@@ -36,7 +36,7 @@ LONGEST_STOP_MS = 300_000
 MOST_BYTES = 196_608
 """Of a whole config, as JSON in UTF-8."""
 MOST_HANDED_BYTES = 57_344
-"""Of what init is handed in one message of 64 KiB: environment, files, commands."""
+"""Of what init is handed by itself; with secrets and several processes see `handed`."""
 _HANDED = ("env", "files", "init", "processes", "dns")
 MOST_PROCESSES = 8
 MOST_PORTS = 100

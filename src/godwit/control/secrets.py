@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from godwit.base import errors
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, machine_config
+from godwit.control import apps, audit, handed, machine_config
 from godwit.control.context import Context
 from godwit.control.records import App, AppSecret, AppSecretKey
 from godwit.control.rows import Rows
-from godwit.wire import keyring
+from godwit.wire import guest, keyring
 from godwit.wire.secrets import HostSecrets, Owner, SealedValue, to_bytes, to_text
 
 LONGEST_VALUE = 65_536
@@ -26,6 +26,8 @@ MOST_BYTES = 131_072
 MOST_SECRETS = 500
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}")
 _SEALED_BESIDE = 28
+_AROUND_ONE = 12
+"""What stands around a variable in JSON, and what base64 is rounded up by."""
 _TRIES = 5
 
 
@@ -141,21 +143,37 @@ async def check_machine(
 
     Raises:
         Failure: `failed_precondition` when they are older than `least`; `invalid_argument` when a
-            file is to hold a secret that is not there.
+            file or process is to have a secret that is not there, or all that a start hands to
+            the machine is too much.
     """
     asked = {file.secret_name for file in config.files if file.secret_name}
-    if not asked and least is None:
+    asked |= {one.name or one.env_var for each in config.processes for one in each.secrets}
+    may_be_much = handed.most_bytes(config, _Largest()) > guest.MOST_SPEC_BYTES
+    if not asked and least is None and not may_be_much:
         return
     async with ctx.store.read() as rows:
         present = await version(rows, app)
-        names = await rows.app_secrets.names(app.id) if asked else frozenset()
+        found = await rows.app_secrets.of_app(app.id) if asked or may_be_much else []
     _require_version(app, present, least)
-    missing = sorted(asked - names)
+    missing = sorted(asked - {row.name for row in found})
     if missing:
         raise errors.invalid(
-            f"config.files: app {app.name!r} has no secret {', '.join(missing)}",
-            hint="set it first, in base64: `godwit secrets set --stage NAME=-`",
+            f"config: app {app.name!r} has no secret {', '.join(missing)}",
+            hint="set it first, for files in base64: `godwit secrets set --stage NAME=-`",
         )
+    handed.check(config, handed.Known({row.name: _length(row) for row in found}))
+
+
+class _Largest:
+    """Secrets as large as an app's can be."""
+
+    def whole(self) -> int:
+        """Return what the environment with all of them takes."""
+        return MOST_BYTES // 3 * 4 + MOST_SECRETS * _AROUND_ONE
+
+    def one(self, _: str) -> int:
+        """Return what the value of one takes."""
+        return -(-LONGEST_VALUE // 3) * 4
 
 
 async def require_version(rows: Rows, app: App, least: int | None) -> None:
@@ -250,8 +268,13 @@ def _check(values: Mapping[str, bytes | None]) -> None:
             )
 
 
+def _length(row: AppSecret) -> int:
+    """Return how long a value is in the clear."""
+    return len(to_bytes(row.data)) - _SEALED_BESIDE
+
+
 def _check_sum(rows: list[AppSecret]) -> None:
-    taken = sum(len(row.name) + len(to_bytes(row.data)) - _SEALED_BESIDE for row in rows)
+    taken = sum(len(row.name) + _length(row) for row in rows)
     if taken > MOST_BYTES:
         raise errors.invalid(
             f"values: the app's secrets would take {taken} bytes, {MOST_BYTES} are the most",

@@ -5,6 +5,9 @@ Source: OCI image-spec v1.1, config.md.
 
 from godwit.wire.record import Record
 
+MOST_BYTES = 32_768
+"""Of entrypoint, command and environment together, as JSON: a machine's init is handed them."""
+
 
 class ImageConfig(Record):
     """The runtime part of an image's config.

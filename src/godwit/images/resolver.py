@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from godwit.base import encoded, errors
 from godwit.images import auth, manifests, reference, registry
+from godwit.images import config as of_image
 from godwit.images.config import ImageConfig
 from godwit.wire import host_rpc
 
@@ -71,8 +72,20 @@ class Resolver:
         self._patience = patience
 
     async def resolve(self, text: str, token: str | None) -> host_rpc.ImageRef:
-        """Return the image a reference means now; fails like `resolve`."""
-        return (await self.inspect(text, token)).image
+        """Return the image a reference means now, one that a machine can be made of.
+
+        Raises:
+            Failure: As `resolve`; `invalid_argument` for one that says too much of how it runs.
+        """
+        found = await self.inspect(text, token)
+        said = (found.config.entrypoint, found.config.cmd, found.config.env)
+        if encoded.size(said) > of_image.MOST_BYTES:
+            raise errors.invalid(
+                f"{text}: its entrypoint, command and environment have {encoded.size(said)} bytes,"
+                f" at most {of_image.MOST_BYTES} are taken",
+                hint="put long values into a file of the image",
+            )
+        return found.image
 
     async def inspect(self, text: str, token: str | None) -> Inspected:
         """Return the image a reference means now, with its config; fails like `resolve`.

@@ -44,9 +44,13 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from godwit.base import encoded
 from godwit.wire.record import Record
 
 PROTOCOL_VERSION = 1
+MOST_SPEC_BYTES = 1_040_384
+"""Of a run spec as JSON: with time and entropy of its sending it fits one message (1 MiB)."""
+_QUOTES = 2
 
 
 class Root(Record):
@@ -170,17 +174,27 @@ class RunSpec(Record):
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variables that are text, and in base64 those whose values are not UTF-8.
+    """Return the variables that are told as text, and in base64 those that are shorter so.
+
+    Values that are not UTF-8 are no text, and one full of control characters takes six bytes for
+    each: so no value is told in more than its base64 and the quotes.
 
     Args:
         env: Bytes that are not UTF-8 as surrogates (PEP 383).
     """
     text, coded = {}, {}
     for name, value in env.items():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            coded[name] = base64.b64encode(value.encode(errors="surrogateescape")).decode()
-        else:
+        raw = value.encode(errors="surrogateescape")
+        if _is_text(value) and encoded.size(value) <= -(-len(raw) // 3) * 4 + _QUOTES:
             text[name] = value
+        else:
+            coded[name] = base64.b64encode(raw).decode()
     return text, coded
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,7 +7,9 @@ import pytest
 from godwit.base import encoded
 from godwit.base.errors import Failure
 from godwit.images import reference, registry, resolver
+from godwit.images.config import ImageConfig
 from godwit.testing.registry import Answer, ScriptedServer
+from godwit.wire import host_rpc
 
 QUICK = registry.Patience(connect_s=1, silence_s=1, attempts=1)
 
@@ -82,3 +84,19 @@ def test_labels_that_would_fill_an_answer_are_left_out():
     told = resolver.labels_told(many)
     assert list(told) == list(many)[: len(told)]
     assert 30_000 < encoded.size(told) <= 32_768
+
+
+class Talkative(resolver.Resolver):
+    """Finds an image with a long environment under every name."""
+
+    async def inspect(self, text, token):
+        env = tuple(f"V{at}={'x' * 1_000}" for at in range(40))
+        image = host_rpc.ImageRef(reference=text, registry="r", repository="a", digest="sha256:0")
+        return resolver.Inspected(image, ImageConfig(cmd=("run",), env=env), 1)
+
+
+async def test_an_image_that_says_too_much_of_how_it_runs_makes_no_machine():
+    one = Talkative("registry.example")
+    with pytest.raises(Failure, match="at most 32768 are taken") as caught:
+        await one.resolve("registry.example/app:1", None)
+    assert caught.value.code == "invalid_argument"

@@ -87,3 +87,10 @@ def test_an_environment_of_bytes_is_split_and_loses_nothing(env: dict[str, bytes
     whole = {name: value.encode() for name, value in text.items()}
     whole |= {name: sealing.to_bytes(value) for name, value in coded.items()}
     assert whole == env
+
+
+def test_no_value_of_an_environment_is_told_in_more_than_its_base64() -> None:
+    env = {"TEXT": "a\nb", "CONTROL": "\x01" * 30, "QUOTES": '"' * 30}
+    text, coded = guest.split_environment(env)
+    assert text == {"TEXT": "a\nb"}
+    assert coded == {"CONTROL": "AQEB" * 10, "QUOTES": "IiIi" * 10}

@@ -11,7 +11,7 @@ from typing import Any
 
 from godwit.agent.machines import config as settings
 from godwit.agent.machines import records
-from godwit.base import errors
+from godwit.base import encoded, errors
 from godwit.images.config import ImageConfig
 from godwit.wire import guest
 
@@ -186,10 +186,11 @@ def build(
     """Return what init is told at this boot; with `None` for secrets, what a resume needs of it.
 
     Raises:
-        Failure: `invalid_argument` when the config and the image give nothing to run.
+        Failure: `invalid_argument` when the config and the image give nothing to run, or with the
+            secrets more than init can be told.
     """
     main, *beside = processes(machine, image, private_ip, public_ip=public_ip, secrets=secrets)
-    return guest.RunSpec(
+    spec = guest.RunSpec(
         machine_id=machine.machine_id,
         hostname=hostname(machine),
         entropy_base64=base64.b64encode(entropy).decode(),
@@ -202,6 +203,13 @@ def build(
         process=main,
         beside=tuple(beside),
     )
+    if encoded.size(spec) > guest.MOST_SPEC_BYTES:
+        raise errors.invalid(
+            f"its processes and files, secrets included, have {encoded.size(spec)} bytes, at most"
+            f" {guest.MOST_SPEC_BYTES} can be handed to a machine",
+            hint="say ignore_app_secrets for processes that need none",
+        )
+    return spec
 
 
 def processes(
