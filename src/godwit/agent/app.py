@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -20,6 +20,7 @@ from godwit.agent.checks import Checks
 from godwit.agent.draining import Drains
 from godwit.agent.guest_api.answers import Answers
 from godwit.agent.guest_api.connections import Connections
+from godwit.agent.guest_api.deeds import Deeds
 from godwit.agent.image_keeper import ImageKeeper
 from godwit.agent.machines import (
     leases,
@@ -44,7 +45,7 @@ from godwit.base import clock, errors, log, tasks
 from godwit.base.principal import Principal, component
 from godwit.durable import database, journal
 from godwit.images import collection
-from godwit.wire import facts, host_rpc
+from godwit.wire import facts, guest_api, host_rpc
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ _TIDY_EVERY_S = 60.0
 _METER_EVERY_S = 60.0
 _CPU_ACCOUNTS = "cpu_accounts"
 _IMAGES_EVERY_S = 300.0
+_DEEDS_EVERY_S = 30.0
 _USAGE_EXPIRES_EVERY_S = 3_600.0
 _EDGE = component("edge")
 
@@ -160,7 +162,11 @@ class App:
             secrets=host.secrets,
         )
         handlers = rpc.handlers(self._desk)
-        own = {verb: rpc.answering(handlers[f"machine.{verb}"]) for verb in ("suspend", "stop")}
+        self._deeds = Deeds(parts.database, self._control, parts.clock, owned)
+        own = {
+            verb: self._deeds.noting(verb, rpc.answering(handlers[f"machine.{verb}"]))
+            for verb in get_args(guest_api.OwnVerb)
+        }
         self._guest_api = Connections(parts.vmm, Answers(own, self._control), parts.clock, owned)
         self.terminals = Terminals(parts.clock, owned)
         self._bidder = books.Bidder(
@@ -218,6 +224,7 @@ class App:
             self._tasks.keep(self.bursts.run(), name="bursts")
             self._keep(_ALIVE_EVERY_S, self.keep_accounts, "accounts")
         self._keep(_IMAGES_EVERY_S, self.image_keeper.sweep, "images")
+        self._keep(_DEEDS_EVERY_S, self._deeds.tell, "deeds")
 
     def ask_control(self, control: ports.Control) -> None:
         """Ask control by this from now on."""

@@ -50,3 +50,13 @@ class ControlLine:
         if self._through is None:
             raise errors.Failure("unavailable", "this host has not joined the bus yet")
         return await self._through.secrets(machine_id)
+
+    async def deed(self, deed: guest_api.Deed) -> None:
+        """Have it written down what a machine of this host did to itself.
+
+        Raises:
+            Failure: What control said, or `unavailable`.
+        """
+        if self._through is None:
+            raise errors.Failure("unavailable", "this host has not joined the bus yet")
+        await self._through.deed(deed)

@@ -73,6 +73,13 @@ class Control(Protocol):
             Failure: As `pull_token`.
         """
 
+    async def deed(self, deed: guest_api.Deed) -> None:
+        """Have it written down what a machine of this host did to itself.
+
+        Raises:
+            Failure: As `pull_token`; it may be written down anyway, and is so once.
+        """
+
 
 @dataclass(frozen=True)
 class Plumbing:

@@ -71,6 +71,14 @@ class Client:
             message = "control's answer to secrets cannot be read"
             raise errors.Failure("unavailable", message) from error
 
+    async def deed(self, deed: guest_api.Deed) -> None:
+        """Have it written down what a machine of this host did to itself.
+
+        Raises:
+            Failure: What control said, or `unavailable` / `deadline_exceeded`.
+        """
+        await self._call(guest_api.DEED, deed.model_dump(mode="json"))
+
     async def release(self, release: str) -> None:
         """Say which release of Godwit this host runs.
 

@@ -35,3 +35,9 @@ async def record(
             detail=detail,
         )
     )
+
+
+async def take(rows: Rows, row: AuditRow) -> None:
+    """Add a row that was written down elsewhere first; told again, it is there already."""
+    if not await rows.audit.has(row.id):
+        await rows.audit.add(row)

@@ -1,19 +1,24 @@
 """What hosts ask of control: fresh tokens for images, and secrets newer than their copy.
 
-They also tell it by which keys they are to be known in the mesh.
+They also tell it by which keys they are to be known in the mesh, and what their machines did to
+themselves, for the audit.
 
 A host is known by the subject its request came on, which the bus vouches for; it gets only what
 concerns machines that live on it.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from godwit.base import errors, ids, log
-from godwit.base.principal import component
+from godwit.base.principal import component, machine
 from godwit.control import audit, members, registry, secrets
 from godwit.control.context import Context
-from godwit.control.records import App
+from godwit.control.records import App, AuditRow
+from godwit.wire import guest_api
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -34,6 +39,7 @@ class HostRequests:
             "secrets": self.secrets,
             "mesh_keys": self.mesh_keys,
             "release": self.release,
+            guest_api.DEED: self.deed,
         }
 
     async def pull_token(self, host_id: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +80,36 @@ class HostRequests:
             raise errors.invalid("a host tells its release in a few characters")
         async with self._ctx.store.write() as rows:
             await rows.hosts.set_release(host_id, told)
+        return {}
+
+    async def deed(self, host_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Write down what a machine did to itself; one that is not that host's is passed over.
+
+        Raises:
+            Failure: `permission_denied` (the host was removed).
+        """
+        told = guest_api.Deed.model_validate(body)
+        async with self._ctx.store.write() as rows:
+            if await rows.hosts.removed({host_id}):
+                raise errors.Failure("permission_denied", f"host {host_id} was removed")
+            row = await rows.placements.get(told.machine_id)
+            if row is None or row.host_id != host_id:
+                logger.warning(
+                    "host %s tells of machine %s, not its own", host_id, told.machine_id
+                )
+                return {}
+            app = await rows.apps.by_id(row.app_id)
+            name = {} if app is None else {"app": app.name}
+            deed = AuditRow(
+                id=f"aud_{told.id.lower()}",
+                at_ms=told.at_ms,
+                principal=machine(told.machine_id, row.org_id).subject,
+                org_id=row.org_id,
+                action=f"machines.{told.verb}",
+                target=told.machine_id,
+                detail={**name, **told.detail},
+            )
+            await audit.take(rows, deed)
         return {}
 
     async def mesh_keys(self, host_id: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -337,6 +337,9 @@ class AuditRows(Protocol):
     async def add(self, row: AuditRow) -> None:
         """Add one."""
 
+    async def has(self, row_id: str) -> bool:
+        """Tell whether there is a row of that id."""
+
     async def page(
         self, org_ids: Collection[str] | None, *, before: str, limit: int
     ) -> list[AuditRow]:

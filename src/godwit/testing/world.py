@@ -102,6 +102,7 @@ class World:
         tokens: Pull tokens that control gives out, by machine.
         secrets: What control gives out as their newest secrets, by machine.
         guests_asked: What processes in machines asked of control.
+        deeds: What control heard of machines' doings to themselves.
         pulled_with: Tokens images were asked for with.
         vms: Shims that run, by machine.
         exits: exit.json, by machine.
@@ -125,6 +126,7 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, HostSecrets] = field(default_factory=dict)
     guests_asked: list[guest_api.GuestRequest] = field(default_factory=list)
+    deeds: list[guest_api.Deed] = field(default_factory=list)
     pulled_with: list[str | None] = field(default_factory=list)
     taps: set[int] = field(default_factory=set)
     policy: bool = True
@@ -228,6 +230,11 @@ class FakeControl:
         """Return the machine's secrets."""
         await self._hands.ask("control.secrets", machine_id)
         return self._hands.world.secrets.get(machine_id)
+
+    async def deed(self, deed: guest_api.Deed) -> None:
+        """Take note of the deed."""
+        await self._hands.ask("control.deed", deed.machine_id)
+        self._hands.world.deeds.append(deed)
 
 
 class FakeImages:

@@ -1,10 +1,15 @@
 """What a machine's own process asks at `/.fly/api`, on its way to control, and the answer.
 
+What its host does for it at once, its own end, is told to control as a deed.
+
 Sent by the machine's agent, which the bus vouches for; it says which of its machines asks.
 """
 
 import base64
 import binascii
+from typing import Literal
+
+from pydantic import Field
 
 from godwit.wire.record import Record
 
@@ -12,8 +17,11 @@ MOST_BODY_BYTES = 131_072
 """Of a request. With its head and in base64 it has to fit the bus's 512 KiB."""
 MOST_ANSWER_BYTES = 262_144
 VERB = "guest.request"
+DEED = "guest.deed"
 
 Headers = tuple[tuple[str, str], ...]
+OwnVerb = Literal["suspend", "stop"]
+"""What a machine's host does for it without asking control."""
 
 
 class GuestRequest(Record):
@@ -61,6 +69,23 @@ class GuestAnswer(Record):
             ValueError: It is not base64.
         """
         return _decoded(self.body_base64)
+
+
+class Deed(Record):
+    """What a machine did to itself, told by its host afterwards: control may have been away.
+
+    Attributes:
+        id: A ULID; the audit row is named by it, so that one told twice is one row.
+        at_ms: When, by the host's clock.
+        detail: `signal` and `timeout_ms` of a stop that says them.
+    """
+
+    v: int = 1
+    id: str = Field(pattern="^[0-9A-HJKMNP-TV-Z]{26}$")
+    machine_id: str
+    verb: OwnVerb
+    at_ms: int = Field(ge=0)
+    detail: dict[str, str | int] = {}
 
 
 def request(

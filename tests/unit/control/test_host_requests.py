@@ -5,10 +5,11 @@ import base64
 import pytest
 
 from godwit.base import errors
-from godwit.control import machines, members, registry_tokens
+from godwit.control import machine_actions, machines, members, registry_tokens
 from godwit.control.host_requests import HostRequests
 from godwit.control.publisher import Publisher
-from godwit.control.records import Host
+from godwit.control.records import AuditRow, Host
+from godwit.wire import guest_api
 from tests.unit.control.conftest import Town
 
 
@@ -137,3 +138,50 @@ async def test_a_host_tells_its_release(town: Town) -> None:
     for wrong in ({}, {"release": ""}, {"release": 4}, {"release": "x" * 65}):
         with pytest.raises(errors.Failure, match="in a few characters"):
             await tell("a1b2c3d4", wrong)
+
+
+async def audited(town: Town) -> list[AuditRow]:
+    """Return what machines did to themselves, by the audit."""
+    async with town.world.ctx.store.read() as rows:
+        found = await rows.audit.page(None, before="", limit=100)
+    return [row for row in found if row.principal.startswith("machine:")]
+
+
+async def hear(town: Town, host_id: str, machine_id: str, deed_id: str = "0" * 26) -> None:
+    deed = guest_api.Deed(
+        id=deed_id,
+        machine_id=machine_id,
+        verb="stop",
+        at_ms=1_790_000_000_000,
+        detail={"signal": "SIGTERM"},
+    )
+    handler = HostRequests(town.world.ctx).handlers()[guest_api.DEED]
+    assert await handler(host_id, deed.model_dump(mode="json")) == {}
+
+
+async def test_what_a_machine_did_to_itself_is_one_row_however_often_it_is_told(
+    town: Town,
+) -> None:
+    machine_id, host_id = await machine_of(town), town.world.host.host_id
+    for _ in range(2):
+        await hear(town, host_id, machine_id)
+    (row,) = await audited(town)
+    assert (row.id, row.at_ms) == (f"aud_{'0' * 26}", 1_790_000_000_000)
+    assert (row.principal, row.action) == (f"machine:{machine_id}", "machines.stop")
+    assert (row.org_id, row.target) == (town.shop.org_id, machine_id)
+    assert row.detail == {"app": "shop", "signal": "SIGTERM"}
+
+
+async def test_it_is_heard_of_a_machine_that_is_gone_meanwhile(town: Town) -> None:
+    machine_id, host_id = await machine_of(town), town.world.host.host_id
+    ctx = town.world.ctx
+    await machine_actions.destroy(ctx, town.acme, "shop", machine_id, force=True)
+    await hear(town, host_id, machine_id)
+    assert len(await audited(town)) == 1
+
+
+async def test_a_host_tells_of_no_machine_but_its_own(town: Town) -> None:
+    machine_id, host_id = await machine_of(town), town.world.host.host_id
+    await hear(town, "ffffffff", machine_id)
+    await hear(town, host_id, "0" * 14)
+    assert await audited(town) == []

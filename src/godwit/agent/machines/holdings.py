@@ -8,7 +8,7 @@ from typing import Any
 
 from godwit.agent.machines import records
 from godwit.durable.database import Transaction
-from godwit.wire import host_rpc
+from godwit.wire import guest_api, host_rpc
 from godwit.wire.record import Record
 from godwit.wire.secrets import HostSecrets
 
@@ -53,7 +53,20 @@ SECRETS = """
 """
 """Sealed for this host, by the version of the machine they belong to."""
 
+DEEDS = """
+    CREATE TABLE deeds (
+        id TEXT PRIMARY KEY,
+        machine_id TEXT NOT NULL,
+        record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX deeds_by_machine ON deeds (machine_id, id)
+"""
+"""What machines did to themselves and control has not heard of; they outlive the machine."""
+
 KEPT_VERSIONS = 50
+_KEPT_DEEDS = 100
+"""Of each machine: one that ends itself for ever while control is away fills no disk."""
+_DEEDS_AT_ONCE = 100
 
 
 class Held(Record):
@@ -203,6 +216,29 @@ def secrets(tx: Transaction, machine_id: str, instance_id: str) -> HostSecrets |
         (machine_id, instance_id),
     ).fetchone()
     return None if row is None else HostSecrets.model_validate_json(row["record"])
+
+
+def put_deed(tx: Transaction, deed: guest_api.Deed) -> None:
+    """Store what a machine does to itself; the oldest of it beyond `_KEPT_DEEDS` go."""
+    tx.execute(
+        "INSERT INTO deeds VALUES (?, ?, ?)", (deed.id, deed.machine_id, deed.model_dump_json())
+    )
+    tx.execute(
+        "DELETE FROM deeds WHERE machine_id = ? AND id NOT IN"
+        " (SELECT id FROM deeds WHERE machine_id = ? ORDER BY id DESC LIMIT ?)",
+        (deed.machine_id, deed.machine_id, _KEPT_DEEDS),
+    )
+
+
+def drop_deed(tx: Transaction, deed_id: str) -> None:
+    """Remove what control has heard of, or what was not done."""
+    tx.execute("DELETE FROM deeds WHERE id = ?", (deed_id,))
+
+
+def deeds(tx: Transaction) -> list[guest_api.Deed]:
+    """Return some of what control has not heard of, the oldest first."""
+    rows = tx.execute("SELECT record FROM deeds ORDER BY id LIMIT ?", (_DEEDS_AT_ONCE,))
+    return [guest_api.Deed.model_validate_json(row["record"]) for row in rows]
 
 
 def drop(tx: Transaction, machine_id: str) -> None:

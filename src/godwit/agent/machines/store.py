@@ -56,6 +56,7 @@ SCHEMA = (
     holdings.TABLES,
     usage.TABLES,
     holdings.SECRETS,
+    holdings.DEEDS,
 )
 
 _KEPT_EVENTS = 50

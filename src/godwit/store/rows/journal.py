@@ -17,6 +17,11 @@ class AuditTable(Rows):
         """Add one."""
         await self._insert(AUDIT, row)
 
+    async def has(self, row_id: str) -> bool:
+        """Tell whether there is a row of that id."""
+        query = sa.select(AUDIT.c.id).where(AUDIT.c.id == row_id)
+        return (await self._connection.execute(query)).first() is not None
+
     async def page(
         self, org_ids: Collection[str] | None, *, before: str, limit: int
     ) -> list[AuditRow]:

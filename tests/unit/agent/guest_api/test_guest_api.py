@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from godwit.agent.guest_api import connections
-from godwit.base import errors
+from godwit.agent.machines import holdings
+from godwit.base import errors, ids
 from godwit.testing.guest_call import GuestCall
+from godwit.wire import guest_api
 from tests.unit.agent.bench import USER, Bench, M, running
 
 OWN = f"/v1/apps/hello/machines/{M}"
@@ -100,6 +102,70 @@ async def test_a_lease_keeps_a_machine_from_ending_itself(bench: Bench) -> None:
     nonce = held["lease"]["nonce"]
     status, _ = await ask(bench, "POST", f"{OWN}/suspend", fly_machine_lease_nonce=nonce)
     assert status == 200
+
+
+async def told(bench: Bench, how_many: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return what control has heard that the machine did, once it is that many."""
+    async with asyncio.timeout(5):
+        while len(bench.world.deeds) < how_many:
+            await asyncio.sleep(0.01)
+    assert {deed.machine_id for deed in bench.world.deeds} == {M}
+    return [(deed.verb, deed.detail) for deed in bench.world.deeds]
+
+
+async def test_control_hears_of_what_a_machine_did_to_itself(bench: Bench) -> None:
+    body = b'{"signal":"SIGTERM","timeout":"2s"}'
+    await ask(bench, "POST", f"{OWN}/stop", body)
+    stop = ("stop", {"signal": "SIGTERM", "timeout_ms": 2_000})
+    assert await told(bench, 1) == [stop]
+    await bench.reach("stopped")
+    await bench.call("machine.start", machine_id=M)
+    await bench.reach("started")
+    await ask(bench, "POST", f"{OWN}/suspend")
+    assert await told(bench, 2) == [stop, ("suspend", {})]
+
+
+async def test_control_hears_nothing_of_what_was_refused(bench: Bench) -> None:
+    held = await bench.call("machine.lease.acquire", USER, machine_id=M, ttl_s=60)
+    assert (await ask(bench, "POST", f"{OWN}/suspend"))[0] == 409
+    nonce = held["lease"]["nonce"]
+    await ask(bench, "POST", f"{OWN}/stop", fly_machine_lease_nonce=nonce)
+    assert await told(bench, 1) == [("stop", {})]
+
+
+async def test_what_control_did_not_hear_it_hears_from_the_next_agent(tmp_path: Path) -> None:
+    async with running(tmp_path) as first:
+        await first.create()
+        await first.reach("started")
+        away = errors.Failure("unavailable", "away")
+        first.world.faults["control.deed"].append(away)
+        assert (await ask(first, "POST", f"{OWN}/suspend"))[0] == 200
+        await first.reach("suspended")
+        async with asyncio.timeout(5):
+            while first.world.asked["control.deed"] == 0:
+                await asyncio.sleep(0.01)
+        assert first.world.deeds == []
+    async with running(tmp_path, first) as second:
+        assert await told(second, 1) == [("suspend", {})]
+        assert await second.database.read(holdings.deeds) == []
+
+
+async def test_what_control_will_never_take_keeps_nothing_from_it(bench: Bench) -> None:
+    bench.world.faults["control.deed"].append(errors.Failure("invalid_argument", "what?"))
+    await ask(bench, "POST", f"{OWN}/suspend")
+    await bench.reach("suspended")
+    await bench.call("machine.start", machine_id=M)
+    await bench.reach("started")
+    await ask(bench, "POST", f"{OWN}/stop")
+    assert await told(bench, 1) == [("stop", {})]
+
+
+async def test_a_machine_that_ends_itself_for_ever_fills_no_disk(bench: Bench) -> None:
+    for at in range(150):
+        deed = guest_api.Deed(id=ids.ulid(at), machine_id=M, verb="stop", at_ms=at)
+        await bench.database.write(lambda tx, deed=deed: holdings.put_deed(tx, deed))
+    kept = await bench.database.read(holdings.deeds)
+    assert [deed.at_ms for deed in kept] == list(range(50, 150))
 
 
 @pytest.mark.parametrize("path", ["/v1/tokens/oidc", "/v1/tokens/kms"])
