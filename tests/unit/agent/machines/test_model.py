@@ -5,6 +5,7 @@ about what exists, and what a machine holds of its host is what its state says.
 """
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -198,7 +199,10 @@ class Play:
     async def _kill_agent(self, _: str, writes: int) -> None:
         """Kill the agent a few writes later, or now when nothing is written."""
         self.agent.database.kill_at = (self.agent.database.writes + writes, "after")
-        await self.host.clock.sleep(2)
+        # No longer than it lives: a watcher that is cut off would be begun again without end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self.agent.killed.wait()
         await self.agent.kill()
         await self.next_agent()
 
