@@ -164,9 +164,8 @@ async def served(tmp_path, limits, monkeypatch):
         )
         running = tasks.spawn(server.serve(), name="api")
         tasks.spawn(worker.Worker(around.ctx).run(), name="deploys")
-        async with asyncio.timeout(60):
         tasks.spawn(moves.Moves(around.ctx).run(), name="moves")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not server.started:
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
