@@ -172,6 +172,16 @@ def managed(view: MachineView) -> bool:
     )
 
 
+def beside_deploys(view: MachineView) -> bool:
+    """Tell whether a machine is there to stay, and deploys do not look after it."""
+    marks = view.config.get("metadata") or {}
+    return (
+        marks.get(MANAGED) != machine.PLATFORM_VERSION
+        and group_of(view) not in INTERNAL
+        and view.state not in ("destroyed", "destroying")
+    )
+
+
 def left_canary(view: MachineView) -> bool:
     """Tell whether a machine is the canary of a failed deploy, left to be looked at."""
     marks = view.config.get("metadata") or {}

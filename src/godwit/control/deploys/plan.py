@@ -83,7 +83,8 @@ def make(town: Town, mint: Mint) -> Plan:
         unchanged=tuple(one.machine_id for one in mine if one not in scope),
         at_once=_at_once(update, town.settings.max_unavailable),
     )
-    return found.model_copy(update={"sentences": (*_sentences(found), *left_out)})
+    told = (*_nobodys(town, mine), *_sentences(found), *left_out)
+    return found.model_copy(update={"sentences": told})
 
 
 def at_once(max_unavailable: float, running: int) -> int:
@@ -265,6 +266,14 @@ def _at_once(update: Sequence[Update], max_unavailable: float) -> dict[str, int]
     for one in update:
         running[one.group] = running.get(one.group, 0) + one.start
     return {group: at_once(max_unavailable, count) for group, count in running.items()}
+
+
+def _nobodys(town: Town, mine: Sequence[MachineView]) -> list[str]:
+    """Return what is said where an app has machines, and deploys look after none (spec §3.1)."""
+    others = sorted(one.machine_id for one in town.machines if configs.beside_deploys(one))
+    if mine or not others:
+        return []
+    return [f"Made by no deploy, left as they are: {', '.join(others)}"]
 
 
 def _sentences(plan: Plan) -> list[str]:

@@ -46,9 +46,16 @@ async def run(
             "state", f"is tested by {command!r}", group=group, machine_id=tested.machine_id
         )
         config = configs.test_machine(work.config, check, tested)
-        code = await to_its_end(
-            work, slot, config, limit_s=work.settings.wait_timeout_s, what="the test"
-        )
+        limit = work.settings.wait_timeout_s
+        try:
+            code = await to_its_end(work, slot, config, limit_s=limit, what="the test")
+        except errors.Failure as failure:
+            if failure.code != "insufficient_capacity":
+                raise
+            # The test's machine has no room, not the tested one, which need not go elsewhere.
+            raise runner.Abort(
+                f"machine {tested.machine_id} cannot be tested: {failure.message}"
+            ) from failure
         if code != 0:
             raise runner.Abort(
                 f"machine {tested.machine_id} fails its test {command!r}: exit code {code}"

@@ -160,28 +160,37 @@ async def check(base: Base, strategy: str, name: str, step: int) -> None:
         before = yard.machines()
     after, every = await requests(base, strategy)
     worlds = {"complete": after["machines"], "failed": before, "cancelled": before}
+    wrong = []
     for verb, number in chosen(every, trouble, step):
-        case = (verb, number)
         async with base.copied() as yard:
             found, _ = await carried(yard, strategy, verb, number, trouble)
-            assert found["unfinished"] is None, case
-            assert found["unwanted"] == [], case
-            assert strays(yard) == [], case
-            if verb != "machine.lease.release" or trouble.times == 1:
-                assert found["leased"] == [], case
-            if found["machines"] != worlds[found["outcome"]]:
-                stays = strategy == "immediate" and found["outcome"] == "failed"
-                assert stays or trouble.times == FOR_EVER or trouble.failure is FULL, (case, found)
-                await assert_heals(yard, after["machines"], case)
+            try:
+                assert_in_order(yard, found, verb, trouble)
+                if found["machines"] != worlds[found["outcome"]]:
+                    stays = strategy == "immediate" and found["outcome"] == "failed"
+                    assert stays or trouble.times == FOR_EVER or trouble.failure is FULL, found
+                    await assert_heals(yard, after["machines"])
+            except AssertionError as error:
+                wrong.append(f"{verb} {number}: {error}")
+    assert wrong == []
 
 
-async def assert_heals(yard: Yard, wanted: list[dict[str, Any]], case: tuple[str, int]) -> None:
+def assert_in_order(yard: Yard, found: dict[str, Any], verb: str, trouble: Trouble) -> None:
+    """The deploy has ended, and nothing is left of what it made on the way."""
+    assert found["unfinished"] is None
+    assert found["unwanted"] == []
+    assert strays(yard) == []
+    if verb != "machine.lease.release" or trouble.times == 1:
+        assert found["leased"] == []
+
+
+async def assert_heals(yard: Yard, wanted: list[dict[str, Any]]) -> None:
     """The next deploy leads where this one was to."""
     await yard.clock.sleep(20)
     done = await yard.deploy(TESTED, "nginx:2", strategy="rolling")
-    assert done.row.outcome == "complete", (case, done.row.message)
+    assert done.row.outcome == "complete", done.row.message
     version = str(done.release.version)
-    assert yard.machines() == [{**one, "version": version} for one in wanted], case
+    assert yard.machines() == [{**one, "version": version} for one in wanted]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from godwit.base import errors
 from godwit.control import upkeep
 from godwit.control.deploys import configs
 from godwit.testing.deploys import Yard
@@ -50,6 +51,26 @@ async def test_a_test_that_fails_takes_the_release_back(yard: Yard, strategy: st
     await upkeep.Upkeep(yard.ctx).sweep()
     living = {k: one for k, one in yard.host.machines.items() if one.state != "destroyed"}
     assert {key: one.config for key, one in living.items()} == before
+
+
+async def test_a_test_without_room_does_not_send_the_tested_machine_elsewhere(yard: Yard) -> None:
+    await yard.deploy(WEB, "nginx:1")
+    other = await yard.add_host("b2b2b2b2")
+    before = {key: one.config for key, one in yard.host.machines.items()}
+    run_id = await yard.begin(checked_by(["exit", "0"]), "nginx:2")
+    yard.host.troubles["machine.start"] = [errors.Failure("insufficient_capacity", "no room")]
+    other.troubles["machine.start"] = [errors.Failure("insufficient_capacity", "no room")]
+    await yard.carry()
+    done = await yard.look(run_id)
+    assert "cannot be tested: no room; rolled back" in done.row.message
+    await upkeep.Upkeep(yard.ctx).sweep()
+    living = {
+        key: one.config
+        for host in (yard.host, other)
+        for key, one in host.machines.items()
+        if one.state != "destroyed"
+    }
+    assert living == before
 
 
 async def test_a_test_that_hangs_is_killed(yard: Yard) -> None:

@@ -249,6 +249,18 @@ def test_a_plan_says_what_it_does_in_sentences() -> None:
     )
 
 
+def test_machines_that_no_deploy_made_are_left_and_that_is_said_where_there_are_no_others() -> (
+    None
+):
+    stranger = view(1, config={"metadata": {}})
+    console = view(2, config={"metadata": {"fly_process_group": "fly_app_console"}})
+    found = make(ALONE, [stranger, console, view(3, state="destroyed", config={"metadata": {}})])
+    assert found.sentences[0] == "Made by no deploy, left as they are: 00000000000001"
+    assert [slot.key for slot in found.create] == ["app/0", "app/1"]
+    beside = make(ALONE, [stranger, view(2)])
+    assert not any("no deploy" in one for one in beside.sentences)
+
+
 HUGE = {**WEB, "vm": [{"size": "performance-16x"}]}
 
 
