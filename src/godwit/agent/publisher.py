@@ -1,12 +1,13 @@
 """Tells the world what this host owns: facts to local readers at once, to the bus when it is up.
 
-The bus never holds up a machine: what changed is marked, one task publishes the newest record of
-each mark, and what could not be published stays marked, behind all others. A record that the bus
-can never take is said in the log and let go, so that it holds up nobody else's. After every
-reconnection everything is published again.
+The bus never holds up a machine: what changed is marked, the newest record of each mark is
+published, some at once and none waiting for another, and what could not be published stays
+marked, behind all others. A record that the bus can never take is said in the log and let go, so
+that it holds up nobody else's. After every reconnection everything is published again.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -94,14 +95,32 @@ class Publisher:
                 self._wake.set()
 
     async def _publish_marked(self, stream: Stream, owned: tasks.Tasks) -> None:
-        while self._dirty:
-            batch = list(self._dirty)[:_AT_ONCE]
-            told = [
-                owned.spawn(self._publish_one(stream, key), name=f"publish.{key}") for key in batch
-            ]
-            failures = [failure for each in told if (failure := await each) is not None]
-            if failures:
+        """Publish until nothing is marked: so much at once, and of each key one record.
+
+        Raises:
+            Failure: Something was not taken, and is marked still; OSError likewise.
+        """
+        under_way: set[str] = set()
+        failures: list[errors.Failure | OSError] = []
+
+        async def publish(key: str) -> None:
+            try:
+                if failure := await self._publish_one(stream, key):
+                    failures.append(failure)
+            finally:
+                under_way.discard(key)
+                self._wake.set()
+
+        while self._dirty or under_way:
+            self._wake.clear()
+            if failures and not under_way:
                 raise failures[0]
+            marked = (key for key in self._dirty if key not in under_way)
+            room = 0 if failures else _AT_ONCE - len(under_way)
+            for key in list(itertools.islice(marked, room)):
+                under_way.add(key)
+                owned.spawn(publish(key), name=f"publish.{key}")
+            await self._wake.wait()
 
     async def _publish_one(self, stream: Stream, key: str) -> errors.Failure | OSError | None:
         # The mark goes as the record is taken: one that is told from now on marks it anew.

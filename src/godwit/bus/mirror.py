@@ -12,9 +12,10 @@ two that keep one mirror at a time do no harm, nor does reading everything again
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import nats.js.errors
@@ -106,10 +107,19 @@ class Ledger:
         self._due[copy.subject] = copy
         return True
 
-    def due(self, limit: int) -> list[tuple[Copy, int]]:
-        """Return what is to be written, and the sequence of what each is to replace."""
-        first = list(self._due.values())[:limit]
-        return [(one, self._sequence(one.subject)) for one in first]
+    def due(self, limit: int, but: Collection[str] = ()) -> list[tuple[Copy, int]]:
+        """Return what is to be written, and the sequence of what each is to replace.
+
+        Args:
+            limit: So many at most.
+            but: Subjects of which something is being written already.
+        """
+        waiting = (one for one in self._due.values() if one.subject not in but)
+        return [(one, self._sequence(one.subject)) for one in itertools.islice(waiting, limit)]
+
+    def knows(self, subject: str, sequence: int) -> bool:
+        """Tell whether nothing is learnt of a subject by a message with that sequence."""
+        return self._sequence(subject) >= sequence
 
     def absent(self, subject: str) -> None:
         """Note that what was known of a subject is no more: its tombstone may have passed."""
@@ -229,10 +239,14 @@ class Mirror:
                         owned.spawn(self._follow_others(owned), name="others")
 
     def _learn(self, message: Msg) -> None:
+        sequence = message.metadata.sequence.stream
+        if self._ledger.knows(message.subject, sequence):
+            # What was written from here comes back.
+            return
         parts = message.subject.split(".")
         copy = read(f"facts.{message.subject.removeprefix('mirror.')}", message.data, parts[1])
         if copy is not None:
-            self._ledger.holds(replace(copy, sequence=message.metadata.sequence.stream))
+            self._ledger.holds(replace(copy, sequence=sequence))
 
     async def _follow_others(self, owned: tasks.Tasks) -> None:
         """Follow each other region, as they come and go."""
@@ -285,21 +299,29 @@ class Mirror:
                     self._something_due.set()
 
     async def _write(self) -> None:
-        """Write what is due, for ever."""
+        """Write what is due, for ever: so much at once, and of each subject one record."""
+        under_way: set[str] = set()
+        failures: list[errors.Failure] = []
+
+        async def put(copy: Copy, over: int) -> None:
+            try:
+                if failure := await self._put(copy, over):
+                    failures.append(failure)
+            finally:
+                under_way.discard(copy.subject)
+                self._something_due.set()
+
         async with tasks.Tasks("mirror.write") as owned:
             while True:
-                due = self._ledger.due(_AT_ONCE)
-                if not due:
-                    self._something_due.clear()
-                    await self._something_due.wait()
-                    continue
-                under_way = [
-                    owned.spawn(self._put(copy, over), name=copy.subject) for copy, over in due
-                ]
-                told = [await one for one in under_way]
-                if failures := [one for one in told if one is not None]:
+                self._something_due.clear()
+                for copy, over in self._ledger.due(_AT_ONCE - len(under_way), under_way):
+                    under_way.add(copy.subject)
+                    owned.spawn(put(copy, over), name=copy.subject)
+                await self._something_due.wait()
+                if failures:
                     logger.info("the mirror is written later: %s", failures[0].message)
                     await self._clock.sleep(_PAUSE_S)
+                    failures.clear()
 
     async def _put(self, copy: Copy, over: int) -> errors.Failure | None:
         """Write a record over the one with a sequence, or learn what is there instead."""

@@ -21,6 +21,8 @@ class Stream:
         self.away = False
         self.too_long: set[str] = set()
         self.sick: set[str] = set()
+        self.slow: dict[str, asyncio.Event] = {}
+        self.begun: list[facts.Fact] = []
         self.got: list[facts.Fact] = []
         self.ensured = 0
 
@@ -29,7 +31,10 @@ class Stream:
         self.ensured += 1
 
     async def publish(self, fact: facts.Fact) -> None:
+        self.begun.append(fact)
         await asyncio.sleep(0)
+        if fact.owner in self.slow:
+            await self.slow[fact.owner].wait()
         self._check()
         if fact.owner in self.too_long:
             raise errors.invalid(f"{fact.owner} is too long")
@@ -137,5 +142,24 @@ def test_what_fails_again_and_again_comes_last() -> None:
         stream.sick = set()
         await the_clock.sleep(5)
         assert len(stream.got) == 41
+
+    play(body)
+
+
+def test_a_record_that_takes_long_holds_up_only_the_next_of_its_own() -> None:
+    async def body(made: publisher.Publisher, stream: Stream, the_clock: clock.FakeClock) -> None:
+        stream.slow = {"a": asyncio.Event()}
+        made.tell("a", fact("a"))
+        await the_clock.sleep(1)
+        for revision in (2, 3):
+            made.tell("a", fact("a", revision, zone=f"{revision:04x}"))
+            made.tell("h1", fact("h1", revision, zone=f"{revision:04x}"))
+            await the_clock.sleep(1)
+        assert [(each.owner, each.revision) for each in stream.begun] == [
+            *(("a", 1), ("h1", 2), ("h1", 3)),
+        ]
+        stream.slow["a"].set()
+        await the_clock.sleep(1)
+        assert [each.revision for each in stream.got if each.owner == "a"] == [1, 3]
 
     play(body)
