@@ -45,6 +45,7 @@ test-full: setup lint types imports rust-lint rust-test ## Everything, the long 
 	$(ISOLATED) $(PYTEST) tests/upgrade
 
 bench: setup ## Measure against peers; AREA=machine measures one area
+	@tools/setup.sh peers
 	$(ISOLATED) $(PYTHON) tools/bench.py $(AREA)
 
 programs: ## Build the Rust programs

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what this repository needs on Debian 12, idempotently: Debian packages, the Python
-# environment of the lock file, the Rust programs, the guest kernel and the base images.
+# environment of the lock file, the Rust programs, the guest kernel and the base images; with
+# `peers` what benchmarks are measured beside.
 # Called by the Makefile; a second run takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +9,7 @@ cd "$(dirname "$0")/.."
 packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsprogs
   docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
   postgresql-15 wireguard-tools wireguard-go)
+peers=(unbound)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -32,9 +34,9 @@ need_debian() {
     || { say "Godwit runs on amd64; this is $(dpkg --print-architecture)"; exit 1; }
 }
 
-install_packages() {
+install_packages() { # packages
   local missing=() package
-  for package in "${packages[@]}"; do
+  for package in "$@"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] \
       || missing+=("$package")
   done
@@ -59,6 +61,15 @@ install_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     "${missing[@]}" >/dev/null
   rm -f "$made" "$clusters/godwit.conf"
+}
+
+install_peers() {
+  [ "$(dpkg-query -W -f='${db:Status-Status}' unbound 2>/dev/null)" = installed ] && return
+  install_packages "${peers[@]}"
+  # A resolver of this machine's own it shall not be, at the next boot either.
+  if command -v systemctl >/dev/null; then
+    SYSTEMD_OFFLINE=1 systemctl disable --quiet unbound.service unbound-resolvconf.service || true
+  fi
 }
 
 install_python() {
@@ -109,17 +120,21 @@ main() {
       need_compilers
       build_programs
       ;;
+    peers)
+      need_debian
+      install_peers
+      ;;
     all)
       # All that people have to see to themselves, before anything is changed.
       need python3 "apt-get install python3 python3-venv"
       need_compilers
       need_debian
-      install_packages
+      install_packages "${packages[@]}"
       install_python
       build_programs
       .venv/bin/python tools/prepare.py
       ;;
-    *) say "usage: tools/setup.sh [all|python|programs]"; exit 2 ;;
+    *) say "usage: tools/setup.sh [all|python|programs|peers]"; exit 2 ;;
   esac
 }
 
