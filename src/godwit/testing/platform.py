@@ -41,7 +41,7 @@ def sh(*argv: str, timeout: float = 60, **options: Any) -> subprocess.CompletedP
     return done
 
 
-def eventually(attempt: Callable[[], T], deadline_s: float = 30.0, pause_s: float = 0.1) -> T:
+def eventually(attempt: Callable[[], T], deadline_s: float = 240.0, pause_s: float = 0.1) -> T:
     """Return the attempt's first true result; fail with its last one after the deadline."""
     end = time.monotonic() + deadline_s
     while True:
@@ -65,7 +65,7 @@ class Platform:
         self,
         *argv: str,
         expect: int = 0,
-        timeout: float = 240,
+        timeout: float = 400,
         cwd: Path | None = None,
         stdin: str = "",
     ) -> str:
@@ -114,7 +114,7 @@ class Platform:
         headers = {"Host": f"{app}.godwit.localhost", **options.pop("headers", {})}
         port = self.settings.listen.edge.rpartition(":")[2]
         url = f"http://127.0.0.1:{port}{path}"
-        return httpx.get(url, headers=headers, timeout=30, **options)
+        return httpx.get(url, headers=headers, timeout=90, **options)
 
     def component(self, name: str) -> running.Process:
         """Return the running process of a component."""
@@ -126,7 +126,7 @@ class Platform:
         """Kill a component with SIGKILL and return the process it was."""
         process = self.component(name)
         process.signal(9)
-        assert process.wait(5)
+        assert process.wait(60)
         return process
 
     def vmm_pid(self, machine_id: str) -> int:
@@ -150,7 +150,15 @@ class Platform:
         )
         return found
 
-    def exec(self, app: str, machine: str, *argv: str, timeout: int = 20) -> dict[str, Any]:
+    def wait(self, app: str, machine: str, state: str) -> None:
+        """Return once a machine is in a state; the API waits a minute at a time."""
+        path = f"/v1/apps/{app}/machines/{machine}/wait"
+        with self.api as api:
+            eventually(
+                lambda: api.get(path, params={"state": state, "timeout": 60}).status_code == 200
+            )
+
+    def exec(self, app: str, machine: str, *argv: str, timeout: int = 60) -> dict[str, Any]:
         """Run a command in a machine and return exit code and output."""
         with self.api as api:
             answer = api.post(

@@ -438,7 +438,7 @@ async def test_service_checks_gate_the_fact_and_show_in_the_view(bench: Bench) -
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     bench.parts.network.local_ipv4 = lambda _: "127.0.0.1"  # type: ignore[method-assign]
-    check = {"type": "tcp", "interval": "1s", "timeout": "1s"}
+    check = {"type": "tcp", "interval": "1s", "timeout": "60s"}
     await bench.create(config={"services": [{"internal_port": port, "checks": [check]}]})
     reader = await Reader.connect(bench.socket)
     passing = False

@@ -125,6 +125,7 @@ def is_proper(answer: httpx.Response) -> bool:
 
 async def test_hostile_bodies_on_every_route_get_no_500(served: Served) -> None:
     things = await table.make_things(served)
+    kinds = random.Random(1)
     sent = 0
     for case in changing(table.CASES):
         for body in HOSTILE_BODIES:
@@ -133,7 +134,7 @@ async def test_hostile_bodies_on_every_route_get_no_500(served: Served) -> None:
                 things.path(case.path),
                 params=case.query,
                 content=body,
-                headers={"Content-Type": random.choice(["application/json", "text/plain", ";;"])},
+                headers={"Content-Type": kinds.choice(["application/json", "text/plain", ";;"])},
             )
             assert is_proper(answer), (case.path, body[:80], answer.status_code, answer.text)
             sent += 1

@@ -148,7 +148,7 @@ async def test_a_pipe_is_closed_even_when_a_program_that_got_away_still_holds_it
         escaped = int(await anext(found))
     try:
         async with asyncio.timeout(60):
-            while pipes() != before:
+            while not pipes() <= before:
                 await asyncio.sleep(0.01)
     finally:
         os.kill(escaped, signal.SIGKILL)
@@ -163,7 +163,7 @@ async def test_a_pipe_is_closed_when_a_program_runs_past_its_deadline(tmp_path):
     escaped = int(read(pid_file))
     try:
         async with asyncio.timeout(60):
-            while pipes() != before:
+            while not pipes() <= before:
                 await asyncio.sleep(0.01)
     finally:
         os.kill(escaped, signal.SIGKILL)
