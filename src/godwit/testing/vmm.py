@@ -289,6 +289,7 @@ class FakeVmm:
         world.saved.pop(plan.machine_id, None)
         if not (plan.keep_scratch and plan.machine_id in world.prepared):
             world.disks[plan.machine_id] = world.roots[plan.machine_id] = next(_numbers)
+            world.roots_made[plan.machine_id].append(world.roots[plan.machine_id])
         world.prepared[plan.machine_id] = plan
         world.directories.add(plan.machine_id)
         world.exits.pop(plan.machine_id, None)

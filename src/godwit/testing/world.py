@@ -109,6 +109,7 @@ class World:
         prepared: Machines with a scratch disk and a run spec.
         disks: What each scratch disk holds, as a number: another one after every boot.
         roots: Which scratch disk each machine has, as a number: another one when it is made anew.
+        roots_made: Every scratch disk that each machine has had, in their order.
         saved: Suspended VMs, by machine.
         halted: Machines whose VMM somebody stopped by a signal.
         ran_out: Machines whose VMM the kernel killed for want of memory.
@@ -135,6 +136,7 @@ class World:
     prepared: dict[str, ports.VmPlan] = field(default_factory=dict)
     disks: dict[str, int] = field(default_factory=dict)
     roots: dict[str, int] = field(default_factory=dict)
+    roots_made: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     saved: dict[str, Saved] = field(default_factory=dict)
     halted: set[str] = field(default_factory=set)
     ran_out: set[str] = field(default_factory=set)

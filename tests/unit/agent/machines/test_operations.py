@@ -8,33 +8,24 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from godwit.agent.machines import lifecycle, operations, scheduler, steps
-from godwit.base import errors
+from godwit.agent.machines import lifecycle, operations, steps
 from godwit.testing import agents, clock
-from godwit.testing.world import Boot, Killed
-from godwit.wire import shim
-
-M = "0000000000000a"
-NO_IMAGE = "sha256:" + "0" * 64
-
-UP = [
-    *("images.ensure", "vmm.discard", "vmm.await_turn", "network.plumb"),
-    *("vmm.prepare", "vmm.spawn", "vmm.connect"),
-]
-STOP = [
-    *("vmm.connect", "session.status", "session.stop"),
-    *("vmm.connect", "vmm.exit_record", "vmm.discard", "network.unplumb"),
-]
-DOWN = ["vmm.exit_record", "vmm.discard", "network.unplumb"]
-SUSPEND = ["vmm.suspend", "vmm.discard", "network.unplumb"]
-RESUME = ["images.ensure", "vmm.discard", "network.plumb", "vmm.resume"]
+from godwit.testing.world import Killed, World
+from tests.unit.agent.machines.cases import (
+    CASES,
+    Act,
+    Case,
+    M,
+    breaks,
+    exits,
+    started,
+    stopped,
+    suspended,
+)
 
 VERBS: dict[str, set[str]] = {
     "log_launch": set(),
@@ -60,273 +51,6 @@ VERBS: dict[str, set[str]] = {
     "await_resumed": {"vmm.connect", "vmm.exit_record"},
 }
 
-Act = Callable[[agents.FakeHost, agents.Agent], Awaitable[Any]]
-
-
-async def nothing(host: agents.FakeHost, agent: agents.Agent) -> None:
-    """Do nothing."""
-
-
-async def started(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M)
-    assert await agent.rest(M) == "started"
-
-
-async def started_once(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, config={"restart": {"policy": "no"}})
-    assert await agent.rest(M) == "started"
-
-
-async def started_for_one_job(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, config={"restart": {"policy": "no"}, "auto_destroy": True})
-    assert await agent.rest(M) == "started"
-
-
-async def stopped(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, skip_launch=True)
-    assert await agent.rest(M) == "stopped"
-
-
-async def suspended(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await started(host, agent)
-    await agent.ask(M, "suspend")
-    assert await agent.rest(M) == "suspended"
-
-
-async def suspended_for_nothing(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await suspended(host, agent)
-    host.world.saved[M] = replace(host.world.saved[M], usable=False)
-
-
-class Endless(deque[BaseException]):
-    """A fault that never goes away."""
-
-    def popleft(self) -> BaseException:
-        """Return it again."""
-        return self[0]
-
-
-async def suspended_and_never_resumed(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await suspended(host, agent)
-    refusal = errors.Failure("invalid_argument", "no such device")
-    host.world.faults["vmm.resume"] = Endless([refusal])
-
-
-async def started_without_a_way_to_save(host: agents.FakeHost, agent: agents.Agent) -> None:
-    host.world.scripts[M].append(Boot(unsuspendable=True))
-    await started(host, agent)
-
-
-async def scheduled(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, skip_launch=True, config={"schedule": "hourly"})
-    assert await agent.rest(M) == "stopped"
-    await host.clock.sleep(3600)
-
-
-async def scheduled_without_room(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await scheduled(host, agent)
-    await agent.create("0000000000000f", resources={"memory_mb": 3900})
-    await agent.rest("0000000000000f")
-
-
-async def is_due(host: agents.FakeHost, agent: agents.Agent) -> None:
-    looking = scheduler.Scheduler(lambda: agent.machines, host.clock, agent.tasks)
-    await looking.tick()
-    while (agent.driver(M).machine.due_ms or 0) <= host.clock.now_ms():
-        await asyncio.sleep(0.01)
-
-
-def asking(request: lifecycle.Request, **given: Any) -> Act:
-    async def act(_: agents.FakeHost, agent: agents.Agent) -> None:
-        await agent.ask(M, request, **given)
-
-    return act
-
-
-async def exits(host: agents.FakeHost, agent: agents.Agent) -> None:
-    host.machinery.guest_exits(host.world.vms[M], 3)
-
-
-async def breaks(host: agents.FakeHost, agent: agents.Agent) -> None:
-    host.machinery.end(host.world.vms[M], cause="vmm", vmm=shim.VmmExit(signal=9))
-
-
-async def creates(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M)
-
-
-async def creates_only(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, skip_launch=True)
-
-
-async def creates_without_image(host: agents.FakeHost, agent: agents.Agent) -> None:
-    await agent.create(M, image=agents.image(NO_IMAGE))
-
-
-async def creates_what_init_refuses(host: agents.FakeHost, agent: agents.Agent) -> None:
-    if not host.world.scripts[M]:
-        host.world.scripts[M].append(Boot("refuses"))
-    await agent.create(M)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation to take apart.
-
-    Attributes:
-        kind: The operation that the act begins.
-        prepare: Brings the machine where the operation starts from.
-        act: Begins it.
-        ends: The state it rests in.
-        asks: The verbs of an undisturbed run, in order.
-        hands_off: To another operation, which asks some of the same again.
-        broken: The verb that fails for ever in it.
-    """
-
-    kind: lifecycle.Kind
-    prepare: Act
-    act: Act
-    ends: str
-    asks: list[str]
-    hands_off: bool = False
-    broken: str = ""
-
-
-CASES = {
-    "launch": Case("start", nothing, creates, "started", UP),
-    "prepare": Case("prepare", nothing, creates_only, "stopped", ["images.ensure"]),
-    "start": Case("start", stopped, asking("start"), "started", UP),
-    "stop": Case("stop", started, asking("stop"), "stopped", STOP),
-    "restart": Case("restart", started, asking("restart"), "started", [*STOP, *UP]),
-    "update": Case(
-        "update",
-        started,
-        asking("update", update=agents.update(M, "01NEW")),
-        "started",
-        ["images.ensure", *STOP, *UP],
-    ),
-    "replace": Case(
-        "replace",
-        started,
-        asking("replace", update=agents.update(M, "01NEW")),
-        "stopped",
-        ["images.ensure", *STOP],
-    ),
-    "replace of a stopped one": Case(
-        "replace",
-        stopped,
-        asking("replace", update=agents.update(M, "01NEW")),
-        "stopped",
-        ["images.ensure", "vmm.connect", "vmm.connect", *DOWN],
-    ),
-    "exit and again": Case(
-        "relaunch", started, exits, "started", ["vmm.exit_record", "vmm.discard", *UP]
-    ),
-    "exit for good": Case("settle", started_once, exits, "stopped", DOWN),
-    "vmm killed": Case("settle", started_once, breaks, "stopped", DOWN),
-    "exit and destroy": Case(
-        "destroy",
-        started_for_one_job,
-        exits,
-        "destroyed",
-        ["vmm.connect", "vmm.connect", *DOWN],
-    ),
-    "destroy": Case(
-        "destroy",
-        stopped,
-        asking("destroy"),
-        "destroyed",
-        ["vmm.connect", "vmm.connect", *DOWN],
-    ),
-    "destroy by force": Case("destroy", started, asking("kill"), "destroyed", STOP),
-    "suspend": Case("suspend", started, asking("suspend"), "suspended", SUSPEND),
-    "suspend that becomes a stop": Case(
-        "suspend",
-        started_without_a_way_to_save,
-        asking("suspend", or_stop=True),
-        "stopped",
-        ["vmm.suspend", *STOP],
-        hands_off=True,
-    ),
-    "suspend that cannot be": Case(
-        "suspend",
-        started_without_a_way_to_save,
-        asking("suspend"),
-        "started",
-        ["vmm.suspend"],
-    ),
-    "resume": Case("resume", suspended, asking("start"), "started", [*RESUME, "vmm.connect"]),
-    "resume that becomes a start": Case(
-        "resume",
-        suspended_for_nothing,
-        asking("start"),
-        "started",
-        [*RESUME, *UP],
-        hands_off=True,
-    ),
-    # It ends in a clearing, which leaves disk and snapshot.
-    "resume that is given up": Case(
-        "resume",
-        suspended_and_never_resumed,
-        asking("start"),
-        "suspended",
-        [*RESUME, *DOWN],
-        hands_off=True,
-        broken="vmm.resume",
-    ),
-    "stop of a suspended one": Case(
-        "stop",
-        suspended,
-        asking("stop"),
-        "stopped",
-        ["vmm.connect", "vmm.connect", *DOWN],
-    ),
-    "restart of a suspended one": Case(
-        "restart",
-        suspended,
-        asking("restart"),
-        "started",
-        ["vmm.connect", "vmm.connect", *DOWN, *UP],
-    ),
-    "update of a suspended one": Case(
-        "update",
-        suspended,
-        asking("update", update=agents.update(M, "01NEW")),
-        "started",
-        ["images.ensure", "vmm.connect", "vmm.connect", *DOWN, *UP],
-    ),
-    "destroy of a suspended one": Case(
-        "destroy",
-        suspended,
-        asking("destroy"),
-        "destroyed",
-        ["vmm.connect", "vmm.connect", *DOWN],
-    ),
-    "scheduled": Case("start", scheduled, is_due, "started", UP),
-    "scheduled without room": Case("start", scheduled_without_room, is_due, "stopped", []),
-    "update without image": Case(
-        "update",
-        started,
-        asking("update", update=agents.update(M, "01NEW", image=agents.image(NO_IMAGE))),
-        "started",
-        ["images.ensure", "control.pull_token"],
-    ),
-    "no image": Case(
-        "start",
-        nothing,
-        creates_without_image,
-        "failed",
-        ["images.ensure", "control.pull_token", *DOWN],
-    ),
-    "no such program": Case(
-        "start",
-        nothing,
-        creates_what_init_refuses,
-        "failed",
-        [*UP, *DOWN],
-    ),
-}
-
 
 def rows_of(host: agents.FakeHost, kind: str) -> list[dict[str, Any]]:
     return host.rows(f"SELECT * FROM operations WHERE kind = '{kind}' AND subject = '{M}'")
@@ -341,11 +65,19 @@ def ending(host: agents.FakeHost) -> dict[str, Any]:
         "versions": [json.loads(row["record"])["instance_id"] for row in stored],
         "remains": host.world.remains(),
         "versions running": [vm.plan.instance_id for vm in host.world.vms.values()],
+        "processes": [1 + len(vm.plan.run_spec.beside) for vm in host.world.vms.values()],
+        "lasting roots": lasting_roots(host.world),
         "events": [(event["type"], event["status"]) for event in events],
         "usage": [row["ended_at_ms"] is None for row in host.rows("SELECT * FROM usage")],
         "unfinished": host.rows("SELECT * FROM operations WHERE ended_at_ms IS NULL"),
         "due": [json.loads(row["record"])["due_ms"] is not None for row in stored],
     }
+
+
+def lasting_roots(world: World) -> dict[str, int]:
+    """Return for each machine whose root lasts, how many it had before the one it has."""
+    lasting = (one for one, plan in world.prepared.items() if plan.lasting_root)
+    return {each: world.roots_made[each].index(world.roots[each]) for each in lasting}
 
 
 async def undisturbed(case: Case) -> tuple[dict[str, Any], int, list[str]]:
@@ -397,6 +129,7 @@ async def killed_at(case: Case, writes: list[tuple[int, str]]) -> tuple[dict[str
     await case.prepare(host, agent)
     await asyncio.sleep(0.1)
     number, when = writes[0]
+    earlier = len(rows_of(host, case.kind))
     agent.database.kill_at = (agent.database.writes + number, when)
     acting = asyncio.get_running_loop().create_task(case.act(host, agent))
     await agent.killed.wait()
@@ -415,7 +148,8 @@ async def killed_at(case: Case, writes: list[tuple[int, str]]) -> tuple[dict[str
             pass
         await agent.bury()
     agent = await host.agent()
-    if not rows_of(host, case.kind) and case.act is not exits and case.act is not breaks:
+    begun = len(rows_of(host, case.kind)) > earlier
+    if not begun and case.act is not exits and case.act is not breaks:
         await case.act(host, agent)
     await settle(agent)
     found = ending(host)
@@ -469,6 +203,7 @@ def test_killed_before_or_after_any_write_it_ends_as_if_undisturbed(name: str) -
     [
         *("launch", "stop", "update", "exit and again", "destroy by force"),
         *("suspend", "resume", "resume that becomes a start"),
+        *("restart of a lasting one", "update of a lasting one"),
     ],
 )
 def test_killed_again_while_coming_back_it_still_ends_so(name: str) -> None:
@@ -482,7 +217,10 @@ def test_killed_again_while_coming_back_it_still_ends_so(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["launch", "stop", "update", "restart", "exit and again", "resume", "stop of a suspended one"],
+    [
+        *("launch", "stop", "update", "restart", "exit and again", "resume"),
+        *("stop of a suspended one", "restart of a lasting one", "update of a lasting one"),
+    ],
 )
 def test_the_host_restarted_at_any_write_it_ends_in_the_same_state(name: str) -> None:
     case = CASES[name]
@@ -510,7 +248,8 @@ def test_the_host_restarted_at_any_write_it_ends_in_the_same_state(name: str) ->
 
     for number in range(1, writes + 1):
         found = clock.run(restarted(number))
-        for part in ("states", "versions", "remains", "versions running", "unfinished"):
+        same = ("states", "versions", "remains", "versions running", "unfinished", "lasting roots")
+        for part in same:
             assert found[part] == reference[part], (number, part)
         assert found["usage"].count(True) == reference["usage"].count(True), number
 
