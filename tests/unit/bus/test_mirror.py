@@ -184,3 +184,22 @@ def test_what_is_told_twice_is_written_once(records: list[Copy]) -> None:
             for copy, over in due:
                 bus.put(copy, over, ledger)
     assert bus.writes == len({copy.subject for copy in records})
+
+
+def test_what_is_being_written_is_not_due_and_holds_up_nothing_else() -> None:
+    ledger = Ledger()
+    one, two = (Copy(f"mirror.fra.machine.{HOST}.m{n}", (1, 1), deleted=False) for n in (1, 2))
+    for copy in (one, two):
+        ledger.told(copy)
+    assert ledger.due(1) == [(one, 0)]
+    assert ledger.due(1, {one.subject}) == [(two, 0)]
+    assert ledger.due(2, {one.subject, two.subject}) == []
+
+
+def test_only_a_later_message_tells_the_ledger_something() -> None:
+    ledger, subject = Ledger(), f"mirror.fra.machine.{HOST}.m1"
+    assert not ledger.knows(subject, 7)
+    ledger.holds(Copy(subject, (1, 1), deleted=False, sequence=7))
+    assert [ledger.knows(subject, sequence) for sequence in (6, 7, 8)] == [True, True, False]
+    ledger.absent(subject)
+    assert not ledger.knows(subject, 7)
