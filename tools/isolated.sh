@@ -3,6 +3,8 @@
 # loopback interface and reaps whatever is orphaned.
 set -u
 mount --make-rprivate /
-mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns
+for own in /run/netns /run/wireguard; do
+	mkdir -p "$own" && mount -t tmpfs tmpfs "$own"
+done
 ip link set lo up
 "$@"

@@ -33,12 +33,13 @@ def one(platform: Platform, launched: dict[str, str]) -> Iterator[tuple[httpx.Cl
     with platform.api as api:
         made = api.post("/v1/apps/hello-reed/machines", json={"config": config})
         assert made.status_code == 200, made.text
-        path = f"/v1/apps/hello-reed/machines/{made.json()['id']}"
-        assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+        machine = made.json()["id"]
+        path = f"/v1/apps/hello-reed/machines/{machine}"
+        platform.wait("hello-reed", machine, "started")
         yield api, path
         gone = api.delete(path, params={"force": "true"})
         assert gone.status_code == 200, gone.text
-        assert api.get(f"{path}/wait", params={"state": "destroyed"}).status_code == 200
+        platform.wait("hello-reed", machine, "destroyed")
 
 
 def ask(one: tuple[httpx.Client, str], *words: str) -> tuple[int, Any]:
@@ -67,8 +68,8 @@ def test_a_machine_asks_about_itself_and_suspends_itself(
     # The command that asks ends with the machine's sleep, or a moment before.
     command = ["python3", "-c", ASK, "POST", f"{OWN}/suspend"]
     api.post(f"{path}/exec", json={"command": command, "timeout": 60})
-    waited = api.get(f"{path}/wait", params={"state": "suspended"})
-    assert waited.status_code == 200, waited.text
+    machine = path.rpartition("/")[2]
+    platform.wait("hello-reed", machine, "suspended")
     assert api.post(f"{path}/start").status_code == 200
-    assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+    platform.wait("hello-reed", machine, "started")
     assert ask(one, "GET", f"{OWN}/metadata")[1]["role"] == "leader"

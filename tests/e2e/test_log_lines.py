@@ -70,8 +70,8 @@ def test_every_line_that_names_a_machine_or_an_app_names_its_organization(
         platform.godwit("machine", "stop", made[org], "--app", app, "--wait")
         platform.godwit("machine", "start", made[org], "--app", app, "--wait")
     former = platform.kill("agent")
-    eventually(lambda: agent_is_back(platform, former), 60)
-    eventually(lambda: all(platform.get(app).status_code == 200 for app in launched.values()), 60)
+    eventually(lambda: agent_is_back(platform, former))
+    eventually(lambda: all(platform.get(app).status_code == 200 for app in launched.values()))
 
     known = owners(platform)
     names = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, known)) + r")(?![\w-])")

@@ -21,8 +21,7 @@ def one(platform: Platform, launched):
         made = api.post("/v1/apps/hello-reed/machines", json={"config": config})
         assert made.status_code == 200, made.text
         path = f"/v1/apps/hello-reed/machines/{made.json()['id']}"
-        waited = api.get(f"{path}/wait", params={"state": "started"})
-        assert waited.status_code == 200, waited.text
+        platform.wait("hello-reed", made.json()["id"], "started")
         yield api, path
         api.delete(f"/x{path}/lease")
         api.delete(path, params={"force": "true"})

@@ -39,7 +39,7 @@ class Machines:
         return machine
 
     def wait(self, machine: str, state: str) -> None:
-        self.call("GET", f"/{machine}/wait", params={"state": state, "timeout": 60})
+        self.platform.wait(self.app, machine, state)
 
     def get(self, machine: str) -> dict:
         found: dict = self.call("GET", f"/{machine}")
@@ -232,7 +232,7 @@ def test_a_machine_that_cannot_start_says_why(machines: Machines, config, words:
     body = {"config": {"image": machines.image, "restart": {"policy": "no"}, **config}}
     machine = machines.call("POST", "", json=body)
     machines.made.append(machine["id"])
-    eventually(lambda: machines.get(machine["id"])["state"] in ("failed", "stopped"), 60)
+    eventually(lambda: machines.get(machine["id"])["state"] in ("failed", "stopped"))
     assert words in str(machines.get(machine["id"]))
 
 

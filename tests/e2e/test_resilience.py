@@ -50,7 +50,7 @@ class Client:
     def more(self, count: int = 5) -> None:
         """Return after that many further requests."""
         target = self.sent + count
-        eventually(lambda: self.sent >= target, 60)
+        eventually(lambda: self.sent >= target)
 
 
 def back(platform: Platform, name: str, former) -> None:
@@ -62,7 +62,7 @@ def back(platform: Platform, name: str, former) -> None:
         except AssertionError:
             return False
 
-    eventually(running, 60)
+    eventually(running)
 
 
 def api_answers(platform: Platform) -> bool:
@@ -79,7 +79,7 @@ def test_killing_a_component_fails_no_request(platform: Platform, launched, name
         client.more()
         back(platform, name, former)
         client.more()
-        eventually(lambda: api_answers(platform), 60)
+        eventually(lambda: api_answers(platform))
         client.more()
     assert client.failed == []
     assert client.sent > 10
@@ -118,7 +118,7 @@ def test_a_database_that_hangs_fails_no_request_and_is_said(
             client.more()
         assert 503 in answers
         assert set(answers) <= {200, 408, 503}
-        eventually(lambda: change(api) == 204, 60)
+        eventually(lambda: change(api) == 204)
         assert api.get(metadata).json()["held"].startswith(database)
         client.more()
     assert client.failed == []
@@ -141,12 +141,12 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
         assert answer.status_code == 200, answer.text
         machine = answer.json()["id"]
         path = f"/v1/apps/hello-reed/machines/{machine}"
-        assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+        platform.wait("hello-reed", machine, "started")
         # The program ends a second after it was told to, when the agent is already dead.
         platform.exec("hello-reed", machine, "sh", "-c", "(sleep 1; touch /go) >/dev/null 2>&1 &")
         former = platform.kill("agent")
         back(platform, "agent", former)
-        eventually(lambda: api.get(path).json().get("state") == "stopped", 60)
+        eventually(lambda: api.get(path).json().get("state") == "stopped")
         events = api.get(path).json()["events"]
         exit_event = next(e for e in events if e["type"] == "exit")["request"]["exit_event"]
         assert exit_event["exit_code"] == 9
@@ -165,9 +165,9 @@ def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, lau
         def exits() -> list[dict]:
             return [e for e in api.get(path).json()["events"] if e["type"] == "exit"]
 
-        eventually(exits, 30)
+        eventually(exits)
         assert not exits()[0]["request"]["exit_event"]["requested_stop"]
-    eventually(lambda: platform.get("hello-marsh").status_code == 200, 60)
+    eventually(lambda: platform.get("hello-marsh").status_code == 200)
 
 
 def test_a_killed_supervisor_costs_no_request_and_the_next_up_takes_over(
@@ -177,7 +177,7 @@ def test_a_killed_supervisor_costs_no_request_and_the_next_up_takes_over(
     assert former is not None
     with Client(platform, "hello-reed") as client:
         former.signal(9)
-        assert former.wait(5)
+        assert former.wait(60)
         client.more()
     assert client.failed == []
     platform.godwit("up", "-d", timeout=420)
@@ -190,6 +190,6 @@ def test_machines_that_ran_come_back_after_down_and_up(platform: Platform, launc
     platform.godwit("down", timeout=260)
     assert not platform.run.exists()
     platform.godwit("up", "-d", timeout=420)
-    eventually(lambda: platform.get("hello-reed").status_code == 200, 90)
+    eventually(lambda: platform.get("hello-reed").status_code == 200)
     after = {m["id"] for m in platform.machines("hello-reed") if m["state"] == "started"}
     assert after == before

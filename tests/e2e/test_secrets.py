@@ -124,9 +124,9 @@ def test_a_process_has_every_byte_after_a_restart_too(
     machine = platform.deployed(APP)["id"]
     former = platform.vmm_pid(machine)
     platform.godwit("machine", "restart", machine, "-a", APP)
-    eventually(lambda: another_vmm(platform, machine, former), 60)
-    eventually(lambda: started(platform), 60)
-    assert eventually(lambda: shown(platform), 60) == planted.plain
+    eventually(lambda: another_vmm(platform, machine, former))
+    eventually(lambda: started(platform))
+    assert eventually(lambda: shown(platform)) == planted.plain
     assert digests(platform) == [planted.digest] * 2
 
 
@@ -150,9 +150,9 @@ def test_a_machine_starts_with_them_while_control_and_keyring_are_away(
     former = platform.vmm_pid(machine)
     with hanging(platform, "control", "keyring"):
         os.kill(former, signal.SIGKILL)
-        eventually(lambda: another_vmm(platform, machine, former), 60)
-        assert eventually(lambda: shown(platform), 90) == planted.plain
-    eventually(lambda: started(platform), 60)
+        eventually(lambda: another_vmm(platform, machine, former))
+        assert eventually(lambda: shown(platform)) == planted.plain
+    eventually(lambda: started(platform))
     assert digests(platform) == [planted.digest] * 2
 
 
@@ -256,10 +256,10 @@ def test_nobody_who_has_them_in_memory_leaves_a_core_file(
     directory = Path(f"/proc/{agent.pid}/cwd").readlink()
     before = cores(platform.data, platform.run), set(directory.glob("core*"))
     agent.signal(signal.SIGABRT)
-    assert agent.wait(5)
-    eventually(lambda: another_agent(platform, agent.pid), 60)
+    assert agent.wait(60)
+    eventually(lambda: another_agent(platform, agent.pid))
     assert (cores(platform.data, platform.run), set(directory.glob("core*"))) == before
-    eventually(lambda: started(platform), 60)
+    eventually(lambda: started(platform))
 
 
 def test_one_that_is_removed_is_gone_with_the_next_deploy(

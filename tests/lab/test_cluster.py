@@ -17,7 +17,7 @@ from tests.lab.conftest import made
 REGIONS = ("fra", "iad", "nrt")
 ROOT = Path(__file__).resolve().parents[2]
 URL = "http://hello.godwit.test/"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def met(lab: Lab, here: str, there: str) -> bool:
 def test_every_host_is_a_member_and_only_the_first_one_is_everything(lab: Lab) -> None:
     found = members(lab)
     assert set(found) == set(REGIONS)
-    eventually(lambda: in_touch(lab, *REGIONS), deadline_s=60)
+    eventually(lambda: in_touch(lab, *REGIONS))
     assert {"control", "registry", "keyring"} <= set(found["fra"]["roles"])
     for region in ("iad", "nrt"):
         assert set(found[region]["roles"]) == {"bus", "agent", "edge", "dns"}
@@ -99,10 +99,10 @@ def test_every_host_meets_every_other_in_the_mesh(lab: Lab) -> None:
 def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab) -> None:
     lab.cut("nrt")
     assert not met(lab, "fra", "nrt")
-    assert met(lab, "fra", "iad")
+    eventually(lambda: met(lab, "fra", "iad"))
     lab.heal("nrt")
-    eventually(lambda: met(lab, "fra", "nrt") and met(lab, "nrt", "iad"), deadline_s=60)
-    eventually(lambda: in_touch(lab, *REGIONS), deadline_s=60)
+    eventually(lambda: met(lab, "fra", "nrt") and met(lab, "nrt", "iad"))
+    eventually(lambda: in_touch(lab, *REGIONS))
 
 
 @pytest.mark.full
@@ -110,7 +110,7 @@ def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab
 def test_each_region_has_a_machine_and_answers_its_own_clients(deployed: Lab) -> None:
     assert Counter(one["region"] for one in machines(deployed)) == Counter(REGIONS)
     for region in REGIONS:
-        assert eventually(lambda here=region: answer(deployed, here), deadline_s=120)
+        assert eventually(lambda here=region: answer(deployed, here))
 
 
 @pytest.mark.full
@@ -134,7 +134,7 @@ def test_a_region_that_is_cut_off_serves_its_clients_and_nothing_is_doubled(
     assert eventually(lambda: answer(deployed, "nrt"))
     assert eventually(lambda: answer(deployed, "fra"))
     deployed.heal("nrt")
-    eventually(lambda: in_touch(deployed, *REGIONS), deadline_s=60)
+    eventually(lambda: in_touch(deployed, *REGIONS))
     assert {one["id"] for one in machines(deployed)} == before
     assert eventually(lambda: answer(deployed, "nrt"))
 
@@ -144,7 +144,7 @@ def test_a_host_that_lost_its_power_is_the_same_member_when_it_is_back(lab: Lab)
     host.lose_power()
     lab.give_power(host)
     host.start()
-    eventually(lambda: in_touch(lab, "iad"), deadline_s=60)
-    eventually(lambda: met(lab, "iad", "nrt") and met(lab, "fra", "iad"), deadline_s=60)
+    eventually(lambda: in_touch(lab, "iad"))
+    eventually(lambda: met(lab, "iad", "nrt") and met(lab, "fra", "iad"))
     assert members(lab)["iad"]["host_id"] == before["host_id"]
     assert len(lab.host("fra-1").json("host", "list")) == len(REGIONS)

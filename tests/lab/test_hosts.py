@@ -15,7 +15,7 @@ from tests.lab.conftest import made
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = "http://hello.godwit.test/"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,13 @@ def test_a_host_whose_clock_is_an_hour_ahead_serves_as_any_other(lab: Lab) -> No
     host.stop()
     host.set_clock(3_600)
     host.start()
-    assert eventually(lambda: answer(lab), deadline_s=60)
+    assert eventually(lambda: answer(lab))
     (machine,) = host.json("machine", "list", "--app", "hello")
     assert host.godwit("machine", "exec", "--app", "hello", machine["id"], "--", "true") == ""
     host.stop()
     host.set_clock(0)
     host.start()
-    assert eventually(lambda: answer(lab), deadline_s=60)
+    assert eventually(lambda: answer(lab))
 
 
 def test_a_host_that_lost_its_power_serves_again_when_it_is_back(lab: Lab) -> None:
@@ -95,5 +95,5 @@ def test_a_host_that_lost_its_power_serves_again_when_it_is_back(lab: Lab) -> No
     assert answer(lab) == ""
     lab.give_power(host)
     host.start()
-    said = eventually(lambda: answer(lab), deadline_s=60)
+    said = eventually(lambda: answer(lab))
     assert before["id"] in said

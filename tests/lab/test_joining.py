@@ -15,7 +15,7 @@ from tests.lab.conftest import made
 
 REGIONS = ("fra", "ams")
 JOIN = 4_281
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def two_regions() -> Plan:
@@ -53,7 +53,7 @@ def second(lab: Lab) -> Host:
 
 def join(host: Host, token: str, region: str = "ams") -> str:
     asked = ("host", "join", "--token", "-", "--region", region)
-    return host.exec("godwit", *asked, stdin=token + "\n", timeout_s=60).strip()
+    return host.exec("godwit", *asked, stdin=token + "\n", timeout_s=240).strip()
 
 
 def states(first: Host) -> dict[str, tuple[str, str]]:
@@ -69,7 +69,7 @@ def test_a_server_joins_and_is_one_of_the_hosts(first: Host, second: Host) -> No
         join(second, token)
     second.start()
     wanted = {"fra": ("active", "ok"), "ams": ("active", "ok")}
-    eventually(lambda: states(first) == wanted, deadline_s=90)
+    eventually(lambda: states(first) == wanted)
     assert {"agent", "bus", "edge", "dns"} <= set(second.components())
     assert not {"control", "keyring", "registry"} & set(second.components())
 
@@ -77,7 +77,7 @@ def test_a_server_joins_and_is_one_of_the_hosts(first: Host, second: Host) -> No
 def test_it_is_one_again_after_it_was_down(first: Host, second: Host) -> None:
     second.stop()
     second.start()
-    eventually(lambda: states(first)["ams"] == ("active", "ok"), deadline_s=90)
+    eventually(lambda: states(first)["ams"] == ("active", "ok"))
 
 
 def test_one_that_was_removed_loses_its_place_and_does_not_come_back(
@@ -86,6 +86,6 @@ def test_one_that_was_removed_loses_its_place_and_does_not_come_back(
     (host_id,) = (one["host_id"] for one in first.json("host", "list") if one["region"] == "ams")
     first.godwit("host", "remove", host_id, "--yes")
     assert set(states(first)) == {"fra"}
-    eventually(lambda: not second.components(), deadline_s=150)
+    eventually(lambda: not second.components())
     with pytest.raises(errors.Failure, match="was removed from its cluster"):
         second.start()

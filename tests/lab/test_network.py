@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from godwit.base import errors
+from godwit.testing.platform import eventually
 from lab import plan, storm
 from lab.laboratory import Lab
 from lab.lane import Condition
@@ -31,7 +32,7 @@ box = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 box.setsockopt(socket.SOL_SOCKET, 33, 1 << 22)  # SO_RCVBUFFORCE
 box.bind(("::", 7000))
 print("ready", flush=True)
-box.settimeout(20)
+box.settimeout(120)
 while (got := box.recv(64)) != b"end":
     print(int(got))
 """
@@ -79,6 +80,11 @@ def ping(node: Node, to: Node, *, count: int = 1, family: int = 6) -> list[float
     return [float(found) for found in re.findall(r"time=([0-9.]+)", said)]
 
 
+def reaches(node: Node, to: Node, *, family: int = 6) -> bool:
+    """Tell that a node reaches another, which it must; a busy machine may answer late."""
+    return bool(eventually(lambda: ping(node, to, family=family)))
+
+
 def numbers(
     sender: Node,
     receiver: Node,
@@ -101,7 +107,7 @@ def numbers(
     # What was sent has arrived or was lost once this has come the same way.
     done = "import socket,sys; s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n"
     ended_by.exec(sys.executable, "-c", f"{done}s.sendto(b'end',('{to}',7000))")
-    out, _ = listening.communicate(timeout=30)
+    out, _ = listening.communicate(timeout=180)
     return [int(line) for line in out.split()]
 
 
@@ -111,7 +117,7 @@ def test_every_node_reaches_every_other_in_both_families(lab: Lab) -> None:
         lost = [
             (a.name, b.name)
             for a, b in zip(everyone, everyone[1:] + everyone[:1], strict=True)
-            if not ping(a, b, family=family)
+            if not reaches(a, b, family=family)
         ]
         assert lost == []
 
@@ -153,7 +159,7 @@ def test_coroutines_of_this_process_talk_to_one_another_from_their_nodes(lab: La
 
         async with await asyncio.start_server(greet, str(there.addresses.v4), 7001):
             listening.set()
-            await asyncio.to_thread(done.wait, 30)
+            await asyncio.to_thread(done.wait, 120)
 
     async def ask() -> str:
         reader, writer = await asyncio.open_connection(str(there.addresses.v4), 7001)
@@ -163,11 +169,11 @@ def test_coroutines_of_this_process_talk_to_one_another_from_their_nodes(lab: La
 
     serving = there.run(serve)
     try:
-        assert listening.wait(10)
-        assert here.run(ask).result(20) == str(here.addresses.v4)
+        assert listening.wait(60)
+        assert here.run(ask).result(120) == str(here.addresses.v4)
     finally:
         done.set()
-        serving.result(20)
+        serving.result(120)
 
 
 def test_packets_keep_their_order_while_the_delay_changes(as_planned: Lab) -> None:
@@ -200,22 +206,22 @@ def test_a_region_cut_off_reaches_itself_alone_until_it_is_healed(as_planned: La
     own, at_home = lab.node("fra-c1"), lab.node("fra-1")
     others = [lab.node("iad-1"), lab.node("lhr-1")]
     lab.cut("fra")
-    assert ping(own, at_home)
+    assert reaches(own, at_home)
     assert [ping(own, other) for other in others] == [[], []]
-    assert ping(others[0], others[1]), "the others meet one another"
+    assert reaches(others[0], others[1]), "the others meet one another"
     assert {way for way, one in lab.weather().items() if one.condition.cut} == {
         "fra>iad", "iad>fra", "fra>lhr", "lhr>fra",
     }  # fmt: skip
     lab.heal("fra")
-    assert all(ping(own, other) for other in others)
+    assert all(reaches(own, other) for other in others)
 
 
 def test_one_link_is_cut_alone(as_planned: Lab) -> None:
     lab = as_planned
     lab.cut("fra", "iad")
     assert not ping(lab.node("fra-1"), lab.node("iad-1"))
-    assert ping(lab.node("fra-1"), lab.node("lhr-1"))
-    assert ping(lab.node("iad-1"), lab.node("lhr-1"))
+    assert reaches(lab.node("fra-1"), lab.node("lhr-1"))
+    assert reaches(lab.node("iad-1"), lab.node("lhr-1"))
 
 
 def test_a_direction_is_cut_alone(as_planned: Lab) -> None:
@@ -231,10 +237,10 @@ def test_a_cable_is_cut_and_healed_also_in_one_direction(as_planned: Lab) -> Non
     host, client, other = lab.node("fra-1"), lab.node("fra-c1"), lab.node("fra-c2")
     lab.cut("fra-1")
     assert not ping(client, host)
-    assert ping(client, other)
+    assert reaches(client, other)
     assert lab.cut_cables() == {"fra-1": ("sends", "gets")}
     lab.heal("fra-1")
-    assert ping(client, host)
+    assert reaches(client, host)
     lab.cut("fra-1", one_way=True)
     assert numbers(client, host, 20, ended_by=client) == list(range(20))
     assert lab.cut_cables() == {"fra-1": ("sends",)}
@@ -252,7 +258,7 @@ def test_a_host_without_power_keeps_its_disk_and_nothing_else(as_planned: Lab) -
     with pytest.raises(errors.Failure, match="iad-1 is down"):
         host.exec("true")
     lab.give_power(host)
-    assert ping(client, host)
+    assert reaches(client, host)
     assert host.exec("bash", "-c", "cat ~/disk /etc/own") == "kept\nkept\n"
     assert not host.tree.file("/run/memory").exists()
     assert "sleep 1000" not in host.exec("ps", "ax")
@@ -281,13 +287,13 @@ def test_two_labs_of_the_same_addresses_do_not_meet(lab: Lab, root: Path) -> Non
         mine, theirs = lab.node("fra-1"), second.node("fra-1")
         assert mine.addresses == theirs.addresses
         second.cut("fra-1")
-        assert ping(lab.node("fra-c1"), mine)
+        assert reaches(lab.node("fra-c1"), mine)
         theirs.exec("bash", "-c", "setsid --fork sleep 888 >/dev/null 2>&1")
         assert "sleep 888" not in mine.exec("ps", "ax")
         with pytest.raises(errors.Failure, match="a lab t2 is there already"):
             Lab(second.plan, root).start()
-        assert ping(second.node("fra-c1"), second.routers["fra"])
-    assert ping(lab.node("fra-c1"), mine)
+        assert reaches(second.node("fra-c1"), second.routers["fra"])
+    assert reaches(lab.node("fra-c1"), mine)
 
 
 def test_a_lab_whose_first_process_was_killed_is_removed_all_the_same(root: Path) -> None:
@@ -356,7 +362,7 @@ def test_people_use_the_lab_from_the_command_line() -> None:
     def command(*argv: str, expect: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "lab", "--name", "t5", *argv],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr

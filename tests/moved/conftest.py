@@ -20,7 +20,7 @@ MOVED = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(str(item.fspath)).is_relative_to(Path(__file__).parent):
-            for mark in (pytest.mark.e2e, pytest.mark.full, pytest.mark.timeout(600)):
+            for mark in (pytest.mark.e2e, pytest.mark.full, pytest.mark.timeout(1200)):
                 item.add_marker(mark)
 
 

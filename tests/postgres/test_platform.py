@@ -77,7 +77,7 @@ def test_while_the_database_is_gone_apps_are_served_and_the_api_says_what_is_mis
             eventually(lambda: load.answered >= before + 20)
         finally:
             server.resume()
-        eventually(lambda: api.get(f"/v1/apps/{APP}").status_code == 200, deadline_s=20)
+        eventually(lambda: api.get(f"/v1/apps/{APP}").status_code == 200)
         assert (
             ended(platform, begin(platform, env={"AFTER": "it was back"}))["status"] == "complete"
         )
@@ -100,7 +100,7 @@ def second_control(platform: Platform, directory: Path) -> Iterator[tuple[Platfo
         )  # fmt: skip
     other = Platform(environ, platform.data, platform.run)
     try:
-        eventually(lambda: answers(other), deadline_s=60)
+        eventually(lambda: answers(other))
         yield other, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ def test_of_two_control_processes_one_carries_a_deploy_and_one_that_was_frozen_w
         ((taken_by, taken),) = server.execute(f"SELECT holder, fence {run}", database)
         assert taken_by != holder
         assert int(str(taken)) > int(str(fence))
-        eventually(lambda: answers(platform), deadline_s=60)
+        eventually(lambda: answers(platform))
         assert look(platform, deploy_id)["status"] == "complete"
         done = server.execute(
             f"SELECT step, count(*) FROM run_entries WHERE run_id = '{deploy_id}'"

@@ -58,10 +58,10 @@ def test_machines_of_the_former_release_run_on_under_this_one(
     assert up.godwit("logs", "-a", APP, "--no-tail").strip()
     assert up.json("releases", "-a", APP)
     up.godwit("machine", "stop", name, "-a", APP)
-    eventually(lambda: up.machines(APP)[0]["state"] == "stopped", 60)
+    eventually(lambda: up.machines(APP)[0]["state"] == "stopped")
     exits = [e for e in up.machines(APP)[0]["events"] if e["type"] == "exit"]
     assert exits[0]["request"]["exit_event"]["requested_stop"] is True
     # What the former release made, this one starts by its own means.
     up.godwit("machine", "start", name, "-a", APP)
-    eventually(lambda: up.machines(APP)[0]["state"] == "started", 90)
+    eventually(lambda: up.machines(APP)[0]["state"] == "started")
     assert eventually(lambda: up.get(APP).status_code == 200)

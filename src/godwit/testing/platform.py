@@ -7,6 +7,7 @@ HTTP server and a resolver, so that egress and recursion have somewhere to go.
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -292,7 +293,8 @@ def platform(**variables: str) -> Iterator[Platform]:
     Args:
         variables: Further ones of its environment, `GODWIT_…` most of all.
     """
-    instance = f"e2e{os.getpid()}"
+    # Not by the pid, which one in other namespaces may have as well.
+    instance = f"e2e{secrets.token_hex(3)}"
     data = Path(tempfile.mkdtemp(prefix="godwit-e2e-", dir="/var/tmp"))
     run = Path(f"/run/{instance}")
     temporary = data / "tmp"

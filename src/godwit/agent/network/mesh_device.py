@@ -227,9 +227,18 @@ def _connect(device: str) -> socket.socket | None:
 
 
 def _peer_pid(connection: socket.socket) -> int:
-    """Return who listens at the other end (SO_PEERCRED: unix(7))."""
+    """Return who listens at the other end (SO_PEERCRED: unix(7)).
+
+    Raises:
+        Failure: It is in a space of processes that cannot be seen from here.
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, _, _ = struct.unpack("3i", credentials)
+    if pid == 0:
+        # To the kernel 0 means all of one's own group of processes.
+        raise errors.Failure(
+            "failed_precondition", "a process of another space of processes carries the mesh"
+        )
     return int(pid)
 
 

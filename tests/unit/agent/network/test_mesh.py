@@ -3,18 +3,19 @@
 import asyncio
 import base64
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from godwit.agent.network import mesh_rules, peers
+from godwit.agent.network import mesh_device, mesh_rules, peers
 from godwit.agent.network.mesh import Mesh, rules_of
 from godwit.agent.network.mesh_device import Config, device_name
 from godwit.agent.network.mesh_keys import MeshKeys
 from godwit.agent.network.peers import Peer, Seen
-from godwit.base import processes, tasks
+from godwit.base import errors, processes, tasks
 
 OWN = 9
 
@@ -323,3 +324,12 @@ async def test_a_bad_record_is_said_once(lab, caplog):
     await lab.settled(*members)
     await lab.settled(*members)
     assert [r.levelname for r in caplog.records if "left out" in r.message] == ["ERROR"]
+
+
+def test_a_daemon_in_another_space_of_processes_is_nobody_to_end():
+    class Foreign:
+        def getsockopt(self, level: int, option: int, size: int) -> bytes:
+            return struct.pack("3i", 0, 0, 0)
+
+    with pytest.raises(errors.Failure, match="another space of processes"):
+        mesh_device._peer_pid(Foreign())
