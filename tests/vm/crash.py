@@ -12,7 +12,7 @@ from godwit.agent.vmm import running
 from tests.vm import vm_lab
 from tests.vm.test_agent import Life, life
 
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 
 Act = Callable[[Life], Awaitable[None]]
 

@@ -19,8 +19,8 @@ from typing import Any
 from godwit.agent.vmm.guestkit import GuestKit
 from godwit.wire import channel, guest, shim
 
-BOOT_S = 90.0
-ANSWER_S = 60.0
+BOOT_S = 240.0
+ANSWER_S = 120.0
 APPLETS = (
     *("sh", "cat", "echo", "sleep", "id", "env", "ps", "kill", "ls", "yes", "head", "tail", "dd"),
     *("hostname", "ip", "mount", "wc", "true", "false", "stat", "stty", "touch", "seq", "ulimit"),

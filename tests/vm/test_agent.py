@@ -22,9 +22,9 @@ from godwit.testing import agents
 from godwit.wire import host_rpc
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
-from tests.vm.traces import traces
+from tests.vm.traces import nothing_but, traces
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 M = "00000000000a0a"
 WHO = principal.component("control")
@@ -94,7 +94,7 @@ class Life:
         return await self.call("machine.reserve", **offer.model_dump(mode="json"))
 
     async def reach(self, *states: str, **more: Any) -> dict[str, Any]:
-        return await self.call("machine.wait", machine_id=M, states=states, timeout_s=60, **more)
+        return await self.call("machine.wait", machine_id=M, states=states, timeout_s=240, **more)
 
     async def view(self) -> dict[str, Any]:
         return await self.call("machine.get", machine_id=M)
@@ -102,7 +102,7 @@ class Life:
     async def now(self, state: str) -> dict[str, Any]:
         """Wait until this is the present state."""
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(240):
                 while (view := await self.view())["state"] != state:
                     await self.app.machines.get(WHO, M).next_change()
         except TimeoutError as error:
@@ -111,7 +111,7 @@ class Life:
 
     async def lines(self, wanted: str) -> list[str]:
         """Wait until a line is in the log; return all of them."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 answer = await self.call("logs.read", app_id="app_a", limit=1000)
                 lines = [line["message"] for line in answer["lines"]]
@@ -154,7 +154,7 @@ async def host() -> AsyncIterator[vm_lab.Host]:
         try:
             yield here
             await destroy_and_forget(here)
-            assert await traces(here) == before
+            await nothing_but(before, here)
         finally:
             await park(here)
             assert await here.vmm.observed() == frozenset()
@@ -168,7 +168,7 @@ async def destroy_and_forget(here: vm_lab.Host) -> None:
             return
         await found.ask("kill", {"signal": "SIGKILL", "timeout_ms": 0})
         await last.now("destroyed")
-    async with life(here, ahead_ms=3 * 86_400_000) as much_later, asyncio.timeout(30):
+    async with life(here, ahead_ms=3 * 86_400_000) as much_later, asyncio.timeout(120):
         while much_later.app.machines.find(M) is not None:
             await asyncio.sleep(0.05)
 
@@ -199,7 +199,7 @@ async def test_a_machine_lives_and_is_gone_without_a_trace() -> None:
         await agent.create()
         reached = await agent.reach("started")
         assert reached["state"] == "started"
-        said = await agent.call("machine.exec", machine_id=M, command=["env"], timeout_s=30)
+        said = await agent.call("machine.exec", machine_id=M, command=["env"], timeout_s=120)
         assert f"FLY_MACHINE_ID={M}\n" in said["stdout"]
         assert "ready" in await agent.lines("ready")
         await agent.call("machine.stop", machine_id=M)
@@ -226,9 +226,9 @@ async def test_the_next_agent_takes_over_with_the_exit_and_the_logs_meanwhile() 
             await first.reach("started")
             await first.lines("one")
             await first.call(
-                "machine.exec", machine_id=M, command=["touch", "/tmp/go"], timeout_s=30
+                "machine.exec", machine_id=M, command=["touch", "/tmp/go"], timeout_s=120
             )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while await here.vmm.observed():
                 await asyncio.sleep(0.1)
         async with life(here) as second:
@@ -250,7 +250,7 @@ async def test_the_next_agent_adopts_a_machine_that_runs() -> None:
             assert (await second.view())["state"] == "started"
             assert second.vmm_pid() == pid
             said = await second.call(
-                "machine.exec", machine_id=M, command=["hostname"], timeout_s=30
+                "machine.exec", machine_id=M, command=["hostname"], timeout_s=120
             )
             assert said["stdout"] == f"{M}\n"
 

@@ -17,7 +17,7 @@ from tests.vm import crash, vm_lab
 from tests.vm.test_agent import RESOURCES, Life, M, host, life
 from tests.vm.test_agent_suspend import COUNTING, SUSPENDS_IDLE, said, suspended
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 COUNTED = "echo kept > /kept; " + COUNTING
 COUNTS = "until [ -s /run/n ]; do sleep 0.1; done; cat /kept"

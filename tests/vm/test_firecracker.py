@@ -33,7 +33,7 @@ from tests.vm import (
     vm_lab,
 )
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 MODULES: tuple[ModuleType, ...] = (
     *(test_qemu, test_warm, test_memory, test_limits),

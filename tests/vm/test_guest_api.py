@@ -23,7 +23,7 @@ from tests.host import network_lab as lab
 from tests.vm import vm_lab
 from tests.vm.guest import make_image
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 SMALL = ports.Hardware.of(host_rpc.Resources(memory_mb=256))
 _LARGE = 100_000

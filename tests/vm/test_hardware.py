@@ -10,7 +10,7 @@ from tests.host import network_lab as lab
 from tests.vm import vm_lab
 from tests.vm.guest import make_image
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 SIZE = host_rpc.Resources(memory_mb=256)
 SWAP_MB = 256

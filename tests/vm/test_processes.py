@@ -8,7 +8,7 @@ from godwit.wire import guest
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 
 def beside(machine: vm_lab.Machine, *scripts: str) -> vm_lab.Machine:

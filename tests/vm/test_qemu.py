@@ -1,6 +1,7 @@
 """Machines through `HostVmm` and `HostNetwork`, as the agent drives them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from godwit.wire import channel, host_rpc, shim
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 
 def process_status(pid: int) -> dict[str, str]:
@@ -30,9 +31,21 @@ def open_files(pid: int) -> list[str]:
 def one_line(listener: socket.socket) -> tuple[bytes, str]:
     """Return what the first client says and where it comes from."""
     taken, sender = listener.accept()
-    taken.settimeout(10)
+    taken.settimeout(lab.PATIENCE_S)
     with taken:
         return taken.recv(100), sender[0]
+
+
+async def served(address: str, port: int) -> bytes:
+    """Return what a server says, once there is one."""
+    async with asyncio.timeout(240):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                reader, writer = await asyncio.open_connection(address, port)
+                said = await reader.read()
+                writer.close()
+                return said
+            await asyncio.sleep(0.1)
 
 
 @lab.own_namespace
@@ -96,7 +109,7 @@ async def test_a_guest_reaches_its_gateway_its_neighbours_and_the_world():
         await two.boot()
         pings = await one.run(
             f"for a in {lab.GATEWAY_V4} {lab.RESOLVER} {two.six} {lab.WORLD_V4} {lab.WORLD_V6};"
-            "do busybox ping -c1 -W5 $a >/dev/null && echo $a; done"
+            "do busybox ping -c1 -W30 $a >/dev/null && echo $a; done"
         )
         assert pings.stdout.split() == [
             lab.GATEWAY_V4,
@@ -114,13 +127,10 @@ async def test_a_guest_reaches_its_gateway_its_neighbours_and_the_world():
             assert heard == (b"out\n", host)
         await two.run(
             "printf '#!/bin/sh\\necho served\\n' >/serve; chmod +x /serve;"
-            "busybox nc -ll -p 8080 -e /serve >/dev/null 2>&1 </dev/null & sleep 1"
+            "busybox nc -ll -p 8080 -e /serve >/dev/null 2>&1 </dev/null &"
         )
         for address in (two.four, two.six):
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(address, 8080), 5)
-            assert await asyncio.wait_for(reader.read(), 5) == b"served\n"
-            writer.close()
-            await writer.wait_closed()
+            assert await served(address, 8080) == b"served\n"
 
 
 @lab.own_namespace
@@ -137,7 +147,7 @@ async def test_stop_signal_and_exit_code_are_told():
         assert record.guest == shim.GuestExit(exit_code=17)
         assert '"got it"' in machine.log()
         assert await here.vmm.connect(machine.id) is None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while await here.vmm.observed():
                 await asyncio.sleep(0.01)
 
@@ -160,7 +170,7 @@ async def test_a_killed_shim_leaves_no_vm_behind():
         machine = here.machine(5)
         status = await machine.boot()
         os.kill(status.shim_pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             async for _ in machine.session.changes():
                 pass
             while running.is_alive(status.shim_pid) or running.is_alive(status.vmm_pid):
@@ -225,7 +235,7 @@ async def test_commands_run_with_and_without_a_terminal():
 
         async def until(text: bytes) -> None:
             nonlocal said
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while text not in said:
                     chunk = await shell.read()
                     assert chunk is not None, said

@@ -19,7 +19,7 @@ from godwit.wire import host_rpc
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 ORG = "org1"
 SMALL = host_rpc.Resources(memory_mb=256)
@@ -66,7 +66,9 @@ async def test_a_copy_is_a_machine_of_its_own():
     async with vm_lab.host() as here:
         await warm_host(here)
         machine = here.machine(5)
+        late_s = -time.monotonic()
         status = await machine.boot()
+        late_s += time.monotonic()
         assert status.start_kind == "warm"
         assert status.hello.boot_id == await asked(machine, "cat /proc/sys/kernel/random/boot_id")
         assert await asked(machine, "cat /etc/hostname; hostname") == f"{machine.id}\n{machine.id}"
@@ -81,8 +83,8 @@ async def test_a_copy_is_a_machine_of_its_own():
         began = time.time()
         then = int(await asked(machine, "sleep 2; busybox date +%s"))
         # On a busy host the word of the hour is late by as much as it took.
-        assert int(began) - 1 <= then <= time.time() + 1
-        ping = f"busybox ping -c1 -W5 {lab.RESOLVER} && busybox ping -c1 -W5 {lab.WORLD_V4}"
+        assert began - late_s - 1 <= then <= time.time() + 1
+        ping = f"busybox ping -c1 -W30 {lab.RESOLVER} && busybox ping -c1 -W30 {lab.WORLD_V4}"
         await asked(machine, ping)
 
 
@@ -117,8 +119,12 @@ async def test_copies_share_no_tcp_secret():
             assert (await machine.boot()).start_kind == "warm"
             with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as tap:
                 tap.bind((machine.plan.tap, 0x0800))
-                tap.settimeout(20)
-                await asked(machine, "busybox nc -ll -p 7777 >/dev/null 2>&1 & sleep 1")
+                tap.settimeout(lab.PATIENCE_S)
+                serve = "busybox nc -ll -p 7777 >/dev/null 2>&1 &"
+                listens = (
+                    "until busybox netstat -ltn | busybox grep -q ':7777 '; do sleep 0.1; done"
+                )
+                await asked(machine, f"{serve} {listens}")
                 async with asyncio.TaskGroup() as both:
                     both.create_task(asyncio.to_thread(_dial, machine.four))
                     number = await asyncio.to_thread(_syn_of_answer, tap)
@@ -138,7 +144,7 @@ def _dial(address: str) -> None:
     with socket.socket() as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        caller.settimeout(10)
+        caller.settimeout(lab.PATIENCE_S)
         caller.bind(("", 5555))
         caller.connect((address, 7777))
 
@@ -209,28 +215,40 @@ async def test_many_copies_at_once_all_come_up():
 async def test_a_suspended_machine_goes_on_where_it_was(suspendable):
     async with vm_lab.host() as here:
         await warm_host(here)
-        script = "echo up; n=0; while :; do n=$((n+1)); echo $n >/count; sleep 0.1; done"
+        script = (
+            "echo up; n=0; while :; do n=$((n+1));"
+            " echo $n >/new; busybox mv /new /count; sleep 0.1; done"
+        )
         machine = here.machine(5, script=script)
         machine.plan = dataclasses.replace(machine.plan, suspendable=suspendable)
         before = await machine.boot()
         await asked(machine, "echo kept >/memo; echo fresh >/dev/shm/memo")
         for _ in range(2):
+            awake_s = -time.monotonic()
             counted = int(await asked(machine, "cat /count"))
             await suspend(machine)
+            awake_s += time.monotonic()
             assert await here.vmm.observed() == frozenset()
             assert await here.vmm.has_snapshot(machine.id, "01K8")
             assert not await here.vmm.has_snapshot(machine.id, "01K9")
             await asyncio.sleep(2)
+            awake_s -= time.monotonic()
+            late_s = -time.monotonic()
             status = await resume(machine)
             assert status.start_kind == "resumed"
             assert status.process_pid == before.process_pid
             assert status.hello.boot_id == before.hello.boot_id
-            assert counted <= int(await asked(machine, "cat /count")) < counted + 20
+            now = int(await asked(machine, "cat /count"))
+            awake_s += time.monotonic()
+            late_s += time.monotonic()
+            # Ten a second at the most, and none while it was away.
+            assert counted <= now <= counted + 10 * awake_s + 1
             began = time.time()
             then = int(await asked(machine, "busybox date +%s"))
-            assert int(began) - 1 <= then <= time.time() + 1
+            # The word of the hour is late by as much as it took to come.
+            assert began - late_s - 1 <= then <= time.time() + 1
             assert await asked(machine, "cat /memo /dev/shm/memo") == "kept\nfresh"
-            await asked(machine, f"busybox ping -c1 -W5 {lab.WORLD_V4}")
+            await asked(machine, f"busybox ping -c1 -W30 {lab.WORLD_V4}")
             assert not await here.vmm.has_snapshot(machine.id, "01K8")
         assert machine.log().count('"m":"up"') == 1
         await machine.session.stop("SIGKILL", 1000)
@@ -294,7 +312,7 @@ async def test_a_guest_that_cannot_be_asked_is_not_suspended_and_runs_on():
         assert caught.value.code == "failed_precondition"
         os.kill(status.vmm_pid, signal.SIGCONT)
         assert not await here.vmm.has_snapshot(machine.id, "01K8")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not await _answers(machine):
                 await asyncio.sleep(0.1)
         await suspend(machine)
@@ -305,7 +323,7 @@ async def test_a_guest_that_cannot_be_asked_is_not_suspended_and_runs_on():
 async def _answers(machine: vm_lab.Machine) -> bool:
     """Tell whether it runs commands; one that is asked while its channel is made again does not."""
     try:
-        return (await machine.run("echo on", timeout_s=5)).stdout == "on\n"
+        return (await machine.run("echo on", timeout_s=30)).stdout == "on\n"
     except errors.Failure:
         return False
 
@@ -320,12 +338,12 @@ async def test_a_template_in_the_making_dies_with_its_maker_and_is_swept():
                 asyncio.run(here.templates().make(ORG, AS_SMALL))
             finally:
                 os._exit(1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while not (vmms := _vmms_of_templates()):
                 await asyncio.sleep(0.02)
         os.kill(maker, signal.SIGKILL)
         await asyncio.to_thread(os.waitpid, maker, 0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(240):
             while any(running.is_alive(pid) for pid in vmms):
                 await asyncio.sleep(0.02)
         assert list(here.places.templates.glob("making-*"))

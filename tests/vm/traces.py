@@ -1,5 +1,7 @@
 """All that machines could leave on a host: counted before the first and after the last is gone."""
 
+import asyncio
+import time
 from pathlib import Path
 
 from godwit.agent.vmm import running
@@ -23,6 +25,15 @@ async def traces(here: vm_lab.Host) -> dict[str, list[str]]:
         "mounts": sorted(_mounts()),
         "files": sorted(_files(here.places.run_dir)),
     }
+
+
+async def nothing_but(before: dict[str, list[str]], here: vm_lab.Host) -> None:
+    """Wait until all is as it was: the kernel removes some of it a moment later."""
+    end = time.monotonic() + lab.PATIENCE_S
+    while (seen := await traces(here)) != before:
+        changed = {name: (before[name], seen[name]) for name in seen if seen[name] != before[name]}
+        assert time.monotonic() < end, changed
+        await asyncio.sleep(0.1)
 
 
 def _processes(folder: Path) -> list[str]:

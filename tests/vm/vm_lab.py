@@ -22,7 +22,7 @@ PATHS = settings.from_process().paths
 PROGRAMS, CACHE = PATHS.programs, PATHS.cache
 HOST_NUMBER = 65_537
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-BOOT_S = 90.0
+BOOT_S = 240.0
 
 
 def make_hypervisor(
@@ -85,7 +85,7 @@ class Machine:
         assert record is not None
         return record
 
-    async def run(self, script: str, *, timeout_s: float = 40, **more) -> host_rpc.ExecAnswer:
+    async def run(self, script: str, *, timeout_s: float = 120, **more) -> host_rpc.ExecAnswer:
         """Run a shell script in it."""
         assert self.session is not None
         request = host_rpc.ExecRequest(
