@@ -23,7 +23,7 @@ from godwit.wire import guest, host_rpc, shim
 
 FIRST_UID = 2_000_000
 SHIM = settings.from_process().paths.programs / "godwit-shim"
-_WAIT_S = 20.0
+_WAIT_S = 120.0
 _SCRIPT = """#!{python}
 import sys
 from godwit.testing import firecracker_process
@@ -92,7 +92,7 @@ class Machine:
         """Return what is behind the guest's devices and in its memory, as the fake tells it."""
         made = await self.session()
         try:
-            request = host_rpc.ExecRequest(machine_id=self.id, command=("told",), timeout_s=10)
+            request = host_rpc.ExecRequest(machine_id=self.id, command=("told",), timeout_s=60)
             answer = await made.exec(request, {})
         finally:
             await made.close()

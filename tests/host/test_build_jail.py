@@ -19,7 +19,7 @@ import pytest
 from godwit.base import processes
 from godwit.builder import jail
 
-pytestmark = [pytest.mark.host, pytest.mark.net, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.host, pytest.mark.net, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ def traces(jails: jail.Jails) -> list[str]:
     return found + [line for line in tables.decode().splitlines() if key in line]
 
 
-async def run(here: jail.Jail, *command: str, within_s: float = 20) -> processes.Finished:
+async def run(here: jail.Jail, *command: str, within_s: float = 120) -> processes.Finished:
     return await processes.run([*here.prefix, *command], timeout_s=within_s, check=False)
 
 
@@ -150,7 +150,7 @@ async def test_the_outside_is_reached_and_sees_the_hosts_address(
     try:
         assert server.stdout is not None
         assert await server.stdout.readline() == b"up\n"
-        ask = "import socket; c=socket.create_connection(('198.51.100.2', 7000), 5)"
+        ask = "import socket; c=socket.create_connection(('198.51.100.2', 7000), 60)"
         ask += "; print(c.recv(99).decode())"
         async with jails.enter() as here:
             answer = await run(here, sys.executable, "-c", ask)

@@ -321,7 +321,7 @@ async def test_a_build_that_is_given_up_ends_everything_it_started(bench, kept):
         async for event in events:
             if event == ports.BuildLog("started"):
                 break
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while running("987654"):
             await asyncio.sleep(0.1)
     # The next build tidies what the killed one left in the storage.

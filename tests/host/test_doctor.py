@@ -29,7 +29,7 @@ def doctor(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.Comple
         env={**os.environ, **here, **environ},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=240,
         check=False,
     )
 

@@ -35,7 +35,7 @@ class Process:
 
     async def says(self) -> str:
         """Return everything it said, once it has ended."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             said, _ = await self.process.communicate()
         return said.decode()
 
@@ -63,7 +63,7 @@ async def running(folder: Path, *arguments: str) -> AsyncIterator[Process]:
         stderr=subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while process.returncode is None and not await api.listens(folder / "api.sock"):
                 await asyncio.sleep(0.01)
         yield Process(folder, process)

@@ -39,7 +39,7 @@ async def started(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 with contextlib.suppress(Exception):
                     await client.Client(folder / "run" / "keyring.sock").roots()

@@ -33,7 +33,7 @@ from godwit.images import (
 from godwit.testing.loopback import free_port
 from tests.unit.images.making import Tar
 
-pytestmark = [pytest.mark.host, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 
 NOW_MS = 4_000_000_000_000
 """Later than anything is pushed: all of it is old."""

@@ -15,7 +15,7 @@ from tests.unit.images.making import Tar
 
 pytestmark = [
     pytest.mark.host,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
 ]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psycopg
 
-_READY_S = 30.0
+_READY_S = 120.0
 # What a crash of the machine would lose is nobody's to keep.
 _OPTIONS = {
     "fsync": "off",

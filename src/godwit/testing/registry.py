@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from godwit.testing import loopback
 
-_READY_S = 15.0
+_READY_S = 60.0
 _ISSUER = "godwit-test"
 _SERVICE = "godwit-registry"
 

@@ -13,7 +13,7 @@ use godwit_wire::channel::{Decoder, Frame, Kind, encode_into};
 use godwit_wire::shim::{ExitRecord, LogLine, Phase, Source, Status};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A machine's folder and the shim that runs in it; both go with the test.
 pub(crate) struct Machine {
