@@ -110,7 +110,7 @@ class Lanes:
         self._writers = engine.execution_options(godwit_write=True)
         self._room = asyncio.Semaphore(MOST)
         self._idle: list[ThreadPoolExecutor] = []
-        self._threads: list[ThreadPoolExecutor] = []
+        self._closed = False
         self._busy: set[Connection] = set()
         self._quiet = asyncio.Event()
 
@@ -147,8 +147,10 @@ class Lanes:
             connection.sever()
         await self._settle()
         await asyncio.to_thread(self._readers.dispose)
-        for thread in self._threads:
-            thread.shutdown(wait=False)
+        # A thread on which something still is ends after it: what it begins yet must find it.
+        self._closed = True
+        while self._idle:
+            self._idle.pop().shutdown(wait=False)
 
     async def _settle(self) -> None:
         """Return when nothing is under way, or in two seconds."""
@@ -161,8 +163,7 @@ class Lanes:
     def _thread(self) -> ThreadPoolExecutor:
         if self._idle:
             return self._idle.pop()
-        self._threads.append(ThreadPoolExecutor(1, thread_name_prefix="database"))
-        return self._threads[-1]
+        return ThreadPoolExecutor(1, thread_name_prefix="database")
 
     def _free(
         self,
@@ -175,7 +176,10 @@ class Lanes:
         self._busy.discard(connection)
         if not self._busy:
             self._quiet.set()
-        self._idle.append(thread)
+        if self._closed:
+            thread.shutdown(wait=False)
+        else:
+            self._idle.append(thread)
         self._room.release()
 
 

@@ -100,6 +100,15 @@ async def test_a_transaction_that_asks_nothing_takes_no_connection(
     await store.close()
 
 
+async def test_what_is_under_way_when_all_is_closed_comes_to_its_end(
+    store: database.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_GRACE_S", 0.05)
+    async with store.read() as rows:
+        await rows.meta.get()
+        await store.close()
+
+
 @pytest.mark.postgres
 async def test_closing_does_not_wait_for_a_server_that_keeps_silent(
     monkeypatch: pytest.MonkeyPatch,
