@@ -107,6 +107,26 @@ async def test_a_machine_that_does_not_come_back_is_waited_for_so_long_and_no_lo
     assert (got.status_code, "[PM03]" in got.text) == (503, True)
 
 
+async def test_so_many_requests_wait_for_a_machine_to_come_back_and_no_more(lab: Lab) -> None:
+    lab.limits = lab.limits.model_copy(update={"queue_length": 3})
+    fact = lab.machine("m1", state="replacing")
+    async with web_app(fact.local_ipv4, lab.app_port):
+        await lab.start()
+        waiting = [parts.spawn(lab.get()) for _ in range(3)]
+        async with asyncio.timeout(10):
+            while (await lab.metrics())["godwit_edge_waiting"] < 3:
+                await asyncio.sleep(0.02)
+        got = await lab.get()
+        assert got.status_code == 503
+        told = "too many requests wait for a machine of hello to be ready"
+        assert f"[PR04] {told}" in got.text
+        assert not any(task.done() for task in waiting)
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+        assert {(await task).status_code for task in waiting} == {200}
+        assert (await lab.get()).status_code == 200
+    assert (await lab.metrics())["godwit_edge_waiting"] == 0
+
+
 async def test_requests_wait_for_checks_to_pass(lab: Lab) -> None:
     fact = lab.machine("m1", service={"passing": False})
     async with web_app(fact.local_ipv4, lab.app_port):

@@ -82,6 +82,39 @@ async def test_a_stopped_machine_is_started_for_a_request(lab: Lab) -> None:
     await app.stop()
 
 
+async def test_an_app_that_listens_late_after_its_start_has_what_is_left_of_the_time_to_start(
+    lab: Lab,
+) -> None:
+    fact = lab.machine("m1", state="stopped")
+    app = WebApp(fact.local_ipv4, lab.app_port)
+
+    async def wake(_: str) -> None:
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+        # Longer than a machine that runs already is given.
+        asyncio.get_running_loop().call_later(1.5, lambda: parts.spawn(app.start()))
+
+    lab.agent.on_wake = wake
+    lab.limits = QUICK.model_copy(update={"wake_ms": 60_000})
+    await lab.start()
+    assert (await lab.get()).status_code == 200
+    await app.stop()
+
+
+async def test_a_machine_that_starts_and_never_listens_is_a_503_that_says_so(lab: Lab) -> None:
+    fact = lab.machine("m1", state="stopped")
+
+    async def wake(_: str) -> None:
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+
+    lab.agent.on_wake = wake
+    lab.limits = QUICK
+    await lab.start()
+    got = await lab.get()
+    assert got.status_code == 503
+    told = f"a machine of hello has started, but the app refused the connection on port {lab.app_port}"
+    assert f"[PM05] {told}" in got.text
+
+
 async def test_a_machine_that_cannot_start_is_a_503(lab: Lab) -> None:
     lab.machine("m1", state="stopped")
     await lab.start()

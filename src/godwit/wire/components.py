@@ -31,8 +31,9 @@ class EdgeLimits(Record):
         connect_ms: For one connection attempt to a machine.
         reach_ms: For a started machine to take a connection, over all attempts.
         queue_ms: For a slot when every machine is at its hard limit.
-        queue_length: Requests of one app that may wait for a slot.
-        wake_ms: For a stopped machine to be started for a request.
+        queue_length: Requests of one app that may wait for a slot, and as many for a machine.
+        wake_ms: For a stopped machine to be started for a request, its app's first accept
+            included.
         response_ms: For the head of a machine's response.
     """
 

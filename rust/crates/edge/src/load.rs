@@ -1,4 +1,4 @@
-//! How many requests each machine has, the slots they hold, and who waits for one.
+//! How many requests each machine has, the slots they hold, and who waits for one or for a machine.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,7 +24,7 @@ pub(crate) struct Load {
     pub(crate) waking: AtomicBool,
 }
 
-/// Requests that wait for a slot of any machine of an app.
+/// Requests that wait: for a slot of any machine of an app, or for a machine to be ready.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: AtomicUsize,
@@ -138,8 +138,9 @@ impl Drop for Ticket {
 /// All loads and queues of this process, by what they belong to.
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
-    loads: Shelf<Load>,
+    machines: Shelf<Load>,
     queues: Shelf<Queue>,
+    waits: Shelf<Queue>,
 }
 
 /// A machine's or an app's name, and a port.
@@ -148,7 +149,7 @@ type Key = (Arc<str>, u16);
 impl Loads {
     /// The load of a machine at an internal port.
     pub(crate) fn load(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
-        self.loads.get((machine.clone(), internal_port))
+        self.machines.get((machine.clone(), internal_port))
     }
 
     /// The queue of an app at an external port.
@@ -156,20 +157,25 @@ impl Loads {
         self.queues.get((app.clone(), port))
     }
 
+    /// Who waits for a machine of an app at an external port.
+    pub(crate) fn waits(&self, app: &Arc<str>, port: u16) -> Arc<Queue> {
+        self.waits.get((app.clone(), port))
+    }
+
     /// Machines with load: id, internal port, requests.
     pub(crate) fn active(&self) -> Vec<(Arc<str>, u16, u32)> {
-        let loads = self.loads.all();
+        let loads = self.machines.all();
         loads
             .into_iter()
             .map(|((id, port), load)| (id, port, load.active()))
             .collect()
     }
 
-    /// The number of requests that wait in queues.
+    /// The number of requests that wait, for a slot or for a machine.
     pub(crate) fn waiting(&self) -> usize {
-        self.queues
-            .all()
-            .iter()
+        [&self.queues, &self.waits]
+            .into_iter()
+            .flat_map(Shelf::all)
             .map(|(_, queue)| queue.waiting())
             .sum()
     }
@@ -177,7 +183,7 @@ impl Loads {
 
 impl Flights for Loads {
     fn of(&self, machine_id: &str) -> InFlight {
-        let loads = self.loads.all();
+        let loads = self.machines.all();
         let own = loads.iter().filter(|((id, _), _)| &**id == machine_id);
         own.map(|(_, load)| load.in_flight())
             .fold(InFlight::default(), |sum, one| InFlight {

@@ -8,7 +8,9 @@
 //! none ready, one fails its checks ──── wait ──────────────────────────────────────────┤
 //! nothing to hope for ───────────────── refuse                         decide again ◄──┘
 //! ```
-//! Every wait has a deadline of its own kind, counted from the first wait of that kind.
+//! Every wait has a deadline of its own kind, counted from the first wait of that kind. A machine
+//! that started while a request waited has what is left of the time to start for the rest of its
+//! way, its app's first accept included. So many requests of an app wait at most.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -108,9 +110,14 @@ struct Search<'a> {
     tried: Vec<Arc<str>>,
     /// Machines that the agent could not start for this request.
     unwakeable: Vec<Arc<str>>,
+    /// A place among those that wait for a slot.
     ticket: Option<Ticket>,
+    /// A place among those that wait for a machine.
+    place: Option<Ticket>,
     /// A machine was started for this request.
     woke: bool,
+    /// A machine came back while this request waited.
+    came_back: bool,
     next_pause: Duration,
     last_refusal: Option<Refusal>,
     reach_by: Option<Instant>,
@@ -126,7 +133,9 @@ impl<'a> Search<'a> {
             tried: Vec::new(),
             unwakeable: Vec::new(),
             ticket: None,
+            place: None,
             woke: false,
+            came_back: false,
             next_pause: FIRST_PAUSE,
             last_refusal: None,
             reach_by: None,
@@ -229,7 +238,7 @@ impl<'a> Search<'a> {
 
     /// Wait until a sleeper is started.
     async fn wake(&mut self, targets: &Targets, index: usize) -> Result<(), Refusal> {
-        self.ticket = None;
+        self.wait_for_a_machine(targets)?;
         let target = &targets.asleep[index];
         let limits = &self.worker.edge.config.limits;
         let by = deadline(&mut self.wake_by, limits.wake_ms);
@@ -287,6 +296,7 @@ impl<'a> Search<'a> {
 
     /// Wait for a slot.
     async fn queue(&mut self, targets: &Targets) -> Result<(), Refusal> {
+        self.place = None;
         let limits = &self.worker.edge.config.limits;
         let by = deadline(&mut self.queue_by, limits.queue_ms);
         let overloaded = || refusal::overloaded(targets.app_name());
@@ -316,33 +326,55 @@ impl<'a> Search<'a> {
 
     /// Wait for a change of the view, or a while.
     async fn pause(&mut self, targets: &Targets) -> Result<(), Refusal> {
-        self.ticket = None;
+        self.wait_for_a_machine(targets)?;
         let by = deadline(&mut self.reach_by, self.worker.edge.config.limits.reach_ms);
+        let started = self.woke || self.came_back;
+        let by = self
+            .wake_by
+            .filter(|_| started)
+            .map_or(by, |wake_by| wake_by.max(by));
         if Instant::now() >= by {
-            let app = targets.app_name();
-            let late = || {
-                if targets.besides.failing && targets.ready.is_empty() {
-                    refusal::unhealthy(app)
-                } else {
-                    refusal::not_reachable_in_time(app)
-                }
-            };
-            return Err(self.last_refusal.take().unwrap_or_else(late));
+            return Err(self.too_late(targets, started));
         }
         self.until_changed(by).await;
         Ok(())
     }
 
+    /// Say why no machine took the request in time.
+    fn too_late(&mut self, targets: &Targets, started: bool) -> Refusal {
+        let app = targets.app_name();
+        match self.last_refusal.take() {
+            Some(refusal) if started && refusal.is_of_a_connection() => {
+                refusal::started_in_vain(app, &refusal)
+            }
+            Some(refusal) => refusal,
+            None if targets.besides.failing && targets.ready.is_empty() => refusal::unhealthy(app),
+            None => refusal::not_reachable_in_time(app),
+        }
+    }
+
     /// Wait for a machine that comes back by itself.
     async fn await_back(&mut self, targets: &Targets) -> Result<(), Refusal> {
-        self.ticket = None;
+        self.wait_for_a_machine(targets)?;
         let by = deadline(&mut self.wake_by, self.worker.edge.config.limits.wake_ms);
         if Instant::now() >= by {
             return Err(refusal::wake_timeout(targets.app_name()));
         }
         self.until_changed(by).await;
         // Once it is back it has the whole time to be reached.
+        self.came_back = true;
         self.reach_by = None;
+        Ok(())
+    }
+
+    /// Be one of those that wait for a machine, unless there are as many as there may be.
+    fn wait_for_a_machine(&mut self, targets: &Targets) -> Result<(), Refusal> {
+        self.ticket = None;
+        if self.place.is_none() {
+            let most = self.worker.edge.config.limits.queue_length;
+            let place = targets.waits.join(most);
+            self.place = Some(place.ok_or_else(|| refusal::crowded(targets.app_name()))?);
+        }
         Ok(())
     }
 

@@ -69,6 +69,11 @@ pub(crate) fn overloaded(app: &str) -> Refusal {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
 }
 
+pub(crate) fn crowded(app: &str) -> Refusal {
+    let message = format!("too many requests wait for a machine of {app} to be ready");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
 pub(crate) fn not_reachable_in_time(app: &str) -> Refusal {
     let message = format!("no machine of {app} was ready in time");
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
@@ -82,6 +87,12 @@ pub(crate) fn wake_failed(app: &str, why: &str) -> Refusal {
 pub(crate) fn wake_timeout(app: &str) -> Refusal {
     let message = format!("a machine of {app} did not start in time");
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PM03", message)
+}
+
+/// A machine has started, and then its app could not be reached.
+pub(crate) fn started_in_vain(app: &str, why: &Refusal) -> Refusal {
+    let message = format!("a machine of {app} has started, but {}", why.message);
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PM05", message)
 }
 
 pub(crate) fn connect_failed(port: u16, error: &std::io::Error) -> Refusal {
@@ -119,6 +130,11 @@ pub(crate) fn no_response(port: u16) -> Refusal {
 }
 
 impl Refusal {
+    /// Whether a machine did not take a connection.
+    pub(crate) fn is_of_a_connection(&self) -> bool {
+        self.code.starts_with("PC")
+    }
+
     /// The body for a person, with the id to ask about.
     pub(crate) fn page(&self, id: &str) -> String {
         let reason = self.status.canonical_reason().unwrap_or_default();

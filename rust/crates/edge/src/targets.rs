@@ -32,7 +32,10 @@ pub(crate) struct Targets {
     /// May be started for a request; the quickest to start first.
     pub(crate) asleep: Vec<Target>,
     pub(crate) besides: Besides,
+    /// Who waits for a slot.
     pub(crate) queue: Arc<Queue>,
+    /// Who waits for a machine.
+    pub(crate) waits: Arc<Queue>,
     pub(crate) metrics: Arc<AppMetrics>,
 }
 
@@ -83,6 +86,7 @@ impl Targets {
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
             besides,
             queue: loads.queue(&app.name, port),
+            waits: loads.waits(&app.name, port),
             metrics: metrics.app(&app.name, org_of(app)),
         }
     }

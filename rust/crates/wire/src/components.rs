@@ -33,9 +33,9 @@ pub struct EdgeLimits {
     pub reach_ms: u64,
     /// For a slot when every machine is at its hard limit.
     pub queue_ms: u64,
-    /// Requests of one app that may wait for a slot.
+    /// Requests of one app that may wait for a slot, and as many for a machine.
     pub queue_length: usize,
-    /// For a stopped machine to be started for a request.
+    /// For a stopped machine to be started for a request, its app's first accept included.
     pub wake_ms: u64,
     /// For the head of a machine's response.
     pub response_ms: u64,
