@@ -1,9 +1,10 @@
 """The mesh: throughput beside bare `wireguard-go`, and what the packet policy takes of a packet.
 
 Throughput: two pairs of hosts in namespaces, each with a guest behind it (a namespace as well: an
-emulated one would be slower than what is measured). One pair has Godwit's network, addresses
-rewritten and judged on both hosts; the other forwards between the same `wireguard-go` without any
-rule. One TCP connection at a time, in turns, each beside its pair.
+emulated one would be slower than what is measured). One pair has Godwit's network as it is by
+default, addresses rewritten, judged and paced on both hosts; the other forwards from guest to
+guest through the same `wireguard-go` without any rule. One TCP connection at a time, in turns,
+each beside its pair.
 
 Rules: a guest's packets go through a host's policy to a mesh that nobody carries, and from such a
 mesh to a guest, under a policy of 10 organizations and one of 10,000, in turns. CPU time of the
@@ -26,9 +27,18 @@ from tests.host import mesh_lab
 from tests.host import network_lab as lab
 
 from godwit.agent import slots
-from godwit.agent.network import links, mesh_device, mesh_rules, peers, rules, sysctls
+from godwit.agent.network import (
+    links,
+    mesh_device,
+    mesh_rules,
+    peers,
+    rules,
+    shortcut,
+    sysctls,
+)
 from godwit.agent.network.addresses import PrivateAddress
 from godwit.base import processes
+from godwit.base.settings import Limits
 from tools.bench import Row, paired, row
 
 _ROUNDS, _RULE_ROUNDS = 30, 15
@@ -38,6 +48,7 @@ _PACKETS = 20_000
 _SILENCES = 5
 _SLOT, _NETWORK = 2, 1
 _PORT = 9000
+_MTU = 1_420
 
 
 def rows() -> list[Row]:
@@ -51,15 +62,18 @@ def rows() -> list[Row]:
 
 
 def _godwit(folder: Path, stack: ExitStack) -> tuple[mesh_lab.Inhabitant, mesh_lab.Inhabitant]:
-    net = stack.enter_context(mesh_lab.internet(folder, 2))
+    policy = {"mbit_each_way": Limits().network_mbit}
+    net = stack.enter_context(mesh_lab.internet(folder, 2, **policy))
     guests = []
     for host in net.hosts:
         guests.append(mesh_lab.inhabitant(host, _SLOT, _NETWORK))
         stack.callback(guests[-1].inside.close)
         # An agent that starts adopts what is plumbed.
         host.end_agent()
-        host.start()
+        host.start(**policy)
     net.join(*net.hosts)
+    for host in net.hosts:
+        host.settled()
     return guests[0], guests[1]
 
 
@@ -166,7 +180,7 @@ def _uncarried(host: mesh_lab.Host) -> Iterator[int]:
 
     descriptor = host.call(opened)
     host.ip(
-        f"link set dev {name} txqueuelen 1 mtu 1420 up",
+        f"link set dev {name} txqueuelen 1 mtu {_MTU} up",
         f"route add fdab::/16 dev {name}",
     )
     try:
@@ -234,7 +248,11 @@ def _load(host: mesh_lab.Host, mesh: mesh_rules.Mesh, organizations: int) -> Non
         rules.guest(PrivateAddress(_NETWORK + n, host.number, _SLOT + n))
         for n in range(organizations)
     ]
+    own = host.call(shortcut.index_of, slots.tap_name(_SLOT))
+    # Others' taps need not be there to be listed.
+    taps = [(guest.private, own + n) for n, guest in enumerate(guests)]
     text = rules.table(rules.Policy(), guests, mesh=mesh)
+    text += shortcut.table(mesh, taps, mtu=_MTU, pace=rules.limit(0))
     host.do(processes.run(["nft", "-f", "-"], stdin=text.encode()))
 
 

@@ -20,6 +20,7 @@ from godwit.agent.network import (
     mesh_rules,
     outbound,
     rules,
+    shortcut,
     sysctls,
 )
 from godwit.agent.network.addresses import PrivateAddress
@@ -67,6 +68,9 @@ class HostNetwork:
         self._parameters = sysctls.HostParameters(run_dir / "network-parameters.json")
         self._plumbed: dict[int, PrivateAddress] = {}
         self._mesh = mesh
+        self._shortcut = shortcut.Shortcut(
+            _nft, mtu=mtu, pace=rules.limit(self._policy.mbit_each_way)
+        )
         self._nft = asyncio.Lock()
 
     async def start(self) -> None:
@@ -75,6 +79,7 @@ class HostNetwork:
         async with self._nft:
             self._plumbed = {found.private.slot: found.private for found in await self._kernel()}
             await self._apply(self._mesh)
+            await self._shortcut.lay(self._mesh, self._plumbed.values(), anew=True)
         await _ip(links.host_commands())
         logger.info("network ready, %d machines plumbed", len(self._plumbed))
 
@@ -102,6 +107,7 @@ class HostNetwork:
         for slot in left:
             await _cut_flows("ipv4", str(addresses.local_ipv4(slot)))
         await _nft(rules.remove())
+        await self._shortcut.close()
         self._plumbed = {}
         for command in links.host_leftovers():
             await processes.run(command, timeout_s=_TIMEOUT_S, check=False)
@@ -120,6 +126,7 @@ class HostNetwork:
             elif former != mesh:
                 await _nft(_difference(former, mesh))
             self._mesh = mesh
+            await self._shortcut.lay(mesh, self._plumbed.values())
 
     def private_ip(self, plumbing: ports.Plumbing) -> str:
         """Return the machine's 6PN address."""
@@ -155,7 +162,8 @@ class HostNetwork:
         sysctls.set_all(links.tap_sysctls(plumbing.tap))
         async with self._nft:
             self._plumbed[plumbing.slot] = private
-            await _nft(rules.admit(rules.guest(private), in_mesh=self._mesh is not None))
+            admitted = rules.admit(rules.guest(private), in_mesh=self._mesh is not None)
+            await self._change(admitted, self._shortcut.admit(private))
         await _ip(links.tap_commands(plumbing.tap, private, self._mtu))
 
     async def unplumb(self, plumbing: ports.Plumbing) -> None:
@@ -164,13 +172,12 @@ class HostNetwork:
         async with self._nft:
             private = self._plumbed.pop(plumbing.slot, None) or self._private(plumbing)
             still_used = any(other.network == private.network for other in self._plumbed.values())
-            await _nft(
-                rules.expel(
-                    rules.guest(private),
-                    last_of_network=not still_used,
-                    in_mesh=self._mesh is not None,
-                )
+            expelled = rules.expel(
+                rules.guest(private),
+                last_of_network=not still_used,
+                in_mesh=self._mesh is not None,
             )
+            await self._change(expelled, self._shortcut.expel(private))
         await _cut_flows("ipv6", str(private))
         await _cut_flows("ipv4", self.local_ipv4(plumbing))
 
@@ -185,6 +192,16 @@ class HostNetwork:
     async def _apply(self, mesh: mesh_rules.Mesh | None) -> None:
         guests = [rules.guest(private) for private in self._plumbed.values()]
         await _nft(rules.table(self._policy, guests, closed=self._closed(), mesh=mesh))
+
+    async def _change(self, policy: str, short: str) -> None:
+        """Change the policy, and with it the shortcut, which somebody may have removed."""
+        try:
+            await _nft(policy + short)
+        except processes.ProgramFailed:
+            if not short:
+                raise
+            await self._shortcut.close()
+            await _nft(policy)
 
     def _closed(self) -> list[str]:
         """Return the families in which this host forwarded nothing before Godwit."""

@@ -78,7 +78,8 @@ def parts(mesh: Mesh | None, network_numbers: Iterable[int]) -> Parts:
         "own": mesh_address(mesh.host_number),
         "number": mesh.host_number,
         "mask": _NETWORK,
-        "mask_sender": _SENDER,
+        "mask_sender": SENDER_NETWORK,
+        "restoring": restoring(mesh.host_number),
         "mask_receiver": _RECEIVER,
     }
     texts = (_SETS, _GUARD, _THROUGH, _GUEST, _OUTPUT, _CHAINS)
@@ -101,14 +102,24 @@ def _host(number: int) -> str:
     return str(IPv6Address(int(addresses.PRIVATE.network_address) | number << 48 | 2))
 
 
+def sender(network_number: int) -> IPv6Address:
+    """Return what a network's machines on all hosts have between hosts (`SENDER_NETWORK`)."""
+    return IPv6Address(int(addresses.BETWEEN_HOSTS.network_address) | network_number << 48 | 1)
+
+
+def restoring(host_number: int) -> str:
+    """Return the statements that put back the addresses of what arrived at this host."""
+    return _RESTORING.format(number=host_number)
+
+
 def _network(number: int, host_number: int) -> str:
     """Return what two ends between hosts have, from a network to the same one on this host."""
-    sender = int(addresses.BETWEEN_HOSTS.network_address) | number << 48 | 1
-    return f"{IPv6Address(sender)} . {IPv6Address(sender | host_number << 80)}"
+    source = sender(number)
+    return f"{source} . {IPv6Address(int(source) | host_number << 80)}"
 
 
 _NETWORK = "ffff:ffff:ffff::"
-_SENDER = "ffff:0:0:ffff:ffff::ffff"
+SENDER_NETWORK = "ffff:0:0:ffff:ffff::ffff"
 _RECEIVER = "ffff:ffff:ffff:ffff:ffff::ffff"
 """All of an address between hosts but the machine, and the sender's host: that one is known by
 WireGuard."""
@@ -142,6 +153,16 @@ _OUTPUT = """\
 @nh,576,16 0xfdab goto quote
 """
 
+_RESTORING = """\
+        @nh,112,32 set @nh,80,32 comment "source: its host behind"
+        @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
+        @nh,64,16 set 0xfdaa
+        @nh,176,16 set 2
+        @nh,192,48 set @nh,64,48 comment "destination: likewise"
+        @nh,240,32 set {number} comment "behind it this host"
+        @nh,304,16 set 2
+"""
+
 _CHAINS = """\
     chain leave {{
         ip6 saddr & {mask} . ip6 daddr & {mask} != @networks \
@@ -173,13 +194,7 @@ counter name refused_on_the_way drop
     }}
     chain restore {{
         notrack
-        @nh,112,32 set @nh,80,32 comment "source: its host behind"
-        @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
-        @nh,64,16 set 0xfdaa
-        @nh,176,16 set 2
-        @nh,192,48 set @nh,64,48 comment "destination: likewise"
-        @nh,240,32 set {number} comment "behind it this host"
-        @nh,304,16 set 2
+{restoring}\
         accept
     }}
     chain deliver {{

@@ -11,7 +11,7 @@ guest writes into a packet can widen what it may do. In the order a packet meets
                outside, nor is routed for others where nothing was before Godwit had the host
                forward
     to_world   leaves under the host's own address
-    mesh_rules what there is besides, once there are other hosts
+    mesh_rules what there is besides, once there are other hosts; `shortcut` goes past all of it
     from_vmm   VMM processes own no network socket: their way out is the tap
     table arp  a guest asks for its gateway's hardware address and answers for its own
 
@@ -63,7 +63,8 @@ class Policy:
         flows_per_machine: Tracked connections one machine may hold.
         queries_per_second: Questions one machine may ask the resolver, in datagrams.
         mbit_each_way: Traffic of one machine, Mbit a second; 0 for as much as there is. A
-            second's worth may come at once.
+            second's worth may come at once. What comes from other hosts by the short way
+            (`shortcut`) is counted for itself.
     """
 
     uplink: str | None = None
@@ -175,19 +176,26 @@ _BURST_KB = 256
 """A few of the largest packets that a tap hands over."""
 
 
-def _pace(mbit: int) -> str:
-    """Return the statement that finds a tap's packets beyond its rate."""
+def limit(mbit: int) -> str:
+    """Return the match of what goes beyond a machine's rate, empty for as much as there is."""
     if not mbit:
         return ""
     # The kernel's bucket holds a second's worth beside the burst.
-    limit = f"limit rate over {mbit * 1_000 // 8} kbytes/second burst {_BURST_KB} kbytes"
+    return f"limit rate over {mbit * 1_000 // 8} kbytes/second burst {_BURST_KB} kbytes"
+
+
+def _pace(mbit: int) -> str:
+    """Return the statement that finds a tap's packets beyond its rate."""
+    beyond = limit(mbit)
+    if not beyond:
+        return ""
     return "".join(
         f"""\
     set paced_{way} {{ type ifname; size {slots.LAST_SLOT}; flags dynamic, timeout; timeout 1m; }}
     counter paced_{way} {{ }}
     chain pace_{way} {{
         type filter hook {hook} priority {priority}; policy accept;
-        {device} "gw*" update @paced_{way} {{ {device} {limit} }} counter name paced_{way} drop
+        {device} "gw*" update @paced_{way} {{ {device} {beyond} }} counter name paced_{way} drop
     }}
 """
         for way, hook, priority, device in (

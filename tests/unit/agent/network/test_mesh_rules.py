@@ -79,7 +79,7 @@ def test_a_host_is_known_by_what_its_machines_have_in_common(number):
 @given(ways)
 def test_a_network_is_known_by_what_its_two_ends_have(way):
     network, here, there, sender, receiver = way
-    masks = mesh_rules._SENDER, mesh_rules._RECEIVER
+    masks = mesh_rules.SENDER_NETWORK, mesh_rules._RECEIVER
     ends = PrivateAddress(network, there, sender), PrivateAddress(network, here, receiver)
     masked = [
         addresses.IPv6Address(int(end.between_hosts) & int(addresses.IPv6Address(mask)))
