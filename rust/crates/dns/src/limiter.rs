@@ -41,21 +41,18 @@ impl Limiter {
 
     /// Whether this machine may ask once more now.
     pub(crate) fn admit(&mut self, source: Ipv6Addr, now: Instant) -> bool {
-        if !self.buckets.contains_key(&source) && !self.has_room(now) {
+        let rate = self.rate;
+        if let Some(bucket) = self.buckets.get_mut(&source) {
+            return bucket.take(rate, now);
+        }
+        if !self.has_room(now) {
             return false;
         }
-        let rate = self.rate;
-        let fresh = || Bucket {
+        let fresh = Bucket {
             tokens: rate.burst,
             at: now,
         };
-        let bucket = self.buckets.entry(source).or_insert_with(fresh);
-        bucket.refill(rate, now);
-        if bucket.tokens < 1.0 {
-            return false;
-        }
-        bucket.tokens -= 1.0;
-        true
+        self.buckets.entry(source).or_insert(fresh).take(rate, now)
     }
 
     /// Forget sources that have saved up everything: they are as good as new.
@@ -79,6 +76,15 @@ impl Limiter {
 }
 
 impl Bucket {
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+
     fn refill(&mut self, rate: Rate, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * rate.per_second).min(rate.burst);

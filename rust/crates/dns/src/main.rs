@@ -8,6 +8,7 @@ mod internal;
 mod limiter;
 mod message;
 mod names;
+mod plain;
 mod run;
 mod server;
 mod tcp;

@@ -11,7 +11,7 @@ use crate::names::Zone;
 /// Time to live of the platform's answers, negative ones too.
 pub(crate) const TTL: u32 = 5;
 /// What a UDP response may have without asking for more (RFC 1035 §4.2.1).
-const PLAIN_UDP: u16 = 512;
+pub(crate) const PLAIN_UDP: u16 = 512;
 /// What a UDP response may have at most: no fragments on a path of IPv6's least MTU.
 pub(crate) const LARGEST_UDP: u16 = 1232;
 const HEADER: usize = 12;

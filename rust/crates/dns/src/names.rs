@@ -1,23 +1,25 @@
 //! What a name of the platform's zones asks for (spec/network.md §4). Pure.
 
+use std::borrow::Cow;
+
 use hickory_proto::rr::Name;
 
 /// A name of `.internal` or `.flycast`, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Asked<'a> {
     /// Addresses of an app's machines.
     Machines {
-        app: String,
-        of: Selector,
+        app: &'a str,
+        of: Selector<'a>,
     },
     /// `vms.<app>.internal` and `all.vms.…`.
     Vms {
-        app: String,
+        app: &'a str,
         all: bool,
     },
     /// `regions.<app>.internal` and `all.regions.…`.
     Regions {
-        app: String,
+        app: &'a str,
         all: bool,
     },
     /// `_apps.internal`.
@@ -28,23 +30,23 @@ pub(crate) enum Asked {
     },
     /// `<app>.flycast`.
     Flycast {
-        app: String,
+        app: &'a str,
     },
     /// A name between two that exist: no data of its own.
     Between {
-        app: Option<String>,
+        app: Option<&'a str>,
     },
     Nothing,
 }
 
 /// Which of an app's machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Selector {
+pub(crate) enum Selector<'a> {
     All,
-    Region(String),
-    Machine(String),
-    Group(String),
-    Metadata { key: String, value: String },
+    Region(&'a str),
+    Machine(&'a str),
+    Group(&'a str),
+    Metadata { key: &'a str, value: Cow<'a, str> },
     Nearest(usize),
 }
 
@@ -58,17 +60,11 @@ pub(crate) enum Zone {
 }
 
 impl Zone {
-    pub(crate) fn of(labels: &[String]) -> Option<Self> {
+    pub(crate) fn of(labels: &[&str]) -> Option<Self> {
         match labels {
-            [.., last] if last == "internal" => Some(Zone::Internal),
-            [.., last] if last == "flycast" => Some(Zone::Flycast),
-            [.., a, b, c, d, ip6, arpa]
-                if [a, b, c, d].map(String::as_str) == ["a", "a", "d", "f"]
-                    && ip6 == "ip6"
-                    && arpa == "arpa" =>
-            {
-                Some(Zone::Reverse)
-            }
+            [.., "internal"] => Some(Zone::Internal),
+            [.., "flycast"] => Some(Zone::Flycast),
+            [.., "a", "a", "d", "f", "ip6", "arpa"] => Some(Zone::Reverse),
             _ => None,
         }
     }
@@ -89,68 +85,51 @@ pub(crate) fn labels(name: &Name) -> Vec<String> {
 }
 
 /// What the labels of a name in a zone ask for.
-pub(crate) fn asked(zone: Zone, labels: &[String]) -> Asked {
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+pub(crate) fn asked<'a>(zone: Zone, labels: &[&'a str]) -> Asked<'a> {
     let inner = &labels[..labels.len().saturating_sub(1)];
     match (zone, inner) {
         (Zone::Reverse, _) => Asked::Nothing,
         (_, []) => Asked::Between { app: None },
-        (Zone::Flycast, [app]) => Asked::Flycast {
-            app: (*app).to_owned(),
-        },
+        (Zone::Flycast, [app]) => Asked::Flycast { app },
         (Zone::Flycast, _) => Asked::Nothing,
         (Zone::Internal, inner) => internal(inner),
     }
 }
 
-fn internal(labels: &[&str]) -> Asked {
+fn internal<'a>(labels: &[&'a str]) -> Asked<'a> {
     match labels {
         ["_apps"] => Asked::Apps,
         ["_instances"] => Asked::Instances { all: false },
         ["all", "_instances"] => Asked::Instances { all: true },
         [app] | ["global", app] => machines(app, Selector::All),
-        ["vms", app] => Asked::Vms {
-            app: (*app).to_owned(),
-            all: false,
-        },
-        ["all", "vms", app] => Asked::Vms {
-            app: (*app).to_owned(),
-            all: true,
-        },
-        ["regions", app] => Asked::Regions {
-            app: (*app).to_owned(),
-            all: false,
-        },
-        ["all", "regions", app] => Asked::Regions {
-            app: (*app).to_owned(),
-            all: true,
-        },
-        [id, "vm", app] => machines(app, Selector::Machine((*id).to_owned())),
-        [group, "process", app] => machines(app, Selector::Group((*group).to_owned())),
+        ["vms", app] => Asked::Vms { app, all: false },
+        ["all", "vms", app] => Asked::Vms { app, all: true },
+        ["regions", app] => Asked::Regions { app, all: false },
+        ["all", "regions", app] => Asked::Regions { app, all: true },
+        [id, "vm", app] => machines(app, Selector::Machine(id)),
+        [group, "process", app] => machines(app, Selector::Group(group)),
         [top, "nearest", "of", app] => match top.strip_prefix("top").map(str::parse) {
             Some(Ok(count)) => machines(app, Selector::Nearest(count)),
             _ => Asked::Nothing,
         },
         [value @ .., key, "kv", "_metadata", app] if !value.is_empty() => {
-            let (key, value) = ((*key).to_owned(), value.join("."));
+            let value = match value {
+                [whole] => Cow::Borrowed(*whole),
+                parts => Cow::Owned(parts.join(".")),
+            };
             machines(app, Selector::Metadata { key, value })
         }
         ["vm" | "process" | "of" | "all" | "_metadata", app]
         | ["nearest", "of", app]
         | ["kv", "_metadata", app]
-        | [_, "kv", "_metadata", app] => Asked::Between {
-            app: Some((*app).to_owned()),
-        },
-        [region, app] => machines(app, Selector::Region((*region).to_owned())),
+        | [_, "kv", "_metadata", app] => Asked::Between { app: Some(app) },
+        [region, app] => machines(app, Selector::Region(region)),
         _ => Asked::Nothing,
     }
 }
 
-fn machines(app: &str, of: Selector) -> Asked {
-    Asked::Machines {
-        app: app.to_owned(),
-        of,
-    }
+fn machines<'a>(app: &'a str, of: Selector<'a>) -> Asked<'a> {
+    Asked::Machines { app, of }
 }
 
 #[cfg(test)]
@@ -161,34 +140,36 @@ mod tests {
 
     use super::*;
 
-    fn of(name: &str) -> Asked {
+    fn is(name: &str, wanted: &Asked) {
         let labels = labels(&Name::from_str(name).unwrap());
-        asked(Zone::of(&labels).unwrap(), &labels)
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        assert_eq!(
+            asked(Zone::of(&labels).unwrap(), &labels),
+            *wanted,
+            "{name}"
+        );
     }
 
     #[test]
     fn every_name_of_the_table_is_understood() {
-        let app = || "web".to_owned();
+        let app = || "web";
         let selected = |of| Asked::Machines { app: app(), of };
         for (name, wanted) in [
             ("web.internal.", selected(Selector::All)),
             ("WEB.Internal.", selected(Selector::All)),
             ("global.web.internal.", selected(Selector::All)),
-            (
-                "fra.web.internal.",
-                selected(Selector::Region("fra".into())),
-            ),
+            ("fra.web.internal.", selected(Selector::Region("fra"))),
             (
                 "top3.nearest.of.web.internal.",
                 selected(Selector::Nearest(3)),
             ),
             (
                 "148ed1.vm.web.internal.",
-                selected(Selector::Machine("148ed1".into())),
+                selected(Selector::Machine("148ed1")),
             ),
             (
                 "worker.process.web.internal.",
-                selected(Selector::Group("worker".into())),
+                selected(Selector::Group("worker")),
             ),
             (
                 "vms.web.internal.",
@@ -228,35 +209,33 @@ mod tests {
             ("topx.nearest.of.web.internal.", Asked::Nothing),
             ("a.web.flycast.", Asked::Nothing),
         ] {
-            assert_eq!(of(name), wanted, "{name}");
+            is(name, &wanted);
         }
     }
 
     #[test]
     fn a_metadata_value_may_have_dots() {
-        let of_metadata = |key: &str, value: &str| {
-            let of = Selector::Metadata {
-                key: key.into(),
-                value: value.into(),
-            };
-            Asked::Machines {
-                app: "web".into(),
-                of,
-            }
+        let of_metadata = |key: &'static str, value: &'static str| {
+            let value = value.into();
+            let of = Selector::Metadata { key, value };
+            Asked::Machines { app: "web", of }
         };
-        assert_eq!(
-            of("v1.release.kv._metadata.web.internal."),
-            of_metadata("release", "v1")
+        is(
+            "v1.release.kv._metadata.web.internal.",
+            &of_metadata("release", "v1"),
         );
-        assert_eq!(
-            of("1.2.3.v.kv._metadata.web.internal."),
-            of_metadata("v", "1.2.3")
+        is(
+            "1.2.3.v.kv._metadata.web.internal.",
+            &of_metadata("v", "1.2.3"),
         );
     }
 
     #[test]
     fn only_the_platforms_zones_are_answered_here() {
-        let zone = |name: &str| Zone::of(&labels(&Name::from_str(name).unwrap()));
+        let zone = |name: &str| {
+            let labels = labels(&Name::from_str(name).unwrap());
+            Zone::of(&labels.iter().map(String::as_str).collect::<Vec<_>>())
+        };
         assert_eq!(zone("example.com."), None);
         assert_eq!(zone("internal.example.com."), None);
         assert_eq!(zone("."), None);
@@ -269,8 +248,8 @@ mod tests {
         fn any_labels_are_understood_as_something(
             inner in proptest::collection::vec("[a-z0-9_]{1,12}", 0..8)
         ) {
-            let mut labels = inner;
-            labels.push("internal".to_owned());
+            let mut labels: Vec<&str> = inner.iter().map(String::as_str).collect();
+            labels.push("internal");
             asked(Zone::Internal, &labels);
         }
     }

@@ -4,6 +4,8 @@
 //! bytes ─ too many? drop ─ unreadable? FORMERR ─ no network? REFUSED ─┬ our zones: the view
 //!                                                                    └ others: cache, upstream
 //! ```
+//!
+//! The usual query about a name of ours takes the same way without a message being built (`plain`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,6 +16,7 @@ use std::time::Instant;
 
 use godwit_watch::Watch;
 use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 
 use crate::asker;
 use crate::cache::{Cache, Key};
@@ -21,6 +24,7 @@ use crate::internal::{self, Answer, Here};
 use crate::limiter::{Limiter, Rate};
 use crate::message::{self, Asking, Unread};
 use crate::names::{self, Zone};
+use crate::plain;
 use crate::upstream::Upstreams;
 
 /// All queries of a machine.
@@ -114,6 +118,9 @@ impl Server {
         if !held(&self.queries).admit(machine, Instant::now()) {
             return self.too_many(machine);
         }
+        if let Some(bytes) = self.plain(bytes, source) {
+            return reply(Body::Bytes(bytes), usize::MAX);
+        }
         let asking = match message::read(bytes) {
             Ok(asking) => asking,
             Err(Unread::Ignore) => return Verdict::Drop,
@@ -126,29 +133,48 @@ impl Server {
             return respond(&asking, asking.response(ResponseCode::Refused));
         }
         let labels = names::labels(&asking.query.name);
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         match Zone::of(&labels) {
             Some(zone) => respond(&asking, self.inside(&asking, zone, &labels, network)),
             None => self.outside(asking, machine),
         }
     }
 
+    /// The response to a usual query about a name of ours.
+    fn plain(&self, bytes: &[u8], source: IpAddr) -> Option<Vec<u8>> {
+        let network = asker::network(source)?;
+        let query = plain::read(bytes)?;
+        let labels: Vec<&str> = query.name.split('.').collect();
+        let zone = Zone::of(&labels)?;
+        query.answered(zone, &self.answer(zone, &labels, query.kind, network))
+    }
+
     fn inside(
         &self,
         asking: &Asking,
         zone: Zone,
-        labels: &[String],
+        labels: &[&str],
         network: asker::Network,
     ) -> Message {
-        let asked = names::asked(zone, labels);
-        let kind = asking.query.query_type;
-        let view = self.watch.view();
-        let random = &mut rand::rng();
-        match internal::answer(&view, &self.here, network, &asked, kind, random) {
+        match self.answer(zone, labels, asking.query.query_type, network) {
             Answer::Addresses(addresses) => asking.addresses(&addresses),
             Answer::Text(text) => asking.text(&text),
             Answer::NoData => asking.nothing(zone, ResponseCode::NoError),
             Answer::NoName => asking.nothing(zone, ResponseCode::NXDomain),
         }
+    }
+
+    fn answer(
+        &self,
+        zone: Zone,
+        labels: &[&str],
+        kind: RecordType,
+        network: asker::Network,
+    ) -> Answer {
+        let asked = names::asked(zone, labels);
+        let view = self.watch.view();
+        let random = &mut rand::rng();
+        internal::answer(&view, &self.here, network, &asked, kind, random)
     }
 
     fn outside(&self, asking: Asking, machine: Ipv6Addr) -> Verdict {
@@ -211,18 +237,19 @@ impl Server {
 }
 
 impl Reply {
-    pub(crate) fn for_udp(&self) -> Vec<u8> {
-        self.bytes(self.udp_limit)
+    pub(crate) fn for_udp(self) -> Vec<u8> {
+        let limit = self.udp_limit;
+        self.bytes(limit)
     }
 
-    pub(crate) fn for_tcp(&self) -> Vec<u8> {
+    pub(crate) fn for_tcp(self) -> Vec<u8> {
         self.bytes(usize::from(u16::MAX))
     }
 
-    fn bytes(&self, limit: usize) -> Vec<u8> {
-        match &self.body {
-            Body::Message(message) => message::encode(message, limit),
-            Body::Bytes(bytes) => bytes.clone(),
+    fn bytes(self, limit: usize) -> Vec<u8> {
+        match self.body {
+            Body::Message(message) => message::encode(&message, limit),
+            Body::Bytes(bytes) => bytes,
         }
     }
 }
