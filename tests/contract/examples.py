@@ -20,7 +20,7 @@ RUN_SPEC = guest.RunSpec(
     entropy_base64="AAECAwQFBgc=",
     root=guest.Root(lasting=True),
     swap=guest.Swap(),
-    mounts=(guest.Mount(device="volume", path="/data"),),
+    mounts=(guest.Mount(device="volume", path="/data"), guest.CACHE),
     network=guest.Network(
         mac="02:67:00:00:00:05",
         addresses=(
@@ -30,7 +30,11 @@ RUN_SPEC = guest.RunSpec(
         gateway_v4="172.16.0.1",
         gateway_v6="fe80::1",
     ),
-    resolver=guest.Resolver(searches=("internal",), options=("ndots:1",)),
+    resolver=guest.Resolver(
+        searches=("internal",),
+        options=("ndots:1",),
+        forwards=(guest.Forward(basename="corp.example.com", address="[fdaa:0:1::9]:5353"),),
+    ),
     hosts=(
         guest.HostsEntry(address="127.0.0.1", names=("localhost",)),
         guest.HostsEntry(

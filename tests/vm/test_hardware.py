@@ -1,4 +1,4 @@
-"""What a VM is made as: swap, kernel arguments, a root that lasts; booted and as a copy."""
+"""What a VM is made as: swap, cache, kernel arguments, a root that lasts; booted and as a copy."""
 
 import dataclasses
 
@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 SIZE = host_rpc.Resources(memory_mb=256)
 SWAP_MB = 256
+CACHE_MB = 64
 MORE_THAN_ITS_MEMORY = (
     "busybox mount -t tmpfs -o size=400m none /tmp"
     " && busybox dd if=/dev/zero of=/tmp/much bs=1M count=280 2>/dev/null"
@@ -43,6 +44,35 @@ async def test_a_machine_swaps_what_its_memory_does_not_hold():
         assert copies.take(without.plan.org_id, ports.Hardware.of(SIZE)) is None
         assert (await without.boot()).start_kind == "cold"
         assert (await without.run("cat /proc/swaps | wc -l")).stdout.strip() == "1"
+        await copies.close()
+
+
+@lab.own_namespace
+async def test_a_cache_drive_is_everybodys_fresh_at_a_boot_and_there_after_a_resume():
+    async with vm_lab.host() as here:
+        copies = here.templates()
+        machine = here.machine(5, resources=SIZE, cache_bytes=CACHE_MB << 20)
+        for kind in ("cold", "warm"):
+            assert (await machine.boot()).start_kind == kind
+            look = "stat -c %a /.fly/cache; ls /.fly/cache | busybox grep -vx lost+found | wc -l"
+            assert (await machine.run(look)).stdout.split() == ["1777", "0"]
+            size = (await machine.run("busybox df -m /.fly/cache | tail -n 1")).stdout.split()
+            assert CACHE_MB * 0.9 < int(size[1]) <= CACHE_MB, size
+            wrote = await machine.run("echo kept >/.fly/cache/made", user="app")
+            assert wrote.exit_code == 0, (wrote, machine.log())
+            if kind == "cold":
+                await machine.close()
+                await here.vmm.discard(machine.id, machine.plan.slot)
+                assert not here.places.cache(machine.id).exists()
+                await copies.make(machine.plan.org_id, machine.plan.hardware)
+                here.vmm = here.another_vmm(copies)
+        await machine.close()
+        await here.vmm.suspend(machine.id, machine.plan.instance_id)
+        await here.vmm.discard(machine.id, machine.plan.slot, keep="all")
+        await here.vmm.resume(machine.plan)
+        machine.session = await here.vmm.connect(machine.id)
+        await machine.phase("running")
+        assert (await machine.run("cat /.fly/cache/made")).stdout == "kept\n"
         await copies.close()
 
 

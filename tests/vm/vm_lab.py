@@ -155,6 +155,7 @@ class Host:
         resources: host_rpc.Resources | None = None,
         image: Path | None = None,
         swap_bytes: int = 0,
+        cache_bytes: int = 0,
         kernel_arguments: tuple[str, ...] = (),
         lasting_root: bool = False,
     ) -> Machine:
@@ -167,6 +168,7 @@ class Host:
             network=self.network.guest_network(plumbing),
             root=guest.Root(lasting=lasting_root),
             swap=guest.Swap() if swap_bytes else None,
+            mounts=(guest.CACHE,) if cache_bytes else (),
             process=guest.Process(argv=("sh", "-c", script), env={"PATH": PATH}),
         )
         plan = ports.VmPlan(
@@ -181,6 +183,7 @@ class Host:
             scratch_bytes=1 << 28,
             run_spec=spec,
             swap_bytes=swap_bytes,
+            cache_bytes=cache_bytes,
             kernel_arguments=kernel_arguments,
             lasting_root=lasting_root,
             keep_scratch=lasting_root,

@@ -137,8 +137,8 @@ class Network(Protocol):
 
 
 Kept = Literal["nothing", "root", "all"]
-"""What stays of a VM that is discarded: its scratch disk, or that and its saved state."""
-FurtherDisk = Literal["swap"]
+"""What stays of a VM that is discarded: its scratch disk, or that, its cache and saved state."""
+FurtherDisk = Literal["swap", "cache"]
 """A disk beside root and scratch that some machines have; it has a slot of its own."""
 
 
@@ -164,11 +164,14 @@ class Hardware:
         resources: host_rpc.Resources,
         *,
         swap_bytes: int = 0,
+        cache_bytes: int = 0,
         kernel_arguments: tuple[str, ...] = (),
         lasting_root: bool = False,
     ) -> "Hardware":
         """Return what the VM of a machine with these resources is made as."""
-        disks: tuple[FurtherDisk, ...] = ("swap",) if swap_bytes else ()
+        swap: tuple[FurtherDisk, ...] = ("swap",) if swap_bytes else ()
+        cache: tuple[FurtherDisk, ...] = ("cache",) if cache_bytes else ()
+        disks = (*swap, *cache)
         return cls(resources.grown, disks, kernel_arguments, lasting_root)
 
 
@@ -178,6 +181,7 @@ class VmPlan:
 
     Attributes:
         swap_bytes: Size of its swap disk; 0 for none.
+        cache_bytes: Size of its cache drive; 0 for none.
         kernel_arguments: Beyond the platform's own.
         lasting_root: The scratch disk may outlive this boot: it has a journal, and is synced.
         keep_scratch: The scratch disk that is there stays: a cold boot that keeps the root.
@@ -197,6 +201,7 @@ class VmPlan:
     scratch_bytes: int
     run_spec: guest.RunSpec
     swap_bytes: int = 0
+    cache_bytes: int = 0
     kernel_arguments: tuple[str, ...] = ()
     lasting_root: bool = False
     keep_scratch: bool = False
@@ -208,6 +213,7 @@ class VmPlan:
         return Hardware.of(
             self.resources,
             swap_bytes=self.swap_bytes,
+            cache_bytes=self.cache_bytes,
             kernel_arguments=self.kernel_arguments,
             lasting_root=self.lasting_root,
         )
@@ -343,7 +349,7 @@ class Vmm(Protocol):
     """Virtual machines of this host, each behind its shim."""
 
     async def prepare(self, plan: VmPlan) -> None:
-        """Ensure a scratch disk in the machine's directory, and its swap disk if it has one.
+        """Ensure a scratch disk in the machine's directory, and those for swap and cache it has.
 
         The scratch disk is a fresh one, unless the plan keeps the one that is there. A snapshot
         of an earlier life is gone afterwards: this boot makes it worthless.
@@ -408,7 +414,7 @@ class Vmm(Protocol):
     async def discard(self, machine_id: str, slot: int, *, keep: Kept = "nothing") -> None:
         """Ensure no shim, VMM, cgroup, socket or swap disk of it is left; logs stay.
 
-        Scratch disk and snapshot go too, unless they are kept.
+        Scratch disk, cache drive and snapshot go too, unless they are kept.
         """
 
     async def forget(self, machine_id: str) -> None:

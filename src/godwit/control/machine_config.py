@@ -19,9 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -29,6 +27,8 @@ from pydantic import (
 )
 
 from godwit.base import durations, encoded, errors, ids, kernel_arguments
+from godwit.control.config_dns import Dns
+from godwit.control.config_part import Part
 from godwit.wire import metadata
 
 STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
@@ -106,10 +106,6 @@ def _kernel_arguments(given: list[str]) -> list[str]:
     return given
 
 
-def _is_zero(value: object) -> bool:
-    return value is None or (not isinstance(value, bool) and value in ("", 0)) or value in ([], {})
-
-
 def _signal(name: str) -> str:
     spoken = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if spoken not in STOP_SIGNALS:
@@ -128,19 +124,6 @@ KernelArguments = Annotated[list[str], AfterValidator(_kernel_arguments)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Load = Annotated[int, Field(ge=1, le=2**31 - 1)]
 StopSignal = Annotated[str, AfterValidator(_signal)]
-
-
-class Part(BaseModel):
-    """A part of the config: strict types, zero values dropped, unknown fields allowed."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_zero_values(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            return {key: value for key, value in given.items() if not _is_zero(value)}
-        return given
 
 
 class Init(Part):
@@ -303,25 +286,6 @@ class File(Part):
         return self
 
 
-class DnsOption(Part):
-    """An option of the resolver."""
-
-    name: str = ""
-    value: str = ""
-
-
-class Dns(Part):
-    """Names of the machine, and how it finds others."""
-
-    skip_registration: bool = False
-    nameservers: list[str] = []
-    searches: list[str] = []
-    options: list[DnsOption] = []
-    hostname: str = ""
-    hostname_fqdn: str = ""
-    dns_forward_rules: list[dict[str, Any]] = []
-
-
 class Mount(Part):
     """A volume in the machine."""
 
@@ -335,6 +299,12 @@ class Rootfs(Part):
 
     persist: Persist | None = None
     size_gb: int | None = Field(None, ge=1, le=50)
+
+
+class CacheDrive(Part):
+    """A disk for what can be made again, beside the root."""
+
+    size_mb: int | None = Field(None, ge=16, le=102_400)
 
 
 class EnvFrom(Part):
@@ -416,7 +386,7 @@ class MachineConfig(Part):
     stop_config: StopConfig | None = None
     standbys: list[MachineId] = Field([], max_length=100)
     rootfs: Rootfs | None = None
-    cache_drive: dict[str, Any] = {}
+    cache_drive: CacheDrive | None = None
 
 
 class _Submitted(Part):
@@ -512,11 +482,6 @@ def _refuse_what_is_not_there(config: MachineConfig) -> None:
     missing = {
         "mounts": (bool(config.mounts), "volumes"),
         "containers": (bool(config.containers), "machines of several containers"),
-        "cache_drive": (bool(config.cache_drive), "cache drives"),
-        "dns.dns_forward_rules": (
-            config.dns is not None and bool(config.dns.dns_forward_rules),
-            "forwarding of names",
-        ),
         "files": (any(file.image_config for file in config.files), "files from images"),
     }
     for name, (asked, what) in missing.items():

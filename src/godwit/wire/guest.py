@@ -76,11 +76,20 @@ class Swap(Record):
 
 
 class Mount(Record):
-    """A further disk and where it is mounted."""
+    """A further disk and where it is mounted.
+
+    Attributes:
+        mode: Of its root, set at every mount; `None` leaves what it has.
+    """
 
     device: str
     path: str
     filesystem: str = "ext4"
+    mode: int | None = None
+
+
+CACHE = Mount(device="cache", path="/.fly/cache", mode=0o1777)
+"""The cache drive of a machine that has one: everybody's in it, like `/tmp`."""
 
 
 class Address(Record):
@@ -104,12 +113,30 @@ class Network(Record):
     gateway_v6: str | None = None
 
 
+class Forward(Record):
+    """Names that are asked of a resolver of their own.
+
+    Attributes:
+        basename: Itself and all below it.
+        address: `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`.
+    """
+
+    basename: str
+    address: str
+
+
 class Resolver(Record):
-    """What /etc/resolv.conf says."""
+    """What /etc/resolv.conf says.
+
+    Attributes:
+        forwards: With any, resolv.conf names a forwarder of the guest's own, which asks these for
+            their names and the name servers for all others.
+    """
 
     nameservers: tuple[str, ...] = ("fdaa::3",)
     searches: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    forwards: tuple[Forward, ...] = ()
 
 
 class HostsEntry(Record):

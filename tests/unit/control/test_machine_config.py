@@ -20,6 +20,10 @@ def refusal(**config: object) -> str:
     return caught.value.message
 
 
+def forwarding(basename: str, addr: str) -> dict[str, object]:
+    return {"dns": {"dns_forward_rules": [{"basename": basename, "addr": addr}]}}
+
+
 SERVICE = {"protocol": "tcp", "internal_port": 80}
 
 
@@ -90,8 +94,25 @@ SERVICE = {"protocol": "tcp", "internal_port": 80}
         ({"rootfs": {"persist": "sometimes"}}, "config.rootfs.persist: must be"),
         ({"rootfs": {"size_gb": 51}}, "config.rootfs.size_gb"),
         ({"guest": {"persist_rootfs": 4}}, "config.guest.persist_rootfs: must be"),
-        ({"cache_drive": {"size_mb": 100}}, "config.cache_drive: this platform has no"),
-        ({"dns": {"dns_forward_rules": [{"basename": "a", "addr": "b"}]}}, "dns_forward_rules"),
+        ({"cache_drive": {"size_mb": 100}}, None),
+        ({"cache_drive": {"size_mb": 0}}, None),
+        ({"cache_drive": {"size_mb": 8}}, "config.cache_drive.size_mb: must be"),
+        ({"cache_drive": {"size_mb": 200_000}}, "config.cache_drive.size_mb: must be"),
+        ({"cache_drive": {"size_mb": "1gb"}}, "config.cache_drive.size_mb: must be an integer"),
+        (forwarding("corp.example.com", "10.0.0.1"), None),
+        (forwarding("Corp_1.example.", "[fdaa::9]:5353"), None),
+        (forwarding("x", "10.0.0.1:53"), None),
+        (forwarding("", "10.0.0.1"), "config.dns.dns_forward_rules[0].basename: is required"),
+        (forwarding("a..b", "10.0.0.1"), "basename: must be a domain, such as corp.example.com"),
+        (forwarding("a b", "10.0.0.1"), "basename: must be a domain"),
+        (forwarding("a." * 127 + "a", "10.0.0.1"), "basename: must be a domain"),
+        (forwarding("a", "resolver"), "addr: must be an IP address, or one with a port"),
+        (forwarding("a", "10.0.0.1:0"), "addr: must be an IP address, or one with a port"),
+        (forwarding("a", "10.0.0.1:70000"), "addr: must be an IP address, or one with a port"),
+        (forwarding("a", "[10.0.0.1]:53"), "addr: must be an IP address, or one with a port"),
+        (forwarding("a", "fe80::1%eth0"), "addr: must be an IP address, or one with a port"),
+        ({"dns": {"nameservers": ["9.9.9.9", "fdaa::3"]}}, None),
+        ({"dns": {"nameservers": ["dns.google"]}}, "config.dns.nameservers[0]: must be an IP"),
         ({"guest": {"kernel_args": ["a b"]}}, "config.guest.kernel_args: 'a b' is not one"),
         ({"init": {"kernel_args": ["init=/x"]}}, "config.init.kernel_args: 'init=/x' is the"),
         ({"init": {"kernel_args": ["debug", "a=1,2"]}}, None),

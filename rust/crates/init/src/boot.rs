@@ -6,6 +6,7 @@ use godwit_wire::messages::{Failed, TerminalSize};
 use godwit_wire::run_spec::{Process, RunSpec};
 
 use crate::api::Api;
+use crate::forwarding::Forwarder;
 use crate::stages::spawn::{self, Child, Program};
 use crate::stages::{Staged, clock, disks, identity, modules, mounts, network, root};
 
@@ -21,6 +22,7 @@ pub(crate) struct Booted {
     /// Where volumes are mounted, first mounted first.
     pub(crate) volumes: Vec<PathBuf>,
     pub(crate) api: Api,
+    pub(crate) forwarder: Option<Forwarder>,
 }
 
 /// What is done before anything is known of the machine, and so once for all copies of a template.
@@ -68,6 +70,7 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
     network::configure(&spec.network)?;
     // Before the process, which may talk to it at once.
     let api = Api::listen();
+    let forwarder = Forwarder::begin(&spec.resolver)?;
     let child = start(&spec.process)?;
     let beside = spec.beside.iter().map(start).collect::<Staged<_>>()?;
     Ok(Booted {
@@ -75,6 +78,7 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
         beside,
         volumes,
         api,
+        forwarder,
     })
 }
 

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 mod api;
 mod boot;
 mod ending;
+mod forwarding;
 mod link;
 mod processes;
 mod sessions;
@@ -55,7 +56,7 @@ fn start() -> Result<std::convert::Infallible, godwit_wire::messages::Failed> {
 }
 
 /// What the same program does when it is not PID 1: measure what a guest must be told, or, inside
-/// one, tell of its processes.
+/// one, tell of its processes, or forward its names.
 fn on_a_host() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tsc-khz") => {
@@ -63,13 +64,27 @@ fn on_a_host() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("ps") => print_processes(),
+        Some("forward") => forward_names(),
         Some("version") => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("godwit-init runs as PID 1 of a microVM; elsewhere: ps | tsc-khz | version");
+            eprintln!(
+                "godwit-init runs as PID 1 of a microVM; elsewhere: forward | ps | tsc-khz | version"
+            );
             ExitCode::from(2)
+        }
+    }
+}
+
+fn forward_names() -> ExitCode {
+    let resolver = std::env::args().nth(2).unwrap_or_default();
+    match forwarding::run(&resolver) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("godwit-init: forward: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::api::Api;
+use crate::forwarding::Forwarder;
 use crate::link::{Event, Link};
 use crate::sessions::{Ended, Session};
 use crate::stages::spawn::{self, Program};
@@ -67,6 +68,8 @@ pub(crate) struct Supervisor {
     pub(crate) machine: Machine,
     pub(crate) sessions: BTreeMap<u32, Session>,
     api: Api,
+    /// Until the machine ends.
+    pub(crate) forwarder: Option<Forwarder>,
     /// What the host is told last, once the machine is ending.
     pub(crate) last_word: Option<GuestMessage>,
     ahead: boot::Ahead,
@@ -84,6 +87,7 @@ impl Supervisor {
             machine: Machine::default(),
             sessions: BTreeMap::new(),
             api: Api::default(),
+            forwarder: None,
             last_word: None,
             children: sys::child_events().stage("supervise", "cannot watch children")?,
             away_since: None,
@@ -132,6 +136,9 @@ impl Supervisor {
     pub(crate) fn step(&mut self, deadline: Option<Instant>) -> Option<Box<RunSpec>> {
         self.wait(deadline);
         self.reap();
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.tend();
+        }
         self.escalate();
         let mut spec = None;
         for event in self.link.look() {
@@ -147,6 +154,7 @@ impl Supervisor {
         let booted = boot::enter(spec, &self.ahead)?;
         self.machine.volumes = booted.volumes;
         self.api = booted.api;
+        self.forwarder = booted.forwarder;
         self.machine.lasting_root = spec.root.lasting;
         self.machine.oom_kills_before = stats::oom_kills();
         let pid = booted.child.pid;
@@ -201,6 +209,7 @@ impl Supervisor {
         [
             deadline,
             self.machine.escalation.last().map(|(when, _)| *when),
+            self.forwarder.as_ref().and_then(Forwarder::due),
             self.away_since
                 .map(|since| since + AWAY_PATIENCE)
                 .filter(|when| *when > now),
@@ -223,6 +232,9 @@ impl Supervisor {
         while rustix::io::read(&self.children, &mut [0_u8; 1024]).is_ok() {}
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
+            if let Some(forwarder) = &mut self.forwarder {
+                forwarder.note_end(pid);
+            }
             if let Some(session) = self.sessions.values_mut().find(|s| s.pid == pid) {
                 session.note_end(Ended::from_status(status));
             }

@@ -55,6 +55,9 @@ pub struct Mount {
     pub path: String,
     #[serde(default = "ext4")]
     pub filesystem: String,
+    /// Of its root, set at every mount; without one it keeps what it has.
+    #[serde(default)]
+    pub mode: Option<u32>,
 }
 
 fn ext4() -> String {
@@ -92,6 +95,15 @@ impl Default for Network {
     }
 }
 
+/// Names that are asked of a resolver of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Itself and all below it.
+    pub basename: String,
+    /// `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`.
+    pub address: String,
+}
+
 /// What /etc/resolv.conf says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -99,6 +111,9 @@ pub struct Resolver {
     pub nameservers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<String>,
+    /// With any, resolv.conf names a forwarder of the guest's own, which asks these for their
+    /// names and the name servers for all others.
+    pub forwards: Vec<Forward>,
 }
 
 impl Default for Resolver {
@@ -107,6 +122,7 @@ impl Default for Resolver {
             nameservers: vec!["fdaa::3".into()],
             searches: Vec::new(),
             options: Vec::new(),
+            forwards: Vec::new(),
         }
     }
 }

@@ -187,6 +187,11 @@ def swap_bytes(config: Mapping[str, Any]) -> int:
     return max(0, number(mapping(config.get("init")).get("swap_size_mb"), 0)) * 1024**2
 
 
+def cache_bytes(config: Mapping[str, Any]) -> int:
+    """Return the size of the machine's cache drive, 0 for none."""
+    return max(0, number(mapping(config.get("cache_drive")).get("size_mb"), 0)) * 1024**2
+
+
 def persist(config: Mapping[str, Any]) -> Persist:
     """Return how long what is written to the root lasts: rootfs says it, else guest.
 

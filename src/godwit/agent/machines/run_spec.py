@@ -131,6 +131,11 @@ def resolver(config: Mapping[str, Any]) -> guest.Resolver:
         nameservers=settings.strings(dns.get("nameservers")) or guest.Resolver().nameservers,
         searches=settings.strings(dns.get("searches")),
         options=tuple(options),
+        forwards=tuple(
+            guest.Forward(basename=str(rule["basename"]), address=str(rule["addr"]))
+            for rule in settings.items(dns.get("dns_forward_rules"))
+            if rule.get("basename") and rule.get("addr")
+        ),
     )
 
 
@@ -196,6 +201,7 @@ def build(
         entropy_base64=base64.b64encode(entropy).decode(),
         root=guest.Root(lasting=settings.persist(machine.config) != "never"),
         swap=guest.Swap() if settings.swap_bytes(machine.config) else None,
+        mounts=(guest.CACHE,) if settings.cache_bytes(machine.config) else (),
         network=network,
         resolver=resolver(machine.config),
         hosts=hosts(machine, private_ip, local_ipv4),

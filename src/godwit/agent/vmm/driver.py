@@ -1,8 +1,9 @@
 """Virtual machines of this host, each behind its shim. Implements `ports.Vmm`.
 
 A machine's directory `<store>/machines/<id>/` holds shim.json, scratch.ext4, swap.img (of one that
-has swap), memory (of one that may be suspended), snapshot/ (of one that is), exit.json,
-shim.stderr and logs/; all of it is root's alone, for the VMM works on descriptors it inherits.
+has swap), cache.ext4 (of one with a cache drive), memory (of one that may be suspended), snapshot/
+(of one that is), exit.json, shim.stderr and logs/; all of it is root's alone, for the VMM works on
+descriptors it inherits.
 What init is told, secrets included, is handed to the shim in memory. Sockets: see `places`. Every
 verb may run again after a crash.
 
@@ -117,6 +118,9 @@ class HostVmm:
             if plan.swap_bytes:
                 swap = self._places.swap(plan.machine_id)
                 await self._disks.make(swap, "swap", plan.swap_bytes)
+            if plan.cache_bytes:
+                cache = self._places.cache(plan.machine_id)
+                await self._disks.make(cache, "scratch", plan.cache_bytes)
         except (OSError, processes.ProgramFailed) as error:
             raise errors.Failure(
                 "insufficient_capacity",
@@ -259,6 +263,7 @@ class HostVmm:
             (directory / name).unlink(missing_ok=True)
         self._places.swap(machine_id).unlink(missing_ok=True)
         if keep != "all":
+            self._places.cache(machine_id).unlink(missing_ok=True)
             await asyncio.to_thread(self._snapshots.remove, machine_id, memory=True)
         if keep == "nothing":
             self._places.scratch(machine_id).unlink(missing_ok=True)
@@ -393,7 +398,10 @@ class HostVmm:
     def _guest(self, plan: ports.VmPlan) -> hypervisor.Guest:
         scratch = self._places.scratch(plan.machine_id)
         hardware = plan.hardware
-        files = {"swap": self._places.swap(plan.machine_id)}
+        files: dict[ports.FurtherDisk, Path] = {
+            "swap": self._places.swap(plan.machine_id),
+            "cache": self._places.cache(plan.machine_id),
+        }
         further = {disk: files[disk] for disk in hardware.disks}
         return hypervisor.Guest(
             name=plan.machine_id,

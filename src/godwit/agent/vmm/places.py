@@ -54,6 +54,10 @@ class Places:
         """Return a machine's swap disk."""
         return self.directory(machine_id) / "swap.img"
 
+    def cache(self, machine_id: str) -> Path:
+        """Return a machine's cache drive."""
+        return self.directory(machine_id) / "cache.ext4"
+
     def exit_record(self, machine_id: str) -> Path:
         """Return where the shim writes down how a boot ended."""
         return self.directory(machine_id) / "exit.json"

@@ -29,8 +29,8 @@ _MACHINE = "microvm,acpi=on,rtc=on,isa-serial=on,pit=on,pic=on,dump-guest-core=o
 """A core dump of the VMM would hold what the guest holds."""
 _TRANSLATIONS_MB = 128
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-_SLOTS = ("channel", "net", "root", "scratch", "volume", "swap", "spare", "balloon")
-"""Devices in the order of their virtio-mmio transports; two are for what comes."""
+_SLOTS = ("channel", "net", "root", "scratch", "volume", "swap", "cache", "balloon")
+"""Devices in the order of their virtio-mmio transports; `volume` is for what comes."""
 _FIRST_TRANSPORT = 8
 """A device on transport 0 is not found by the guest (QEMU 7.2, acpi=on)."""
 _TEMPLATE_MAC = "02:67:00:00:00:00"
@@ -77,10 +77,11 @@ class Descriptors:
     monitor: int = 9
     memory: int = 10
     swap: int = 11
+    cache: int = 12
 
     def further(self, disk: ports.FurtherDisk) -> int:
         """Return the number of a disk beside root and scratch."""
-        return {"swap": self.swap}[disk]
+        return {"swap": self.swap, "cache": self.cache}[disk]
 
 
 class Qemu:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from godwit.control import machine_config
+from godwit.control import config_part
 
 
 def _no_nul(text: str) -> str:
@@ -13,7 +13,7 @@ def _no_nul(text: str) -> str:
     return text
 
 
-class In(machine_config.Part):
+class In(config_part.Part):
     """A body taken: strict types, Go's zero values are unset, unknown fields allowed."""
 
 

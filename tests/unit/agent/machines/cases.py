@@ -1,7 +1,7 @@
 """The cases that operations are taken apart in: from where, by what, to where, asking what.
 
 Every one is killed at every write and failed at every step (`test_operations`, `test_failures`).
-Those of a machine with a root that lasts have several processes, too.
+Those of a machine with a root that lasts have several processes and a cache drive, too.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ RESUME = ["images.ensure", "vmm.discard", "network.plumb", "vmm.resume"]
 LASTING: dict[str, Any] = {
     "rootfs": {"persist": "always"},
     "processes": [{"cmd": ["web"]}, {"exec": ["worker"], "user": "app"}],
+    "cache_drive": {"size_mb": 64},
 }
 UNTIL_UPDATED = {**LASTING, "rootfs": {"persist": "restart"}}
 

@@ -72,6 +72,12 @@ def test_the_scratch_disk_is_eight_gigabytes_unless_said() -> None:
     assert config.scratch_bytes({"rootfs": {"size_gb": 0}}) == 8 * 1024**3
 
 
+def test_a_cache_drive_is_as_large_as_asked_and_none_unless_asked() -> None:
+    assert config.cache_bytes({"cache_drive": {"size_mb": 64}}) == 64 * 1024**2
+    for given_drive in ({}, None, {"size_mb": 0}, {"size_mb": "1"}):
+        assert config.cache_bytes({"cache_drive": given_drive}) == 0
+
+
 def test_swap_is_as_large_as_asked_and_none_unless_asked() -> None:
     assert config.swap_bytes({"init": {"swap_size_mb": 512}}) == 512 * 1024**2
     for given_init in ({}, None, {"swap_size_mb": 0}, {"swap_size_mb": "1"}):

@@ -6,6 +6,7 @@ from godwit.base import errors
 from godwit.images.config import ImageConfig
 from godwit.testing import agents
 from godwit.testing.world import Boot
+from godwit.wire import guest
 from tests.unit.agent.machines.driving import NO_IMAGE, NOTHING, M, scenario, types
 
 
@@ -200,12 +201,15 @@ def test_a_boot_that_is_tried_again_has_its_network_though_the_tap_was_taken() -
 def test_what_a_config_asks_of_its_vm_is_in_the_plan_of_every_boot() -> None:
     async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
         init = {"swap_size_mb": 512, "kernel_args": ["debug"]}
-        await agent.create(M, config={"init": init, "guest": {"kernel_args": ["quiet"]}})
+        more = {"guest": {"kernel_args": ["quiet"]}, "cache_drive": {"size_mb": 64}}
+        await agent.create(M, config={"init": init, **more})
         for _ in range(2):
             assert await agent.rest(M) == "started"
             plan = host.world.vms[M].plan
             assert (plan.swap_bytes, plan.kernel_arguments) == (512 << 20, ("quiet", "debug"))
-            assert plan.hardware.disks == ("swap",)
+            assert plan.cache_bytes == 64 << 20
+            assert plan.hardware.disks == ("swap", "cache")
+            assert plan.run_spec.mounts == (guest.CACHE,)
             await agent.ask(M, "restart")
         await agent.rest(M)
 

@@ -66,6 +66,7 @@ def ending(host: agents.FakeHost) -> dict[str, Any]:
         "remains": host.world.remains(),
         "versions running": [vm.plan.instance_id for vm in host.world.vms.values()],
         "processes": [1 + len(vm.plan.run_spec.beside) for vm in host.world.vms.values()],
+        "disks": [vm.plan.hardware.disks for vm in host.world.vms.values()],
         "lasting roots": lasting_roots(host.world),
         "events": [(event["type"], event["status"]) for event in events],
         "usage": [row["ended_at_ms"] is None for row in host.rows("SELECT * FROM usage")],

@@ -99,6 +99,19 @@ def test_the_resolver_is_the_platforms_unless_said() -> None:
     )
 
 
+def test_names_are_forwarded_as_the_config_says() -> None:
+    rules = [
+        {"basename": "corp.example.com", "addr": "10.0.0.1"},
+        {"basename": "x.internal", "addr": "[fdaa::9]:5353"},
+        {"basename": "", "addr": "10.0.0.1"},
+        {"basename": "y"},
+    ]
+    assert run_spec.resolver({"dns": {"dns_forward_rules": rules}}).forwards == (
+        guest.Forward(basename="corp.example.com", address="10.0.0.1"),
+        guest.Forward(basename="x.internal", address="[fdaa::9]:5353"),
+    )
+
+
 def test_files_carry_base64_and_take_plain_text_too() -> None:
     encoded = base64.b64encode(b"hello").decode()
     found = run_spec.files(

@@ -75,6 +75,23 @@ async def test_a_swap_disk_is_made_anew_and_goes_with_every_boot(vmm, tmp_path):
     assert not swap.exists()
 
 
+async def test_a_cache_drive_is_made_anew_and_lasts_as_long_as_a_saved_state(vmm, tmp_path):
+    cache = directory(tmp_path) / "cache.ext4"
+    given = dataclasses.replace(plan(), cache_bytes=1 << 24)
+    await vmm.prepare(given)
+    assert (cache.stat().st_size, cache.stat().st_mode & 0o077) == (1 << 24, 0)
+    fresh = cache.read_bytes()
+    with cache.open("r+b") as disk:
+        disk.seek(1 << 20)
+        disk.write(b"what can be made again")
+    await vmm.discard(MACHINE, 5, keep="all")
+    assert cache.read_bytes() != fresh
+    await vmm.prepare(given)
+    assert cache.read_bytes() == fresh
+    await vmm.discard(MACHINE, 5, keep="root")
+    assert not cache.exists()
+
+
 async def test_a_root_that_lasts_is_found_again_until_nothing_is_kept(vmm, tmp_path):
     given = dataclasses.replace(plan(), lasting_root=True, keep_scratch=True)
     root = directory(tmp_path) / "scratch.ext4"

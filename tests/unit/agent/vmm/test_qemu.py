@@ -140,13 +140,15 @@ def test_a_template_has_the_devices_of_its_copies():
     assert devices(made) == devices(copy()) == devices(command())
 
 
-def test_a_swap_disk_has_a_slot_of_its_own_in_machine_and_template():
-    made = guest_of(plan(), disks=("swap",))
+@pytest.mark.parametrize(("disk", "bus"), [("swap", 13), ("cache", 14)])
+def test_a_further_disk_has_a_slot_of_its_own_in_machine_and_template(disk, bus):
+    made = guest_of(plan(), disks=(disk,))
     template = dataclasses.replace(made, slot=0, devices=None)
     argv = qemu.command(made, Kit(), ACCELERATORS["tcg"])
-    (swap,) = set(devices(argv)) - set(devices(command()))
-    assert swap.startswith("virtio-blk-device,drive=swap,serial=swap,bus=virtio-mmio-bus.13,")
-    assert uses(argv, qemu.Descriptors().swap) == 1
+    (found,) = set(devices(argv)) - set(devices(command()))
+    place = f"virtio-blk-device,drive={disk},serial={disk},bus=virtio-mmio-bus.{bus},"
+    assert found.startswith(place)
+    assert uses(argv, qemu.Descriptors().further(disk)) == 1
     assert devices(qemu.command(template, Kit(), ACCELERATORS["tcg"])) == devices(argv)
 
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use godwit_wire::run_spec::{File, HostsEntry, Resolver, RunSpec};
 
 use super::{Context, Staged, ensure_directory, failed};
+use crate::forwarding;
 
 const STAGE: &str = "files";
 
@@ -74,10 +75,13 @@ pub(crate) fn hosts(entries: &[HostsEntry]) -> String {
 
 /// Returns the text of /etc/resolv.conf.
 pub(crate) fn resolv_conf(resolver: &Resolver) -> String {
-    let servers = resolver
-        .nameservers
-        .iter()
-        .map(|server| format!("nameserver {server}\n"));
+    let own = [forwarding::ADDRESS.to_string()];
+    let asked = if resolver.forwards.is_empty() {
+        &resolver.nameservers[..]
+    } else {
+        &own
+    };
+    let servers = asked.iter().map(|server| format!("nameserver {server}\n"));
     let words = [
         ("search", &resolver.searches),
         ("options", &resolver.options),
@@ -136,7 +140,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Staged<()> {
 
 #[cfg(test)]
 mod tests {
-    use godwit_wire::run_spec::{File, HostsEntry, Resolver};
+    use godwit_wire::run_spec::{File, Forward, HostsEntry, Resolver};
 
     use super::{hosts, put, replace, resolv_conf};
 
@@ -162,11 +166,25 @@ mod tests {
             nameservers: vec!["fdaa::3".into(), "10.0.0.1".into()],
             searches: vec!["internal".into(), "example".into()],
             options: vec!["ndots:1".into()],
+            forwards: Vec::new(),
         };
         assert_eq!(
             resolv_conf(&full),
             "nameserver fdaa::3\nnameserver 10.0.0.1\nsearch internal example\noptions ndots:1\n"
         );
+    }
+
+    #[test]
+    fn with_names_to_forward_resolv_conf_names_the_forwarder_alone() {
+        let forward = Forward {
+            basename: "corp.example".into(),
+            address: "10.0.0.1".into(),
+        };
+        let resolver = Resolver {
+            forwards: vec![forward],
+            ..Resolver::default()
+        };
+        assert_eq!(resolv_conf(&resolver), "nameserver 127.0.0.83\n");
     }
 
     #[test]

@@ -90,6 +90,11 @@ pub(crate) fn mount_volumes(mounts: &[Mount], disks: &disks::Known) -> Staged<Ve
         let device = disks.find(&wanted.device)?;
         let flags = MountFlags::NODEV;
         attach(&device, &wanted.path, &wanted.filesystem, flags, "volumes")?;
+        if let Some(mode) = wanted.mode {
+            let doing = format_args!("the mode of {}", wanted.path);
+            fs::set_permissions(&wanted.path, fs::Permissions::from_mode(mode))
+                .stage("volumes", doing)?;
+        }
         mounted.push(PathBuf::from(&wanted.path));
     }
     Ok(mounted)

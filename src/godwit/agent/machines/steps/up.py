@@ -60,6 +60,7 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
         image=Path(image["path"]),
         scratch_bytes=config.scratch_bytes(machine.config),
         swap_bytes=config.swap_bytes(machine.config),
+        cache_bytes=config.cache_bytes(machine.config),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
         run_spec=run_spec.build(
@@ -105,6 +106,7 @@ async def await_turn(work: Work, _: Outputs) -> None:
     hardware = ports.Hardware.of(
         machine.resources,
         swap_bytes=config.swap_bytes(machine.config),
+        cache_bytes=config.cache_bytes(machine.config),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
     )
