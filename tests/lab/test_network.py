@@ -300,8 +300,10 @@ def test_a_lab_whose_first_process_was_killed_is_removed_all_the_same(root: Path
     with made(plan.simple("t3", ("fra", "iad")), root) as broken:
         os.kill(first_process(broken), signal.SIGKILL)
         found = Lab.find("t3", root)
+        # What it was the first process of ends with it, a moment later.
+        eventually(lambda: not found.up)
         with pytest.raises(errors.Failure, match=r"is down|does not answer"):
-            found.weather()
+            eventually(lambda: not found.weather())
 
 
 def test_a_lab_of_another_space_of_processes_is_left_alone(root: Path) -> None:
