@@ -22,6 +22,7 @@ OF_THE_AGENT = {
     "schema": "version of each component's tables",
     "entries": "of an operation, which says whose it is",
     "facts_of_agent": "about the agent itself",
+    "deeds": "told to control, which knows whose the machine is, and dropped then",
 }
 
 

@@ -39,8 +39,8 @@ def move(
 ) -> None:
     """Move a machine: it is made anew elsewhere, and destroyed once the new one is well.
 
-    Its id and its address change, its config does not; what it wrote to its own disk stays behind.
-    What does not work for now is tried again until it does, or until the move is cancelled.
+    Its id, name and address change, its config does not; what it wrote to its own disk stays
+    behind. What does not work for now is tried again, until it does or the move is cancelled.
     """
     here = session.of(context)
     name = connect.app_name(here, app, config)
