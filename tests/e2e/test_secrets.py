@@ -102,9 +102,10 @@ def shown(platform: Platform) -> str | None:
 
 
 def started(platform: Platform) -> bool:
-    """Tell whether the API answers, and says that the machine is started."""
+    """Tell whether the machine is started by word of its host, not of who heard from it last."""
     with contextlib.suppress(AssertionError, httpx.HTTPError):
-        return bool(platform.deployed(APP)["state"] == "started")
+        found = platform.deployed(APP)
+        return bool(found["state"] == "started" and found["host_status"] == "ok")
     return False
 
 
