@@ -75,10 +75,13 @@ class Evacuation:
         """
         async with self._ctx.store.read() as rows:
             app = await rows.apps.by_id(row.app_id)
+            wanted = await rows.relocations.get(row.machine_id)
         if app is None or app.deleted_at_ms is not None or row.destroy_wanted:
             return
         if row.status != "accepted" or row.state in _GONE or not await self._draining(host):
             return
+        if wanted is not None and wanted.state in {"wanted", "leaving"}:
+            raise errors.Failure("conflict", f"it is on its way to {wanted.region}")
 
         async def still_draining(_: str) -> bool:
             return await self._draining(host)

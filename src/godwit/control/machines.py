@@ -324,6 +324,10 @@ async def _commit(
                     "already_exists", f"app {app.name!r} has a machine named {row.name!r} already"
                 )
             row = replace(row, name=f"{names.make()}-{row.machine_id[:4]}")
+        if wanted.machine_id and await rows.placements.get(wanted.machine_id) is not None:
+            raise errors.Failure(
+                "conflict", f"machine {wanted.machine_id} is being made by another replica"
+            )
         await rows.placements.add(row)
         await _demand_room(ctx, rows, app)
         await audit.record(

@@ -39,7 +39,7 @@ async def ask(
 
     Raises:
         Failure: `invalid_argument` for a region without hosts; `conflict` when it is on its way
-            somewhere else; `failed_precondition` when it is not made yet.
+            somewhere else or its host is drained; `failed_precondition` when it is not made yet.
     """
     async with ctx.store.write() as rows:
         app, row = await machines.locate(rows, who, "machines:write", app_name, machine_id)
@@ -47,6 +47,12 @@ async def ask(
             raise errors.not_found(f"machine {machine_id} is destroyed")
         if row.status != "accepted":
             raise errors.Failure("failed_precondition", f"machine {machine_id} has no host yet")
+        host = await rows.hosts.get(machines.host_of(row))
+        if host is not None and host.state == "draining":
+            raise errors.Failure(
+                "conflict",
+                f"the host of machine {machine_id} is being drained: it goes to another one",
+            )
         present = await rows.hosts.regions()
         wanted = regions.choose(region or row.region, present, row.region)[0]
         known = await rows.relocations.get(machine_id)
@@ -172,7 +178,11 @@ class Moves:
 
         async def leave(new_id: str) -> bool:
             async with self._ctx.store.write() as rows:
-                return await rows.relocations.turn(move, "leaving", problem="", moved_to=new_id)
+                if await rows.relocations.turn(move, "leaving", problem="", moved_to=new_id):
+                    return True
+                # Another replica may have been first, with this machine or with another one.
+                now = await rows.relocations.get(move.machine_id)
+                return now is not None and now.state != "cancelled" and now.moved_to == new_id
 
         new_id = await relocation.Relocation(
             self._ctx,

@@ -110,7 +110,7 @@ class Relocation:
                 new = await machines.create(self._ctx, _ME, app, wanted)
             except machines.GivenUp:
                 continue
-            if new.destroyed or new.view.state in _GONE:
+            if new.destroyed or new.view.state in _GONE or new.view.region != self._region:
                 continue
             if runs:
                 await self._await_well(app, wanted.machine_id, as_well_as=old)

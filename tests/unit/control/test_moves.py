@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from godwit.base import errors, tasks
-from godwit.control import machine_actions, machines, moves
+from godwit.control import hosts, machine_actions, machines, moves
+from godwit.control.evacuation import Evacuation
 from godwit.control.machines import NewMachine
 from godwit.control.moves import Moves
 from godwit.control.relocation import successor
+from godwit.testing.control import OPERATOR
 from godwit.testing.hosts import SimulatedHost
 from tests.unit.control.conftest import Town
 
@@ -22,12 +24,12 @@ HOME, NEIGHBOR, ABROAD = "a1b2c3d4", "b2c3d4e5", "c3d4e5f6"
 class Place:
     """A town with a machine, a second host beside the first, and one abroad."""
 
-    def __init__(self, town: Town, machine_id: str, hosts: dict[str, SimulatedHost]) -> None:
+    def __init__(self, town: Town, machine_id: str, by_id: dict[str, SimulatedHost]) -> None:
         self.world = town.world
         self.ctx = town.world.ctx
         self.town = town
         self.machine_id = machine_id
-        self.hosts = hosts
+        self.hosts = by_id
         self.moves = Moves(self.ctx)
 
     async def ask(self, region: str = "") -> None:
@@ -56,8 +58,8 @@ async def place(town: Town) -> Place:
     abroad = SimulatedHost(ABROAD, region="ams", stream=town.world.stream)
     await town.world.add_host(neighbor, 65_538)
     await town.world.add_host(abroad, 65_539)
-    hosts = {HOME: town.world.host, NEIGHBOR: neighbor, ABROAD: abroad}
-    return Place(town, made.view.machine_id, hosts)
+    by_id = {HOME: town.world.host, NEIGHBOR: neighbor, ABROAD: abroad}
+    return Place(town, made.view.machine_id, by_id)
 
 
 async def test_a_machine_moves_to_another_region_with_its_config(place: Place) -> None:
@@ -186,3 +188,51 @@ async def test_a_control_that_died_on_the_way_is_followed_by_another(place: Plac
     await Moves(place.ctx).sweep()
     assert place.alive() == {new: ABROAD}
     assert await place.show() == ("moved", new, "")
+
+
+async def test_of_two_replicas_at_once_none_takes_the_new_one_away(place: Place) -> None:
+    await place.ask("ams")
+    other = Moves(place.ctx)
+    await asyncio.gather(place.moves.sweep(), other.sweep())
+    assert place.alive() == {successor(place.machine_id, 0): ABROAD}
+    assert (await place.show())[0] == "moved"
+
+
+async def test_a_replica_that_comes_second_to_the_last_word_leaves_the_new_one(
+    place: Place,
+) -> None:
+    """It has read that the machine is wanted, and meanwhile the other one carries the move out."""
+    await place.ask("ams")
+    ask = place.world.hosts.call
+    new = successor(place.machine_id, 0)
+    overtaken = False
+
+    async def late(host_id: str, verb: str, *rest: Any) -> Any:
+        nonlocal overtaken
+        answer = await ask(host_id, verb, *rest)
+        if not overtaken and (host_id, verb) == (ABROAD, "machine.reserve"):
+            overtaken = True
+            await Moves(place.ctx).sweep()
+        return answer
+
+    place.world.hosts.call = late  # type: ignore[method-assign]
+    await place.moves.sweep()
+    assert overtaken
+    assert place.alive() == {new: ABROAD}
+    assert await place.show() == ("moved", new, "")
+
+
+async def test_one_whose_host_is_being_drained_is_left_to_that(place: Place) -> None:
+    await hosts.drain(place.ctx, OPERATOR, HOME)
+    with pytest.raises(errors.Failure, match="is being drained") as raised:
+        await place.ask("ams")
+    assert raised.value.code == "conflict"
+
+
+async def test_draining_leaves_a_machine_that_is_on_its_way_alone(place: Place) -> None:
+    await place.ask("ams")
+    await hosts.drain(place.ctx, OPERATOR, HOME)
+    await Evacuation(place.ctx).sweep()
+    assert place.alive() == {place.machine_id: HOME}
+    await place.moves.sweep()
+    assert place.alive() == {successor(place.machine_id, 0): ABROAD}
