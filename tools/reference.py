@@ -127,6 +127,12 @@ def _with_children(command: Command) -> Iterator[Command]:
             yield from _with_children(Command(path, others, command.section, child))
 
 
+_BEFORE = (
+    "These, `-a`, `-c`, `-o`, `-j` and `-y` may also stand before the command: "
+    "`godwit -a hello --json status`. `godwit --version` shows the program's version.\n"
+)
+
+
 def cli_page() -> str:
     """Return the reference of the command line."""
     found = commands()
@@ -137,7 +143,7 @@ def cli_page() -> str:
             ("option", "what"),
             [*_everywhere(found), ("`-h`, `--help`", "Show what the command takes.")],
         ),
-        "`godwit --version` shows the program's version.\n",
+        _BEFORE,
     ]
     parts += [_one_command(command) for command in found]
     return _page(parts)

@@ -15,7 +15,7 @@ from tools import reference
 from typer import core
 
 from godwit.base import settings
-from godwit.cli import spelling, tree
+from godwit.cli import early, spelling, tree
 
 ROOT = reference.ROOT
 SOURCE = ROOT / "src" / "godwit"
@@ -97,6 +97,7 @@ def known_paths() -> frozenset[tuple[str, ...]]:
 def wrong_with_godwit(words: list[str]) -> str | None:
     """Walk down the tree of commands, then let the command's own parser read the rest."""
     here = tree.Root(reference.entries())
+    given, words = early.taken(words)
     while words and words not in (["--version"], ["--help"]) and is_group(here):
         if isinstance(here, tree.ListByDefault) and words[0].startswith("-"):
             words = ["list", *words]
@@ -104,7 +105,7 @@ def wrong_with_godwit(words: list[str]) -> str | None:
         if below is None:
             return f"no command {words[0]}"
         here, words = below, words[1:]
-    return None if is_group(here) else wrong_with_arguments(here, words)
+    return None if is_group(here) else wrong_with_arguments(here, [*given, *words])
 
 
 def is_group(command: core.TyperCommand | core.TyperGroup) -> bool:
@@ -151,7 +152,13 @@ def test_a_wrong_command_is_noticed(command: str, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["godwit machine exec ID -- ls -l /", "godwit m ls -q", "make bench AREA=machine"]
+    "command",
+    [
+        "godwit machine exec ID -- ls -l /",
+        "godwit m ls -q",
+        "godwit -a x --json status",
+        "make bench AREA=machine",
+    ],
 )
 def test_a_right_command_passes(command: str) -> None:
     assert wrong_with(command) is None

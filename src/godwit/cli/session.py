@@ -33,6 +33,7 @@ class Session:
         clock: Time.
         token: What `--access-token` said.
         debug: Whether `--debug` was given.
+        early: Options given before the command's name.
         stdin: What `machine exec --stdin` and `registries login --password-stdin` read.
         browse: Opens an address in a browser; tells whether it could.
     """
@@ -46,6 +47,7 @@ class Session:
     clock: Clock = field(default_factory=SystemClock)
     token: str | None = None
     debug: bool = False
+    early: list[str] = field(default_factory=list)
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
     browse: Callable[[str], bool] = lambda _: False
 

@@ -9,7 +9,7 @@ import typer
 from typer import core
 
 import godwit
-from godwit.cli import session, spelling
+from godwit.cli import early, session, spelling
 from godwit.cli.registry import Entry
 
 VERBS = {
@@ -55,6 +55,10 @@ def single() -> typer.Typer:
 class Group(core.TyperGroup):
     """A group whose verbs also answer to the names in `VERBS`."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with the options that are meant for the verb."""
+        return super().parse_args(ctx, _put_by(ctx, args))
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command by its name or another name of its verb."""
         return super().get_command(ctx, cmd_name) or super().get_command(
@@ -67,6 +71,7 @@ class ListByDefault(Group):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with the verb that may have been left out."""
+        args = _put_by(ctx, args)
         first = args[0] if args else "-"
         completing = ctx.resilient_parsing
         if first.startswith("-") and first not in ("-h", "--help") and not completing:
@@ -91,6 +96,10 @@ class Root(core.TyperGroup):
         known: Any = dict.fromkeys(self._entries)
         self.commands = known  # for Typer's "did you mean"
         self.params.append(_option(_version_option, "version"))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with the options that are meant for the command."""
+        return super().parse_args(ctx, _put_by(ctx, args))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's
         """Return the names, in the order of the registry."""
@@ -120,6 +129,13 @@ class Root(core.TyperGroup):
                 )
 
 
+def _put_by(ctx: Any, args: list[str]) -> list[str]:
+    """Return the arguments without the options at their front, which the command gets."""
+    given, rest = early.taken(args)
+    session.of(ctx).early += given
+    return rest
+
+
 def _add_to_leaves(command: Any) -> None:
     """Give every command that does something the options they all have."""
     if isinstance(command, core.TyperGroup):
@@ -134,7 +150,7 @@ def _add_to_leaves(command: Any) -> None:
 
 def _parse(command: Any, parse: Callable[[Any, list[str]], Any], ctx: Any, args: list[str]) -> Any:
     """Parse a command's arguments, however scripts spell them."""
-    args, left_out = spelling.ours(command, args)
+    args, left_out = spelling.ours(command, [*session.of(ctx).early, *args])
     if left_out and not ctx.resilient_parsing:
         told = ", ".join(dict.fromkeys(left_out))
         session.of(ctx).out.say(f"({told}: nothing to choose here)")

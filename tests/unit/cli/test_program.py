@@ -115,6 +115,46 @@ def test_other_names_of_a_command(cli, words):
     assert cli(*words, "-a", "hello", "--json").json == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-a", "hello", "--json", "machine", "list"),
+        ("--app=hello", "machine", "-j", "ls"),
+        ("-t", "secret", "machine", "--app", "hello", "list", "--json"),
+        ("--verbose", "-j", "machine", "list", "-a", "hello"),
+        ("-a", "other", "-j", "m", "list", "-a", "hello"),
+        ("-a", "hello", "-j", "releases"),
+        ("releases", "-a", "hello", "-j"),
+    ],
+)
+def test_options_may_stand_before_the_command_they_are_for(cli, words):
+    cli.fake.add_app("hello")
+    assert cli(*words).json == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-a", "hello", "version"), "no such option: -a"),
+        (("-z", "version"), "no such option: -z"),
+        (("-a",), "no such option: -a"),
+    ],
+)
+def test_an_option_before_a_command_that_has_none_such_is_refused(cli, words, said):
+    done = cli(*words)
+    assert done.code == exits.USAGE
+    assert done.stderr.startswith(f"error: {said}\n")
+
+
+def test_a_token_before_the_command_counts(cli):
+    assert cli("-t", "d", "auth", "token").stdout == "d\n"
+
+
+def test_options_before_no_command_at_all_are_answered_with_the_help(cli):
+    assert cli("-a", "hello").stderr.startswith("Usage: godwit")
+    assert cli("-a", "hello", "--help").code == 0
+
+
 def test_version(cli):
     assert cli("version").stdout == f"godwit {godwit.__version__}\n"
     assert cli("--version").stdout == f"godwit {godwit.__version__}\n"
