@@ -104,7 +104,14 @@ class Flags:
     vm_memory: options.VmMemoryOption = None
     volume: Annotated[list[str] | None, later("--volume", "-v")] = None
     mount_point: Annotated[str | None, later("--mount-point")] = None
-    cachedrive_size: Annotated[str | None, later("--cachedrive-size")] = None
+    cachedrive_size: Annotated[
+        str | None,
+        typer.Option(
+            "--cachedrive-size",
+            metavar="SIZE",
+            help="Of its cache drive, empty at each start: MB, or with a unit such as 1gb.",
+        ),
+    ] = None
     user: Annotated[
         str | None,
         typer.Option("--user", metavar="NAME", help="Whose shell `run --shell` opens.  [root]"),
@@ -129,7 +136,6 @@ class Flags:
         for given, flag, sentence in (
             (self.volume, "--volume", "this platform has no volumes yet"),
             (self.mount_point, "--mount-point", "this platform has no volumes yet"),
-            (self.cachedrive_size, "--cachedrive-size", "machines have no cache drives yet"),
             (
                 self.user and not self.opens_shell,
                 "--user",

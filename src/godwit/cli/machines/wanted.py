@@ -111,6 +111,7 @@ def _laid(made: Json, flags: Flags, cmd: Sequence[str]) -> Json:
         ("init", _init(flags, cmd)),
         ("dns", {"skip_registration": True} if flags.skip_dns_registration else {}),
         ("rootfs", _rootfs(flags)),
+        ("cache_drive", _cache_drive(flags)),
         ("guest", {"kernel_args": flags.kernel_arg} if flags.kernel_arg else {}),
     ):
         if pairs:
@@ -196,6 +197,12 @@ def _rootfs(flags: Flags) -> Json:
             )
         made["persist"] = flags.rootfs_persist
     return made
+
+
+def _cache_drive(flags: Flags) -> Json:
+    if flags.cachedrive_size is None:
+        return {}
+    return {"size_mb": _megabytes(flags.cachedrive_size, "--cachedrive-size")}
 
 
 def _schedule(named: str) -> str:

@@ -61,6 +61,7 @@ class TestRun:
             ),
             (("--swap-size", "512"), {"init": {"swap_size_mb": 512}}),
             (("--swap-size", "1gb"), {"init": {"swap_size_mb": 1024}}),
+            (("--cachedrive-size", "1gb"), {"cache_drive": {"size_mb": 1024}}),
             (("--skip-dns-registration",), {"dns": {"skip_registration": True}}),
             (("-m", "a=b", "-e", "C=d=e"), {"metadata": {"a": "b"}, "env": {"C": "d=e"}}),
             (
@@ -142,7 +143,7 @@ class TestRun:
             (("-v", "data:/data"), "--volume: this platform has no volumes yet"),
             (("--swap-size", "much"), "--swap-size: expected a memory size such as 512 (MB)"),
             (("--rootfs-persist", "x"), "--rootfs-persist: expected never, restart, always"),
-            (("--cachedrive-size", "1"), "--cachedrive-size: machines have no cache drives yet"),
+            (("--cachedrive-size", "big"), "--cachedrive-size: expected a memory size such as"),
             (("--user", "me"), "--user: goes with `godwit machine run --shell`"),
             (("--command", "a", "--", "b"), "the command is there already"),
             (("--command", "'a"), "--command: No closing quotation in 'a"),
