@@ -121,3 +121,20 @@ async def machines(opened: Api, app: str, named: Sequence[str]) -> list[Machine]
                 hint=f"list them with `godwit machine list --app {app}`",
             )
     return found
+
+
+async def choose_machine(
+    session: Session, opened: Api, app: str, *, running: bool, hint: str
+) -> str:
+    """Return the id of one of an app's machines that may have to run, asking about several.
+
+    Raises:
+        Failure: There is none, or nobody to choose.
+    """
+    found = [
+        one.id for one in await opened.machines.list(app) if not running or one.state == "started"
+    ]
+    if not found:
+        said = f"no machine of {app} runs" if running else f"{app} has no machine"
+        raise errors.Failure("failed_precondition", said, hint=hint)
+    return session.choose("Which machine?", sorted(found), flag="--machine")

@@ -308,14 +308,30 @@ class ScopeFlags:
 
 
 @dataclass(frozen=True)
-class ConfigFlags:
+class FileFlags:
+    """What flags put into machines as files."""
+
+    file_local: FileLocalOption = None
+    file_literal: FileLiteralOption = None
+    file_secret: FileSecretOption = None
+
+    def sections(self, directory: Path) -> list[overrides.Document]:
+        """Return them as sections of `[[files]]`; local ones are looked for in a directory.
+
+        Raises:
+            Failure: A flag means nothing.
+        """
+        return overrides.guest_files(
+            directory, self.file_local, self.file_literal, self.file_secret
+        )
+
+
+@dataclass(frozen=True)
+class ConfigFlags(FileFlags):
     """What flags change in the config."""
 
     env: options.EnvOption = None
     primary_region: PrimaryRegionOption = None
-    file_local: FileLocalOption = None
-    file_literal: FileLiteralOption = None
-    file_secret: FileSecretOption = None
     vm_size: options.VmSizeOption = None
     vm_cpus: options.VmCpusOption = None
     vm_cpu_kind: options.VmCpuKindOption = None
@@ -333,9 +349,7 @@ class ConfigFlags:
             env=overrides.pairs(self.env, "--env"),
             primary_region=self.primary_region,
             size=overrides.Size(self.vm_size, self.vm_cpus, self.vm_cpu_kind, self.vm_memory),
-            files=overrides.guest_files(
-                directory, self.file_local, self.file_literal, self.file_secret
-            ),
+            files=self.sections(directory),
             host_dedication_id=self.host_dedication_id,
         )
 

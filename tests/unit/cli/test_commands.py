@@ -184,6 +184,20 @@ class TestLogs:
         lines = hello("logs", "-n", "--json").stdout.splitlines()
         assert json.loads(lines[0])["message"] == "one"
 
+    def test_of_a_machine_that_is_chosen(self, hello):
+        done = hello("logs", "-n", "-s")
+        assert (done.code, "hello has no machine" in done.stderr) == (exits.FAILED, True)
+        first = hello.fake.add_machine("hello", state="stopped")
+        hello.fake.log("hello", first, "one")
+        assert hello("logs", "-n", "--select").code == 0
+        assert f"instance={first}" in hello.fake.calls[-1]
+        second = hello.fake.add_machine("hello")
+        assert "pass --machine to choose" in hello("logs", "-n", "-s").stderr
+        hello.interactive, hello.answers = True, [second]
+        assert hello("logs", "-n", "-s").code == 0
+        assert f"instance={second}" in hello.fake.calls[-1]
+        assert "one of them" in hello("logs", "-n", "-s", "-m", first).stderr
+
     def test_follows_until_interrupted(self, hello):
         hello.fake.log("hello", "m1", "one")
 

@@ -8,6 +8,8 @@ import pty
 import sys
 import termios
 
+import pytest
+
 from godwit.cli import exits, program
 from godwit.cli.output import Output
 from godwit.cli.session import Session
@@ -61,6 +63,45 @@ async def test_a_console_runs_in_a_machine_of_its_own_which_is_gone_afterwards(s
     assert made["config"]["auto_destroy"] is True
     assert made["config"]["env"]["MODE"] == "dev"
     assert "services" not in made["config"]
+
+
+async def test_the_new_machine_gets_ports_files_and_an_entrypoint_of_its_own(served):
+    await deployed(served)
+    (served.directory / "fix.sql").write_text("select 1")
+    asked = ("--port", "81:8080/tcp:http", "--entrypoint", "/init --quiet")
+    given = ("--file-local", "/tmp/fix.sql=fix.sql", "--file-literal", "/key=KEY")
+    code, _, stderr = await typed(served, b"exit 0\n", "console", *asked, *given)
+    assert code == 0, stderr
+    (made,) = [
+        one["config"]
+        for one in await served.json("machine", "list", "--all")
+        if one["config"]["metadata"]["fly_process_group"] == "fly_app_console"
+    ]
+    assert made["init"] == {"entrypoint": ["/init", "--quiet"], "cmd": ["sleep", "43200"]}
+    assert [one["internal_port"] for one in made["services"]] == [8080]
+    assert made["files"] == [
+        {"guest_path": "/tmp/fix.sql", "raw_value": "c2VsZWN0IDE="},
+        {"guest_path": "/key", "raw_value": "S0VZ"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--volume", "data:/data"), "--volume: this platform has no volumes yet"),
+        (("--file-local", "/a=nope"), "--file-local: cannot read"),
+        (("--entrypoint", "'a"), "--entrypoint: No closing quotation in 'a"),
+        (("--port", "x"), "--port x: expected EXTERNAL"),
+        (("--machine", "m", "--port", "80"), "--port: it is for a new machine"),
+        (("--select", "--env", "A=b"), "--env: it is for a new machine"),
+    ],
+)
+async def test_a_console_that_cannot_be(served, flags, said):
+    await deployed(served)
+    code, _, stderr = await typed(served, b"", "console", *flags)
+    assert code == exits.USAGE
+    assert said in stderr
+    assert len(await served.json("machine", "list", "--all")) == 1
 
 
 async def test_a_console_in_a_machine_that_runs_leaves_it_running(served):

@@ -50,6 +50,7 @@ class Reader:
         for app in ("hello", "web", "tools"):
             await self.does("apps", "create", app, "-o", "personal")
         (self.served.directory / "fly.toml").write_text(CONFIG)
+        (self.served.directory / "fix.sql").write_text("select 1;\n")
         report = self.served.directory / "report"
         report.mkdir()
         (report / "Dockerfile").write_text("FROM scratch\n")

@@ -1,7 +1,6 @@
 """`godwit console`."""
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -9,11 +8,17 @@ import typer
 from godwit.appconfig import groups, machine
 from godwit.appconfig.model import Config
 from godwit.base import errors
-from godwit.cli import connect, options, session, terminal, tree
+from godwit.cli import connect, options, ports, session, terminal, tree
+from godwit.cli import options_deploy as flags
+from godwit.cli.machines import flags as flagged
 from godwit.cli.machines import shells
+from godwit.cli.machines.wanted import words
 from godwit.cli.rollout import overrides
+from godwit.cli.taking import taking
 from godwit.client.api import Api
 from godwit.client.records import Release
+
+Json = dict[str, Any]
 
 app = tree.single()
 
@@ -33,13 +38,30 @@ SelectOption = Annotated[
 UserOption = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Instead of root.")]
 
 
+PortOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--port",
+        "-p",
+        metavar="PORT",
+        help="EXTERNAL[:INTERNAL][/PROTOCOL[:HANDLER...]], which the new machine answers to.",
+    ),
+]
+EntrypointOption = Annotated[
+    str | None,
+    typer.Option("--entrypoint", metavar="LINE", help="Of the new machine, not the image's."),
+]
+
+
 @app.command(
     epilog=tree.examples(
         "godwit console",
         "godwit console --command 'python3 manage.py shell'",
         "godwit console --machine 148ed193b95948",
+        "godwit console --file-local /tmp/fix.sql=./fix.sql --port 8081:8080",
     )
 )
+@taking
 def console(
     context: typer.Context,
     *,
@@ -52,6 +74,10 @@ def console(
     user: UserOption = "root",
     env: options.EnvOption = None,
     region: options.RegionOption = None,
+    port: PortOption = None,
+    entrypoint: EntrypointOption = None,
+    files: flags.FileFlags,
+    volume: Annotated[list[str] | None, flagged.later("--volume")] = None,
     vm_size: options.VmSizeOption = None,
     vm_cpus: options.VmCpusOption = None,
     vm_cpu_kind: options.VmCpuKindOption = None,
@@ -59,6 +85,8 @@ def console(
 ) -> None:
     """Open a console in a new machine of an app's last release; it is destroyed at the end."""
     here = session.of(context)
+    if volume:
+        raise errors.invalid("--volume: this platform has no volumes yet")
     wish = _Wish(
         app=connect.app_name(here, app, config),
         command=command,
@@ -69,10 +97,23 @@ def console(
             primary_region=region or here.environ.get("FLY_REGION"),
             size=overrides.Size(vm_size, vm_cpus, vm_cpu_kind, vm_memory),
         ),
+        files=overrides.with_content(files.sections(here.directory)),
+        services=ports.services(port),
+        entrypoint=entrypoint,
     )
+    if machine is not None or select:
+        _refuse_what_a_running_machine_has(wish)
 
     async def work(api: Api) -> int:
-        named = await _chosen(here, api, wish.app) if select and machine is None else machine
+        named = machine
+        if select and machine is None:
+            named = await connect.choose_machine(
+                here,
+                api,
+                wish.app,
+                running=True,
+                hint="without --select the console opens in a new one",
+            )
         if named is not None:
             return await _in_running(here, api, wish, named)
         return await _in_new(here, api, wish)
@@ -87,22 +128,27 @@ class _Wish:
     image: str | None
     user: str
     changes: overrides.Overrides
+    files: list[Json] = field(default_factory=list)
+    services: list[Json] = field(default_factory=list)
+    entrypoint: str | None = None
 
 
-async def _chosen(here: session.Session, api: Api, app_name: str) -> str:
-    """Return the id of a machine that runs, asking when there are several.
+def _refuse_what_a_running_machine_has(wish: _Wish) -> None:
+    """Refuse what a machine that runs cannot be given any more.
 
     Raises:
-        Failure: None runs, or nobody is there to choose.
+        Failure: Such a flag was given.
     """
-    running = [one.id for one in await api.machines.list(app_name) if one.state == "started"]
-    if not running:
-        raise errors.Failure(
-            "failed_precondition",
-            f"no machine of {app_name} runs",
-            hint="without --select the console opens in a new one",
-        )
-    return here.choose("Which machine?", sorted(running), flag="--machine")
+    for given, flag in (
+        (wish.services, "--port"),
+        (wish.entrypoint, "--entrypoint"),
+        (wish.files, "--file-…"),
+        (wish.changes.size.given(), "--vm-…"),
+        (wish.changes.env, "--env"),
+        (wish.image, "--image"),
+    ):
+        if given:
+            raise errors.invalid(f"{flag}: it is for a new machine, and this one runs already")
 
 
 async def _in_running(here: session.Session, api: Api, wish: _Wish, named: str) -> int:
@@ -124,15 +170,15 @@ async def _in_new(here: session.Session, api: Api, wish: _Wish) -> int:
     image = wish.image or (release.image if release is not None else "")
     words = _words(wish, config)
     made = await api.machines.create(
-        wish.app, _machine_config(config, image), region=config.primary_region
+        wish.app, _machine_config(wish, config, image), region=config.primary_region
     )
     return await shells.inside(here, api, wish.app, made, words, user=wish.user)
 
 
-def _machine_config(config: Config, image: str) -> dict[str, Any]:
+def _machine_config(wish: _Wish, config: Config, image: str) -> Json:
     """Return a machine that waits for its console, and ends by itself if that never closes it."""
     size = machine.guest(config, groups.default(config))
-    made: dict[str, Any] = {
+    made: Json = {
         **shells.idle(),
         "image": image,
         "env": machine.environment(config, GROUP),
@@ -141,6 +187,13 @@ def _machine_config(config: Config, image: str) -> dict[str, Any]:
     }
     if size is not None:
         made["guest"] = size
+    if wish.entrypoint:
+        waits = made["init"]["exec"]
+        made["init"] = {"entrypoint": words(wish.entrypoint, "--entrypoint"), "cmd": waits}
+    if wish.services:
+        made["services"] = wish.services
+    if wish.files:
+        made["files"] = wish.files
     return made
 
 
@@ -158,8 +211,4 @@ def _config(here: session.Session, wish: _Wish, release: Release | None) -> Conf
 
 
 def _words(wish: _Wish, config: Config) -> list[str]:
-    line = wish.command or config.console_command or shells.SHELL
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise errors.invalid(f"--command: {error}") from error
+    return words(wish.command or config.console_command or shells.SHELL, "--command")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from godwit.base import errors
 from godwit.cli import connect, session, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption, RegionOption
 from godwit.client.api import Api
@@ -16,7 +17,10 @@ _POLL_S = 1.0
 
 @app.command(
     epilog=tree.examples(
-        "godwit logs", "godwit logs --no-tail --app hello", "godwit logs -m 148e21a5b3c9d0 --json"
+        "godwit logs",
+        "godwit logs --no-tail --app hello",
+        "godwit logs -m 148e21a5b3c9d0 --json",
+        "godwit logs --select",
     )
 )
 def logs(
@@ -27,6 +31,9 @@ def logs(
     machine: Annotated[
         str | None, typer.Option("--machine", "-m", metavar="ID", help="Of one machine only.")
     ] = None,
+    select: Annotated[
+        bool, typer.Option("--select", "-s", help="Choose the machine from a list.")
+    ] = False,
     region: RegionOption = None,
     follow: Annotated[
         bool,
@@ -41,12 +48,19 @@ def logs(
     here = session.of(context)
     name = connect.app_name(here, app, config)
     json_ = as_json or here.wants_json
+    if select and machine is not None:
+        raise errors.invalid("--machine and --select: one of them")
 
     async def work(api: Api) -> None:
         await api.apps.get(name)
+        chosen = machine
+        if select:
+            chosen = await connect.choose_machine(
+                here, api, name, running=False, hint="without --select it shows all there is"
+            )
         token = ""
         while True:
-            page = await api.logs.page(name, next_token=token, instance=machine, region=region)
+            page = await api.logs.page(name, next_token=token, instance=chosen, region=region)
             for line in page.lines:
                 show(here, line, as_json=json_)
             here.out.stdout.flush()

@@ -126,6 +126,27 @@ def guest_files(
     ]
 
 
+def with_content(sections: Sequence[Document]) -> list[Document]:
+    """Return sections that `guest_files` made as the `files` of one machine's config.
+
+    Raises:
+        Failure: A file cannot be read.
+    """
+    made = []
+    for one in sections:
+        local = one.get("local_path")
+        if local is None:
+            made.append(one)
+            continue
+        try:
+            content = Path(local).read_bytes()
+        except OSError as error:
+            raise errors.invalid(f"--file-local: cannot read {local}: {error.strerror}") from error
+        encoded = base64.b64encode(content).decode()
+        made.append({"guest_path": one["guest_path"], "raw_value": encoded})
+    return made
+
+
 def seconds(text: str, flag: str) -> float:
     """Return a Go duration, or a bare number of seconds, in seconds.
 
