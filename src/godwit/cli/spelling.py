@@ -2,6 +2,7 @@
 
 --ha=false            → --no-ha               a flag with a value
 --wait-lock           → --wait-lock=30m       a value that may be left out
+--db                  → --db=any              the same
 --remote-only, …      → left out, with a word  choices among what is not here
 """
 
@@ -13,7 +14,10 @@ WAIT_LOCK = "30m"
 """How long `--wait-lock` waits when nobody says."""
 
 _VALUES = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-_OPTIONAL: Mapping[str, tuple[str, str]] = {"--wait-lock": (WAIT_LOCK, r"[0-9][0-9a-zµ.]*")}
+_OPTIONAL: Mapping[str, tuple[str, str]] = {
+    "--wait-lock": (WAIT_LOCK, r"[0-9][0-9a-zµ.]*"),
+    "--db": ("any", r"[a-z]+"),
+}
 _FLAGS = (
     "--remote-only",
     "--local-only",

@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -294,3 +295,74 @@ def test_the_deploy_at_the_end_is_told_how(project):
     }
     assert any("args=" in call for call in project.fake.calls)
     assert "(--no-db, --no-redis: nothing to choose here)" in done.stderr
+
+
+class TestFrom:
+    @pytest.fixture
+    def repository(self, tmp_path):
+        """A repository with an app in it."""
+        made = tmp_path / "origin"
+        made.mkdir()
+        (made / "Dockerfile").write_text(DOCKERFILE)
+        author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        for words in (("init", "--quiet"), ("add", "."), (*author, "commit", "-qm", "x")):
+            subprocess.run(["git", *words], cwd=made, check=True, timeout=30)
+        return str(made)
+
+    def test_a_repository_is_cloned_and_launched(self, cli, repository):
+        done = cli("launch", "--from", repository, "--into", "shop", "--yes")
+        assert done.code == 0, done.stderr
+        assert (cli.directory / "shop" / "Dockerfile").read_text() == DOCKERFILE
+        assert (cli.directory / "shop" / "fly.toml").is_file()
+        assert list(cli.fake.apps) == ["shop"]
+
+    def test_nothing_is_cloned_over_what_is_there(self, cli, repository):
+        cli.write("shop/notes.txt", "mine")
+        done = cli("launch", "--from", repository, "--into", "shop", "--yes")
+        assert done.code == exits.FAILED
+        assert "is not an empty directory" in done.stderr
+        assert [one.name for one in (cli.directory / "shop").iterdir()] == ["notes.txt"]
+
+    @pytest.mark.parametrize("address", ["nowhere", "--upload-pack=x"])
+    def test_what_git_cannot_clone(self, cli, address):
+        done = cli("launch", f"--from={address}", "--yes")
+        assert done.code == exits.USAGE
+        assert "error: --from: git: exit 128" in done.stderr
+        assert cli.fake.apps == {}
+
+    def test_a_directory_to_clone_into_needs_something_to_clone(self, cli):
+        assert "--into: goes with --from" in cli("launch", "--into", "shop").stderr
+
+
+def test_files_are_given_to_the_machines_and_not_to_the_config(project):
+    project.write("key", "k")
+    done = project("launch", "--yes", "--file-local", "/key=key", "--file-literal", "/a=b")
+    assert done.code == 0, done.stderr
+    assert "files" not in written(project)
+    machine = project.fake.machines["00000000000001"]
+    assert machine.config["files"] == [
+        {"guest_path": "/key", "raw_value": "aw=="},
+        {"guest_path": "/a", "raw_value": "Yg=="},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--db",), "--db: this platform makes no databases yet"),
+        (("--db=mpg",), "--db: this platform makes no databases yet"),
+        (("--volume", "data"), "--volume: this platform has no volumes yet"),
+        (("--attach",), "--attach: apps cannot be attached to others yet"),
+        (("--file-local", "/a"), '--file-local /a: expected NAME=VALUE, got "/a"'),
+    ],
+)
+def test_what_is_not_there_yet_is_refused_before_anything_is_made(project, flags, said):
+    done = project("launch", "--yes", *flags)
+    assert done.code == exits.USAGE
+    assert said in done.stderr
+    assert project.fake.apps == {}
+
+
+def test_the_region_has_the_name_that_deploy_gives_it(project):
+    assert project("launch", "--yes", "--no-deploy", "--primary-region", "lcl").code == 0
+    assert written(project)["primary_region"] == "lcl"

@@ -11,7 +11,8 @@ from godwit.base import errors
 from godwit.cli import connect, options, session, tree
 from godwit.cli import options_deploy as flags
 from godwit.cli.commands import deploy as deploy_command
-from godwit.cli.launch import proposal
+from godwit.cli.launch import proposal, template
+from godwit.cli.machines.flags import later
 from godwit.cli.rollout import overrides
 from godwit.cli.rollout.deploy import Request
 from godwit.cli.taking import taking
@@ -52,6 +53,20 @@ AutoStopOption = Annotated[
 NoDeployOption = Annotated[
     bool, typer.Option("--no-deploy", help="Create the app and the file, and stop.")
 ]
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--region", "-r", "--primary-region", metavar="CODE", help="Region; else FLY_REGION."
+    ),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="REPOSITORY", help="Clone this with git first."),
+]
+IntoOption = Annotated[
+    str | None,
+    typer.Option("--into", metavar="DIR", help="Where to clone to; empty or not there."),
+]
 NowOption = Annotated[bool, typer.Option("--now", help="Deploy, without asking.")]
 
 _COMMENT = "The app's configuration. `godwit config validate` tells what is wrong with it."
@@ -64,7 +79,7 @@ class WishFlags:
     name: NameOption = None
     generate_name: GenerateNameOption = False
     org: options.OrgOption = None
-    region: options.RegionOption = None
+    region: RegionOption = None
     image: options.ImageOption = None
     dockerfile: options.DockerfileOption = None
     internal_port: InternalPortOption = None
@@ -103,6 +118,29 @@ class WishFlags:
         )
 
 
+@dataclass(frozen=True)
+class LaterFlags:
+    """What other launches provide and this platform does not have yet."""
+
+    db: Annotated[str | None, later("--db")] = None
+    volume: Annotated[list[str] | None, later("--volume")] = None
+    attach: Annotated[bool, typer.Option("--attach", help="Not there yet: refused.")] = False
+
+    def refuse(self) -> None:
+        """Refuse those that were given, before anything is made.
+
+        Raises:
+            Failure: One was given.
+        """
+        for given, flag, sentence in (
+            (self.db, "--db", "this platform makes no databases yet"),
+            (self.volume, "--volume", "this platform has no volumes yet"),
+            (self.attach, "--attach", "apps cannot be attached to others yet"),
+        ):
+            if given:
+                raise errors.invalid(f"{flag}: {sentence}")
+
+
 @app.command(
     epilog=tree.examples(
         "godwit launch",
@@ -110,6 +148,7 @@ class WishFlags:
         "godwit launch --generate-name --ha=false --now",
         "godwit launch --image nginx --internal-port 80 --yes",
         "godwit launch --no-deploy --path ./service",
+        "godwit launch --from https://git.example.org/team/shop.git --into shop",
     )
 )
 @taking
@@ -118,12 +157,16 @@ def launch(
     *,
     wish: WishFlags,
     path: PathOption = ".",
+    from_: FromOption = None,
+    into: IntoOption = None,
     config: options.ConfigOption = None,
     copy_config: CopyConfigOption = False,
     build: flags.BuildFlags,
     rollout: flags.RolloutFlags,
     ha: flags.HaOption = True,
     provision: flags.ProvisionFlags,
+    given_files: flags.FileFlags,
+    lacking: LaterFlags,
     dockerignore_from_gitignore: FromGitignoreOption = False,
     secret: SecretOption = None,
     detach: options.DetachOption = False,
@@ -140,8 +183,9 @@ def launch(
     here = session.of(context)
     if as_json and as_yaml:
         raise errors.invalid("--json and --yaml: one of them")
+    lacking.refuse()
     wishes = wish.wishes()
-    directory = deploy_command.directory_of(here, path)
+    directory = _directory(here, path, from_, into)
     existing = _existing(here, directory, config, take=copy_config or yes)
     source = build.source(directory, here.environ)
     wanted = rollout.wanted().model_copy(update={"ha": ha})
@@ -153,8 +197,16 @@ def launch(
     if dockerignore_from_gitignore:
         _copy_ignores(here, directory)
     suffix = ".json" if as_json else ".yaml" if as_yaml else ".toml"
-    secrets = overrides.pairs(secret, "--secret")
-    launching = _Launching(directory, existing, wishes, request, suffix, provision, secrets)
+    launching = _Launching(
+        directory,
+        existing,
+        wishes,
+        request,
+        suffix,
+        provision,
+        overrides.Overrides(files=given_files.sections(here.directory)),
+        overrides.pairs(secret, "--secret"),
+    )
     _run(here, launching, yes=yes or now)
 
 
@@ -165,6 +217,7 @@ class _Launching:
     Attributes:
         request: The deploy at the end; `None` for none.
         suffix: Of the config file to write.
+        changes: For this deploy only; not written into the config file.
     """
 
     directory: Path
@@ -173,7 +226,21 @@ class _Launching:
     request: Request | None
     suffix: str
     provision: flags.ProvisionFlags
+    changes: overrides.Overrides
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def _directory(here: session.Session, path: str, from_: str | None, into: str | None) -> Path:
+    """Return the directory of the app, cloned if that is asked for.
+
+    Raises:
+        Failure: There is none.
+    """
+    if from_ is not None:
+        return template.clone(here, from_, here.directory / (into or path))
+    if into is not None:
+        raise errors.invalid("--into: goes with --from")
+    return deploy_command.directory_of(here, path)
 
 
 def _run(here: session.Session, what: _Launching, *, yes: bool) -> None:
@@ -195,7 +262,8 @@ def _run(here: session.Session, what: _Launching, *, yes: bool) -> None:
             here.out.data(plan.name)
             here.out.hint(f"deploy it with `godwit deploy{_shown(here, what.directory)}`")
             return
-        await deploy_command.perform(here, api, files.load(written), plan.name, what.request)
+        loaded = overrides.apply(files.load(written), what.changes)
+        await deploy_command.perform(here, api, loaded, plan.name, what.request)
 
     connect.call(here, work)
 
