@@ -79,7 +79,13 @@ ENTRIES: tuple[Entry, ...] = (
         MANAGE,
         ("service",),
     ),
-    Entry("image", f"{_HERE}.image", "Show the images of an app's machines.", MANAGE, ("img",)),
+    Entry(
+        "image",
+        f"{_HERE}.image",
+        "Show the images of an app's machines, and deploy newer ones.",
+        MANAGE,
+        ("img",),
+    ),
     Entry("ips", f"{_HERE}.ips", "Show the addresses of an app.", MANAGE, ("ip",)),
     Entry("orgs", f"{_HERE}.orgs", "Create, list and show organizations.", MANAGE, ("org",)),
     Entry(

@@ -1,4 +1,4 @@
-"""`godwit services list`, `image show`, `ips private`, `apps restart|move|open|releases`."""
+"""`godwit services list`, `image show|update`, `ips private`, `apps restart|move|open|releases`."""
 
 import pytest
 
@@ -81,6 +81,46 @@ def test_images(hello, web, worker):
     found = hello("img", "show", "--json").json
     assert [one["group"] for one in found] == ["web", "worker"]
     assert (found[0]["release"], found[0]["labels"]["team"]) == (3, "red")
+
+
+@pytest.mark.parametrize(
+    ("flags", "image"), [(("--image", "nginx:2"), "nginx:2"), ((), "docker.io/team/hello:1")]
+)
+def test_a_newer_image_is_a_deploy_of_the_last_release(hello, flags, image):
+    hello.fake.releases["hello"] = [
+        {
+            "id": "rel_1",
+            "version": 1,
+            "status": "complete",
+            "image_ref": f"docker.io/team/hello:1@sha256:{'a' * 64}",
+            "config": {"app": "hello", "env": {"A": "b"}},
+        }
+    ]
+    asked = hello("image", "update", *flags)
+    assert asked.code == exits.USAGE
+    assert f"Deploy {image} to hello, which runs docker.io/team/hello:1@" in asked.stderr
+    done = hello("image", "update", *flags, "--yes", "--skip-health-checks", "--json")
+    assert done.code == 0, done.stderr
+    assert (done.json["release"], done.json["image"]) == (2, image)
+    (order,) = [body for target, body in hello.fake.bodies if target.endswith("/deploys")]
+    assert order["definition"] == {"app": "hello", "env": {"A": "b"}}
+    assert order["options"]["strategy"] == "immediate"
+
+
+def test_an_image_without_a_tag_has_nothing_newer(hello):
+    assert hello("image", "update", "--yes").code == exits.NOT_FOUND
+    hello.fake.releases["hello"] = [
+        {
+            "id": "rel_1",
+            "version": 1,
+            "status": "complete",
+            "image_ref": "localhost:5000/hello@sha256:1",
+            "config": {"app": "hello"},
+        }
+    ]
+    done = hello("image", "update", "--yes")
+    assert done.code == exits.USAGE
+    assert "no tag that could have moved on" in done.stderr
 
 
 def test_private_addresses(hello, web, worker):
