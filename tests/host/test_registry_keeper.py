@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from godwit.base import private_files
 from godwit.base import settings as base_settings
 from godwit.base.clock import SystemClock
 from godwit.base.errors import Failure
 from godwit.control import registry_plan, registry_tokens
 from godwit.control.registry_tokens import Access
-from godwit.host import components, identity, registry_keeper, running, supervisor
+from godwit.host import components, registry_keeper, running, supervisor
 from godwit.images import (
     auth,
     manifests,
@@ -53,9 +54,9 @@ class Place:
         for folder in ("data/keys", "data/registry", "data/log", "run/pids", "run/n"):
             (directory / folder).mkdir(parents=True)
         keys = self.settings.paths.data / "keys"
-        identity.write_private(keys / "registry.secret", "s3cret\n")
+        private_files.write(keys / "registry.secret", "s3cret\n")
         self.signer = registry_tokens.ensure(keys)
-        identity.write_private(
+        private_files.write(
             self.settings.paths.run / "registry.yml", components.registry_config(self.settings)
         )
         self.keeper = self.new_keeper()

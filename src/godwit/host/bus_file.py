@@ -8,9 +8,10 @@ import logging
 import signal
 from collections.abc import Iterable
 
+from godwit.base import private_files
 from godwit.base.settings import Settings
 from godwit.host import bus_config, membership, running
-from godwit.host.identity import HostIdentity, Keys, write_private
+from godwit.host.identity import HostIdentity, Keys
 from godwit.wire.facts import MemberFact
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def refresh(
     now = text(settings, who, keys, members)
     if now == before:
         return False
-    write_private(path, now)
+    private_files.write(path, now)
     server = running.read(settings.paths.run / "pids" / "bus.json")
     if server is not None:
         # A server becomes one of several only at its start; the supervisor starts it again.

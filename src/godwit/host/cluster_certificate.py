@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from godwit.host.identity import write_private
+from godwit.base import private_files
 
 _NAME = "Godwit cluster"
 _BEGINS = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -44,7 +44,7 @@ def ensure(keys: Path) -> Certificate:
     certificate, key = keys / "cluster.crt", keys / "cluster.key"
     if not (certificate.exists() and key.exists()):
         private = ec.generate_private_key(ec.SECP256R1())
-        write_private(
+        private_files.write(
             key,
             private.private_bytes(
                 serialization.Encoding.PEM,
@@ -52,7 +52,7 @@ def ensure(keys: Path) -> Certificate:
                 serialization.NoEncryption(),
             ).decode(),
         )
-        write_private(
+        private_files.write(
             certificate, _made(private).public_bytes(serialization.Encoding.PEM).decode()
         )
     found = x509.load_pem_x509_certificate(certificate.read_bytes())

@@ -6,7 +6,6 @@ first day, also when it is the only one.
 
 import base64
 import json
-import os
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import nkeys
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from godwit.base import ids
+from godwit.base import ids, private_files
 from godwit.base.settings import ROLES, Role
 from godwit.wire.record import Record
 
@@ -121,7 +120,7 @@ def ensure_keys(data: Path, roles: Collection[Role]) -> Keys:
     wanted = [name for name, role in COMPONENTS.items() if name == "host" or role in roles]
     keys = Keys(directory, {name: _ensure_seed(directory / f"{name}.seed") for name in wanted})
     if "control" in roles and not keys.operator_token.exists():
-        write_private(keys.operator_token, f"godwit_{secrets.token_urlsafe(32)}\n")
+        private_files.write(keys.operator_token, f"godwit_{secrets.token_urlsafe(32)}\n")
     return keys
 
 
@@ -155,31 +154,20 @@ def read_sealing_key(data: Path) -> X25519PrivateKey | None:
 def _ensure_x25519(path: Path) -> str:
     if not path.exists():
         made = X25519PrivateKey.generate().private_bytes_raw()
-        write_private(path, base64.b64encode(made).decode() + "\n")
+        private_files.write(path, base64.b64encode(made).decode() + "\n")
     private = X25519PrivateKey.from_private_bytes(base64.b64decode(path.read_text().strip()))
     return base64.b64encode(private.public_key().public_bytes_raw()).decode()
 
 
 def write(data: Path, identity: HostIdentity) -> None:
     """Keep who this host is."""
-    write_private(data / "host.json", json.dumps(identity.model_dump(), indent=2) + "\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    private_files.write(data / "host.json", json.dumps(identity.model_dump(), indent=2) + "\n")
 
 
 def _ensure_seed(path: Path) -> str:
     if not path.exists():
         seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
-        write_private(path, seed.decode() + "\n")
+        private_files.write(path, seed.decode() + "\n")
     pair = nkeys.from_seed(bytearray(path.read_text().strip().encode()))
     public: bytes = pair.public_key
     return public.decode()

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pydantic
 
 import godwit
-from godwit.base import errors
+from godwit.base import errors, private_files
 from godwit.base.clock import Clock
 from godwit.base.settings import Role, Settings
 from godwit.host import cluster_certificate, identity, membership
@@ -156,8 +156,8 @@ def _keep(
     )
     membership.keep(data, answer.members)
     if answer.bus_secret:
-        identity.write_private(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
-    identity.write_private(data / "cluster.json", cluster.model_dump_json(indent=2) + "\n")
+        private_files.write(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
+    private_files.write(data / "cluster.json", cluster.model_dump_json(indent=2) + "\n")
     identity.write(data, who)
     return who
 

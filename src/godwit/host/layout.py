@@ -12,7 +12,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from godwit.base import errors, processes
+from godwit.base import errors, private_files, processes
 from godwit.base.settings import Settings
 from godwit.host import bus_file, cluster_certificate, components, identity, membership, mounts
 from godwit.wire import joining
@@ -154,11 +154,11 @@ def write_files(settings: Settings, who: identity.HostIdentity, keys: identity.K
     run = settings.paths.run
     secret = keys.directory / "registry.secret"
     if "registry" in who.roles and not secret.exists():
-        identity.write_private(secret, secrets.token_hex(32) + "\n")
+        private_files.write(secret, secrets.token_hex(32) + "\n")
     if "control" in who.roles:
         root = cluster_certificate.ensure(keys.directory).root()
         shared = joining.bus_secret(root, who.region)
-        identity.write_private(keys.directory / "cluster.secret", shared + "\n")
+        private_files.write(keys.directory / "cluster.secret", shared + "\n")
     files = {
         "settings.json": settings.model_dump_json(indent=2),
         "bus.conf": bus_file.text(
@@ -174,4 +174,4 @@ def write_files(settings: Settings, who: identity.HostIdentity, keys: identity.K
     if "bus" not in who.roles:
         del files["bus.conf"]
     for name, text in files.items():
-        identity.write_private(run / name, text)
+        private_files.write(run / name, text)

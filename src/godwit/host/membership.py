@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from godwit.base import private_files
 from godwit.base.settings import Role, Settings
-from godwit.host.identity import write_private
 from godwit.wire.facts import Fact, MemberFact, MemberState
 
 _GATHER_S = 0.1
@@ -74,7 +74,7 @@ def keep(data: Path, heard: Iterable[MemberFact]) -> dict[str, MemberFact]:
             "v": 1,
             "members": [merged[key].model_dump(mode="json") for key in sorted(merged)],
         }
-        write_private(data / "members.json", json.dumps(document, indent=1) + "\n")
+        private_files.write(data / "members.json", json.dumps(document, indent=1) + "\n")
     return merged
 
 

@@ -21,9 +21,9 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
-from godwit.base import errors, processes
+from godwit.base import errors, private_files, processes
 from godwit.base.settings import Settings
-from godwit.host import components, identity, running
+from godwit.host import components, running
 from godwit.images import auth, collection, registry, registry_disk
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class RegistryKeeper:
             Failure: `unavailable` when it did not come back.
         """
         wanted = components.registry_config(self._settings, read_only=read_only)
-        identity.write_private(self._config, wanted)
+        private_files.write(self._config, wanted)
         pid_file = self._settings.paths.run / "pids" / "registry.json"
         try:
             async with asyncio.timeout(_RESTART_S):

@@ -10,7 +10,7 @@ import json
 import logging
 from pathlib import Path
 
-from godwit.base import errors
+from godwit.base import errors, private_files
 from godwit.base.clock import Clock
 from godwit.host import identity, joining, membership
 
@@ -78,4 +78,4 @@ def _told_removed(data: Path, clock: Clock) -> bool:
 
 
 def _remember(data: Path) -> None:
-    identity.write_private(data / "removed.json", json.dumps({"v": 1}) + "\n")
+    private_files.write(data / "removed.json", json.dumps({"v": 1}) + "\n")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from godwit.base import errors, notify, processes, tasks
+from godwit.base import errors, notify, private_files, processes, tasks
 from godwit.base.clock import SystemClock
 from godwit.base.settings import Settings, read_resolved
 from godwit.builder import jail
@@ -31,7 +31,7 @@ from godwit.host import (
     supervisor,
     units,
 )
-from godwit.host.identity import Keys, write_private
+from godwit.host.identity import Keys
 
 _PARK_S = 150.0
 _UP_S = 400.0
@@ -187,7 +187,7 @@ def start_detached(settings: Settings, *, told: Callable[[str], None]) -> None:
     (settings.paths.data / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
     log = settings.paths.data / "log" / "host.log"
     start = settings.paths.data / "settings.json"
-    write_private(start, settings.model_dump_json(indent=2))
+    private_files.write(start, settings.model_dump_json(indent=2))
     with log.open("ab") as output:
         pid = os.posix_spawn(
             sys.executable,
@@ -322,7 +322,7 @@ def write_cli_config(settings: Settings, keys: Keys) -> None:
         "apps_domain": settings.apps_domain,
         "written_by_up": str(settings.paths.data),
     }
-    write_private(path, json.dumps(content, indent=2) + "\n")
+    private_files.write(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager
