@@ -7,39 +7,47 @@ from typing import TypeVar
 from godwit.appconfig import files
 from godwit.base import errors, ids
 from godwit.cli.session import Session
+from godwit.cli.settings import CliSettings
 from godwit.client.api import Api
 from godwit.client.records import Machine, Org
 
 T = TypeVar("T")
 
 
-def call(session: Session, work: Callable[[Api], Awaitable[T]]) -> T:
+def call(
+    session: Session, work: Callable[[Api], Awaitable[T]], *, at: CliSettings | None = None
+) -> T:
     """Run some work with a connection to the API and return what it returns.
+
+    Args:
+        session: What the command has.
+        work: What is done.
+        at: Where, instead of where the session's settings point.
 
     Raises:
         Failure: `unauthenticated` when there is no token to connect with.
     """
 
     async def connected() -> T:
-        async with api(session) as opened:
+        async with api(session, at=at) as opened:
             return await work(opened)
 
     return asyncio.run(connected())
 
 
-def api(session: Session) -> Api:
-    """Return the API that the session's settings point at.
+def api(session: Session, *, at: CliSettings | None = None) -> Api:
+    """Return the API that the session's settings, or others, point at.
 
     Raises:
         Failure: `unauthenticated` when there is no token.
     """
-    found = session.settings
+    found = at or session.settings
     if not found.token:
         raise errors.Failure(
             "unauthenticated",
             "there is no access token",
-            hint="`godwit up` on this host writes one; elsewhere set FLY_API_TOKEN or pass "
-            "--access-token",
+            hint="`godwit up` on this host writes one; elsewhere `godwit auth login` keeps one, "
+            "or set FLY_API_TOKEN",
         )
     return Api(found.api_url, found.token, http=session.http, pauses=session.clock)
 

@@ -97,7 +97,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry("tokens", f"{_HERE}.tokens", "Create, list and revoke API tokens.", MANAGE, ("token",)),
     Entry("platform", f"{_HERE}.platform", "Show regions and machine sizes.", OTHER),
-    Entry("auth", f"{_HERE}.auth", "Show who you are to the platform.", OTHER),
+    Entry("auth", f"{_HERE}.auth", "Log in to a platform, and show who you are to it.", OTHER),
     Entry(
         "completion",
         f"{_HERE}.completion",

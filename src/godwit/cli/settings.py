@@ -1,22 +1,24 @@
 """Where the API is and who asks: environment first, then the file that `godwit up` writes.
 
 The file is `cli.json` in $GODWIT_CONFIG_DIR, or in `godwit` under $XDG_CONFIG_HOME or
-~/.config: `{"v": 1, "api_url", "token", "edge_url", "apps_domain"}`.
+~/.config: `{"v": 1, "api_url", "token", "edge_url", "apps_domain", "registry"}`.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from godwit.base import errors
+from godwit.base import errors, private_files
 
 _VERSION = 1
 _API_URL = "http://127.0.0.1:4280"
 _EDGE_URL = "http://127.0.0.1:8080"
 _APPS_DOMAIN = "godwit.localhost"
+_REGISTRY = "127.0.0.1:5050"
+_PLACES = ("GODWIT_CONFIG_DIR", "XDG_CONFIG_HOME", "HOME")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -28,12 +30,14 @@ class CliSettings:
         token: `None` when nobody gave one.
         edge_url: Where apps answer.
         apps_domain: Apps answer at `<app>.<apps_domain>`.
+        registry: `host:port` of the platform's registry.
     """
 
     api_url: str
     token: str | None
     edge_url: str
     apps_domain: str
+    registry: str
 
     def app_url(self, app: str) -> str:
         """Return the public address of an app."""
@@ -84,10 +88,41 @@ def read(environ: Mapping[str, str], *, token: str | None = None) -> CliSettings
         edge_url=_first(environ.get("GODWIT_EDGE_URL"), file.get("edge_url")) or _EDGE_URL,
         apps_domain=_first(environ.get("GODWIT_APPS_DOMAIN"), file.get("apps_domain"))
         or _APPS_DOMAIN,
+        registry=_first(environ.get("FLY_REGISTRY_HOST"), file.get("registry")) or _REGISTRY,
     )
+    return checked(found)
+
+
+def checked(found: CliSettings) -> CliSettings:
+    """Return settings whose addresses are some.
+
+    Raises:
+        Failure: One is none.
+    """
     for address in (found.api_url, found.edge_url):
         _demand_address(address)
     return found
+
+
+def kept(environ: Mapping[str, str]) -> CliSettings:
+    """Return what the file alone says, for the rest of which there are defaults.
+
+    Raises:
+        Failure: As `read`.
+    """
+    return read({name: environ[name] for name in _PLACES if name in environ})
+
+
+def keep(environ: Mapping[str, str], wanted: CliSettings) -> Path:
+    """Write the file anew, for this user alone; return where it is.
+
+    `godwit up` leaves a file alone that it did not write.
+    """
+    at = path(environ)
+    at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {name: value for name, value in asdict(wanted).items() if value is not None}
+    private_files.write(at, json.dumps({"v": _VERSION, **content}, indent=2) + "\n")
+    return at
 
 
 def _first(*values: Any) -> str | None:

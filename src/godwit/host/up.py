@@ -320,6 +320,7 @@ def write_cli_config(settings: Settings, keys: Keys) -> None:
         "token": keys.operator_token.read_text().strip(),
         "edge_url": "http://127.0.0.1:" + settings.listen.edge.rpartition(":")[2],
         "apps_domain": settings.apps_domain,
+        "registry": settings.listen.registry,
         "written_by_up": str(settings.paths.data),
     }
     private_files.write(path, json.dumps(content, indent=2) + "\n")
