@@ -238,6 +238,23 @@ class TestTokens:
         assert cli("tokens", "revoke", "tok_2", "--yes").stderr == "revoked tok_2\n"
         assert cli("tokens", "create", "x", "--json").json["token"] == "gw_new"
 
+    def test_the_kinds_of_stock_clients(self, cli):
+        assert cli("tokens", "create", "org", "-n", "ci").code == 0
+        assert cli.fake.bodies[-1][1] == {"name": "ci", "org_slug": "personal"}
+        assert cli("tokens", "create", "readonly").code == 0
+        asked = cli.fake.bodies[-1][1]
+        assert (asked["name"], asked["org_slug"]) == ("readonly", "personal")
+        assert {one.partition(":")[2] for one in asked["scopes"]} == {"read"}
+        done = cli("tokens", "create", "readonly", "--scope", "apps:write")
+        assert (done.code, "has its own" in done.stderr) == (exits.USAGE, True)
+
+    @pytest.mark.parametrize("kind", ["deploy", "machine-exec", "ssh", "wireguard"])
+    def test_a_narrower_token_than_there_is_is_not_made_a_wider_one(self, cli, kind):
+        done = cli("tokens", "create", kind)
+        assert done.code == exits.USAGE
+        assert "are not there yet" in done.stderr
+        assert cli.fake.tokens == []
+
     def test_a_life_that_is_none(self, cli):
         done = cli("tokens", "create", "ci", "-x", "long")
         assert done.code == exits.USAGE

@@ -1,5 +1,6 @@
 """`godwit tokens`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -7,20 +8,41 @@ import typer
 from godwit.base import durations, errors
 from godwit.cli import connect, session, times, tree
 from godwit.cli.options import JsonOption, OrgOption, YesOption
+from godwit.client.api import Api
+from godwit.client.records import NewToken
 
 app = tree.group("Create, list and revoke API tokens.")
+
+_READS = ("orgs:read", "apps:read", "machines:read", "secrets:read", "logs:read")
+_KINDS: Mapping[str, tuple[str, ...]] = {"org": (), "readonly": _READS}
+"""The kinds of stock clients that are here, and what each may do; nothing named is everything."""
+_LATER: Mapping[str, str] = {
+    "deploy": "tokens for one app alone are not there yet",
+    "machine-exec": "tokens for single commands are not there yet",
+    "ssh": "tokens for SSH are not there yet",
+    "wireguard": "tokens for WireGuard are not there yet",
+}
 
 
 @app.command(
     epilog=tree.examples(
         "godwit tokens create ci --org acme",
+        "godwit tokens create readonly --org acme --name dashboards",
         "godwit tokens create reader --scope apps:read --scope machines:read --expiry 720h",
     )
 )
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, for people.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|KIND", help="What it is for, for people; or `org`, or `readonly`."
+        ),
+    ],
     *,
+    named: Annotated[
+        str | None, typer.Option("--name", "-n", help="Name of a token whose kind is given.")
+    ] = None,
     org: OrgOption = None,
     scope: Annotated[
         list[str] | None,
@@ -32,20 +54,47 @@ def create(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a token and print it; it is shown this once."""
+    """Make a token and print it; it is shown this once.
+
+    A kind makes one for a single organization: `org` may do there all that you may, `readonly`
+    only look.
+    """
     here = session.of(context)
     if expiry is not None:
         _demand_duration(expiry)
-    slug = org or here.environ.get("FLY_ORG")
-    made = connect.call(
-        here,
-        lambda api: api.tokens.create(name, org_slug=slug, scopes=scope or (), expiry=expiry),
-    )
+    _refuse_what_is_not_there(name)
+    kind = _KINDS.get(name)
+    if kind is not None and scope:
+        raise errors.invalid(f"--scope: a token of the kind {name} has its own")
+
+    async def work(api: Api) -> NewToken:
+        slug = org or here.environ.get("FLY_ORG")
+        if kind is not None:
+            slug = await connect.organization(here, api, org)
+        return await api.tokens.create(
+            named or name, org_slug=slug, scopes=kind or scope or (), expiry=expiry
+        )
+
+    made = connect.call(here, work)
     if as_json or here.wants_json:
         here.out.json(made.model_dump(mode="json"))
         return
     here.out.data(made.token)
     here.out.hint(f"take it back with `godwit tokens revoke {made.id}`")
+
+
+def _refuse_what_is_not_there(kind: str) -> None:
+    """Refuse kinds that would be taken for a narrower token than they could be here.
+
+    Raises:
+        Failure: It is one of them.
+    """
+    if kind in _LATER:
+        raise errors.invalid(
+            f"{kind}: {_LATER[kind]}",
+            hint="`godwit tokens create NAME --org ORG --scope SCOPE` makes one for a whole "
+            "organization that may do no more than you say",
+        )
 
 
 def _demand_duration(text: str) -> None:
