@@ -87,7 +87,13 @@ ENTRIES: tuple[Entry, ...] = (
         ("img",),
     ),
     Entry("ips", f"{_HERE}.ips", "Show the addresses of an app.", MANAGE, ("ip",)),
-    Entry("orgs", f"{_HERE}.orgs", "Create, list and show organizations.", MANAGE, ("org",)),
+    Entry(
+        "orgs",
+        f"{_HERE}.orgs",
+        "Create, list, show and delete organizations.",
+        MANAGE,
+        ("org",),
+    ),
     Entry(
         "registries",
         f"{_HERE}.registries",

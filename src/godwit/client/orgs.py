@@ -33,3 +33,11 @@ class Orgs:
             "POST", "/x/v1/orgs", body={"slug": slug, "name": name or slug}
         )
         return Org.model_validate(answer)
+
+    async def delete(self, slug: str) -> None:
+        """Delete an organization.
+
+        Raises:
+            Failure: `failed_precondition` while it has apps.
+        """
+        await self._transport.call("DELETE", f"/x/v1/orgs/{slug}")

@@ -1,4 +1,4 @@
-"""Organizations: the tenants. Made by the operator."""
+"""Organizations: the tenants. Made and deleted by the operator."""
 
 from godwit.base import errors, ids, log
 from godwit.base.principal import Principal, Scope
@@ -6,6 +6,8 @@ from godwit.control import audit
 from godwit.control.context import Context
 from godwit.control.records import AuditRow, Organization
 from godwit.control.rows import Rows
+
+_NAMED = 5
 
 
 async def require(rows: Rows, who: Principal, scope: Scope, slug: str) -> Organization:
@@ -37,13 +39,7 @@ async def create(ctx: Context, who: Principal, *, slug: str, name: str) -> Organ
     Raises:
         Failure: `invalid_argument`, `already_exists`, `permission_denied` (not the operator).
     """
-    who.require("orgs:write")
-    if who.org_ids is not None:
-        raise errors.Failure(
-            "permission_denied",
-            "only the operator makes organizations",
-            hint="use the operator's token",
-        )
+    _require_operator(who)
     if not ids.is_slug(slug):
         raise errors.invalid(
             f"slug: {slug!r} is not a slug: lower-case letters, digits and dashes, starting with"
@@ -62,6 +58,45 @@ async def create(ctx: Context, who: Principal, *, slug: str, name: str) -> Organ
         await rows.organizations.add(made)
         await audit.record(rows, ctx.clock, who, "organizations.create", made.slug, org_id=made.id)
     return made
+
+
+async def delete(ctx: Context, who: Principal, slug: str) -> None:
+    """Delete an organization that has no apps: its tokens and logins at registries end with it.
+
+    The names of its former apps, and the numbers of its networks, stay its own for ever.
+
+    Raises:
+        Failure: `permission_denied` (not the operator), `not_found`, `failed_precondition` while
+            it has apps.
+    """
+    _require_operator(who)
+    async with ctx.store.write() as rows:
+        org = await require(rows, who, "orgs:write", slug)
+        present = await rows.apps.page(org.id, role=None, after="", limit=_NAMED)
+        if present:
+            count = await rows.apps.count(org.id, role=None)
+            names = ", ".join(one.name for one in present)
+            raise errors.Failure(
+                "failed_precondition",
+                f"organization {slug!r} has {count} apps: {names}",
+                hint="destroy them first, with `godwit apps destroy`",
+            )
+        for token in await rows.tokens.visible({org.id}):
+            await rows.tokens.revoke(token.id, ctx.clock.now_ms())
+        for login in await rows.registry_credentials.of_org(org.id):
+            await rows.registry_credentials.remove(org.id, login.registry)
+        await rows.organizations.bury(org.id)
+        await audit.record(rows, ctx.clock, who, "organizations.delete", slug, org_id=org.id)
+
+
+def _require_operator(who: Principal) -> None:
+    who.require("orgs:write")
+    if who.org_ids is not None:
+        raise errors.Failure(
+            "permission_denied",
+            "only the operator makes and deletes organizations",
+            hint="use the operator's token",
+        )
 
 
 async def audit_page(

@@ -56,13 +56,16 @@ class OrganizationRows(Protocol):
         """Add one."""
 
     async def by_slug(self, slug: str) -> Organization | None:
-        """Return one by its slug."""
+        """Return a living one by its slug."""
 
     async def by_ids(self, ids: Collection[str] | None) -> list[Organization]:
-        """Return these, or all for `None`, by slug."""
+        """Return the living among these, or all for `None`, by slug."""
 
     async def count(self) -> int:
-        """Return how many there are."""
+        """Return how many live."""
+
+    async def bury(self, org_id: str) -> None:
+        """Let one's slug go, and with it the organization."""
 
 
 class NetworkRows(Protocol):

@@ -82,6 +82,7 @@ CASES = [
     Case("GET", "/x/v1/orgs", private=False),
     Case("POST", "/x/v1/orgs", json={"slug": "newcomer"}, private=False),
     Case("GET", "/x/v1/orgs/{org_slug}"),
+    Case("DELETE", "/x/v1/orgs/{org_slug}"),
     Case("GET", "/x/v1/audit", {"org_slug": "acme"}),
     Case("GET", "/x/v1/usage", {"org_slug": "acme"}),
     Case("GET", "/x/v1/hosts", private=False),
@@ -136,6 +137,7 @@ ALSO_NEEDS = {
 """What acts on machines in its caller's name takes the scope for that too."""
 OPERATORS_ONLY = {
     ("POST", "/x/v1/orgs"),
+    ("DELETE", "/x/v1/orgs/{org_slug}"),
     ("GET", "/x/v1/hosts"),
     ("GET", "/x/v1/hosts/{host_id}"),
     ("POST", "/x/v1/hosts/{host_id}/cordon"),
@@ -153,7 +155,10 @@ OPERATORS_ONLY = {
 
 def destroying_last() -> list[Case]:
     """Return the cases in an order in which each finds what it is about."""
-    return sorted(CASES, key=lambda case: (case.method == "DELETE", -len(case.path)))
+    last = "/x/v1/orgs/{org_slug}"
+    return sorted(
+        CASES, key=lambda case: (case.method == "DELETE", case.path == last, -len(case.path))
+    )
 
 
 def declared(app: FastAPI) -> Iterator[tuple[str, str, Need]]:
@@ -236,6 +241,9 @@ async def make_things(served: Served) -> Things:
 async def send(client: httpx.AsyncClient, case: Case, things: Things) -> httpx.Response:
     """Make a case's request; one about a lease leaves the machine without one."""
     headers = {}
+    if case.method == "DELETE" and case.path.startswith("/x/v1/orgs"):
+        # What an earlier case made.
+        await client.delete("/v1/apps/other")
     about_lease = case.path.endswith("/lease")
     lease = things.path(f"{ONE}/lease")
     if about_lease and case.method == "DELETE":

@@ -43,6 +43,13 @@ async def test_organizations_apps_and_tokens(served):
     assert (await served("auth", "whoami"))[0] == 0
     assert (await served("platform", "regions"))[0] == 0
     assert (await served.json("platform", "hosts"))[0]["host_id"] == "a1b2c3d4"
+    code, _, stderr = await served("orgs", "delete", "acme", "--yes")
+    assert (code, "has 1 apps: hello" in stderr) == (exits.FAILED, True)
+    assert (await served("apps", "destroy", "hello", "--yes"))[0] == 0
+    code, _, stderr = await served("orgs", "delete", "acme")
+    assert (code, "pass --yes" in stderr) == (exits.USAGE, True)
+    assert (await served("orgs", "delete", "acme", "-y"))[::2] == (0, "deleted acme\n")
+    assert await served.json("orgs", "list") == []
 
 
 async def test_two_deploys_and_a_machine_of_its_own(served):

@@ -34,7 +34,7 @@ LEAVES = list(leaves())
 NOT_READS = {
     "launch", "open", "console", "completion", "destroy", "restart", "move", "start", "stop",
     "suspend", "signal", "kill", "cordon", "uncordon", "drain", "wait", "revoke", "revoke-token",
-    "up", "down", "upgrade", "bootstrap", "logout", "auth login", "docker", "clear", "set", "unset",
+    "up", "down", "upgrade", "bootstrap", "logout", "auth login", "docker", "delete", "clear", "set", "unset",
     "import", "rotate", "secrets deploy", "sync", "units",
 }  # fmt: skip
 

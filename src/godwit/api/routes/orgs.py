@@ -37,6 +37,18 @@ async def create_org(ctx: Ctx, who: Who, body: CreateOrg) -> Org:
     return Org.of(await organizations.create(ctx, who, slug=body.slug, name=body.name))
 
 
+@ROUTER.delete(
+    "/x/v1/orgs/{org_slug}",
+    operation_id="Godwit_delete_org",
+    openapi_extra=needs("orgs:write"),
+    responses=ERRORS,
+    status_code=204,
+)
+async def delete_org(ctx: Ctx, who: Who, org_slug: str) -> None:
+    """Delete an organization without apps, its tokens and its logins; for the operator."""
+    await organizations.delete(ctx, who, org_slug)
+
+
 @ROUTER.get(
     "/x/v1/audit",
     operation_id="Godwit_list_audit",

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from godwit.cli import connect, session, times, tree
-from godwit.cli.options import JsonOption
+from godwit.cli.options import JsonOption, YesOption
 
-app = tree.group("Create, list and show organizations.")
+app = tree.group("Create, list, show and delete organizations.")
 
 
 @app.command("list", epilog=tree.examples("godwit orgs list", "godwit orgs list --json"))
@@ -68,3 +68,16 @@ def create(
         return
     here.out.data(made.slug)
     here.out.hint(f"create an app in it with `godwit apps create NAME --org {made.slug}`")
+
+
+@app.command(epilog=tree.examples("godwit orgs delete acme", "godwit orgs delete acme --yes"))
+def delete(
+    context: typer.Context,
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The organization.")],
+    yes: YesOption = False,
+) -> None:
+    """Delete an organization that has no apps, with its tokens and logins at registries."""
+    here = session.of(context)
+    here.confirm(f"Delete the organization {slug}, and revoke its tokens?", yes=yes)
+    connect.call(here, lambda api: api.orgs.delete(slug))
+    here.out.say(f"deleted {slug}")

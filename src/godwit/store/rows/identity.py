@@ -18,6 +18,10 @@ _TOKENS: sa.Select[Any] = (
 _TOKEN_BY_HASH = _TOKENS.where(TOKENS.c.hash == sa.bindparam("hash"))
 
 
+_LIVING = ORGANIZATIONS.c.slug != ORGANIZATIONS.c.id
+"""An id is no slug: what was deleted keeps its row under a name that none can have."""
+
+
 class OrganizationTable(Rows):
     """See `control.rows.OrganizationRows`."""
 
@@ -26,20 +30,26 @@ class OrganizationTable(Rows):
         await self._insert(ORGANIZATIONS, row)
 
     async def by_slug(self, slug: str) -> Organization | None:
-        """Return one by its slug."""
-        query = ORGANIZATIONS.select().where(ORGANIZATIONS.c.slug == slug)
+        """Return a living one by its slug."""
+        query = ORGANIZATIONS.select().where(ORGANIZATIONS.c.slug == slug, _LIVING)
         return await self._one(query, Organization)
 
     async def by_ids(self, ids: Collection[str] | None) -> list[Organization]:
-        """Return these, or all for `None`, by slug."""
-        query = ORGANIZATIONS.select().order_by(ORGANIZATIONS.c.slug)
+        """Return the living among these, or all for `None`, by slug."""
+        query = ORGANIZATIONS.select().where(_LIVING).order_by(ORGANIZATIONS.c.slug)
         if ids is not None:
             query = query.where(ORGANIZATIONS.c.id.in_(ids))
         return await self._all(query, Organization)
 
     async def count(self) -> int:
-        """Return how many there are."""
-        return int(await self._scalar(sa.select(sa.func.count()).select_from(ORGANIZATIONS)))
+        """Return how many live."""
+        query = sa.select(sa.func.count()).select_from(ORGANIZATIONS).where(_LIVING)
+        return int(await self._scalar(query))
+
+    async def bury(self, org_id: str) -> None:
+        """Let one's slug go, and with it the organization."""
+        statement = ORGANIZATIONS.update().where(ORGANIZATIONS.c.id == org_id)
+        await self._connection.execute(statement.values(slug=ORGANIZATIONS.c.id))
 
 
 class NetworkTable(Rows):
