@@ -298,16 +298,37 @@ async def test_a_context_packed_without_regard_to_its_ignore_file_is_pruned(benc
         assert sorted(os.listdir(root / "c")) == [".dockerignore", "Dockerfile", "b.txt"]
 
 
-def running(marker):
-    """Return the processes with a marker in their command line."""
+def running(marker, told="cmdline"):
+    """Return the processes with a marker in their command line, or in what else is told."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                line = Path(f"/proc/{name}/cmdline").read_bytes()
+                line = Path(f"/proc/{name}/{told}").read_bytes()
                 if marker.encode() in line and int(name) != os.getpid():
                     found.append(int(name))
     return found
+
+
+async def test_a_secret_is_among_the_arguments_and_variables_of_no_process(bench):
+    (bench.context / "Dockerfile").write_text(
+        "FROM debian:bookworm-slim\n"
+        "RUN --mount=type=secret,id=KEY test -s /run/secrets/KEY && echo started"
+        " && exec sleep 987653\n"
+    )
+    request = ports.BuildRequest(
+        context=bench.context,
+        reference=f"{bench.address}/app:x",
+        secrets={"KEY": "hunter2hunter2"},
+        offline=True,
+    )
+    async with contextlib.aclosing(bench.builder.build(request)) as events:
+        async for event in events:
+            if event == ports.BuildLog("started"):
+                break
+        assert running("987653")
+        for told in ("cmdline", "environ"):
+            assert running("hunter2", told) == []
 
 
 async def test_a_build_that_is_given_up_ends_everything_it_started(bench, kept):
