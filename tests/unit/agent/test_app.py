@@ -14,6 +14,7 @@ import pytest
 from godwit.agent import app
 from godwit.base import errors, tasks
 from godwit.testing import agents
+from godwit.testing.serving import serving
 from godwit.wire import facts, host_images, host_rpc, terminals
 from tests.unit.agent.bench import READER, STRANGER, USER, WHO, Bench, M, N, running
 
@@ -432,27 +433,23 @@ async def test_service_checks_gate_the_fact_and_show_in_the_view(bench: Bench) -
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.append(1)
         await reader.read()
-        writer.close()
 
     # The fake network's machine 2 is at 172.16.0.2; its check is sent to where a server is.
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    bench.parts.network.local_ipv4 = lambda _: "127.0.0.1"  # type: ignore[method-assign]
-    check = {"type": "tcp", "interval": "1s", "timeout": "60s"}
-    await bench.create(config={"services": [{"internal_port": port, "checks": [check]}]})
-    reader = await Reader.connect(bench.socket)
-    passing = False
-    while not passing:
-        frame = await reader.next()
-        if isinstance(frame.fact, facts.MachineFact):
-            passing = frame.fact.services[0].passing
-            assert frame.fact.state == "started" or not passing
-    view = await bench.call("machine.get", machine_id=M)
-    assert view["checks"][0]["name"] == f"servicecheck-00-tcp-{port}"
-    assert view["checks"][0]["status"] == "passing"
-    await reader.close()
-    await asyncio.sleep(0.05)
-    listening.close()
+    async with serving(serve) as port:
+        bench.parts.network.local_ipv4 = lambda _: "127.0.0.1"  # type: ignore[method-assign]
+        check = {"type": "tcp", "interval": "1s", "timeout": "60s"}
+        await bench.create(config={"services": [{"internal_port": port, "checks": [check]}]})
+        reader = await Reader.connect(bench.socket)
+        passing = False
+        while not passing:
+            frame = await reader.next()
+            if isinstance(frame.fact, facts.MachineFact):
+                passing = frame.fact.services[0].passing
+                assert frame.fact.state == "started" or not passing
+        view = await bench.call("machine.get", machine_id=M)
+        assert view["checks"][0]["name"] == f"servicecheck-00-tcp-{port}"
+        assert view["checks"][0]["status"] == "passing"
+        await reader.close()
 
 
 async def test_the_next_agent_cuts_nobody_off_before_it_has_checked(

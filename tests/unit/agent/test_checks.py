@@ -10,6 +10,7 @@ import pytest
 from godwit.agent import check_config, checks, probes
 from godwit.base import clock, encoded, errors, tasks
 from godwit.testing.clock import FakeClock, run
+from godwit.testing.serving import serving
 from godwit.wire import host_rpc
 
 SERVICE = {
@@ -96,13 +97,8 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     made = Server()
-    listening = await asyncio.start_server(made.answer, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    # Its side of the last connections ends in the next turns of the loop.
-    await asyncio.sleep(0.05)
-    listening.close()
-    await listening.wait_closed()
+    async with serving(made.answer) as made.port:
+        yield made
 
 
 def http(port: int, **changes: Any) -> check_config.Check:
@@ -165,14 +161,10 @@ async def test_nobody_there_is_said_in_words() -> None:
 async def test_a_server_that_never_answers_times_out() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    listening = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    result = await probes.probe(http(port, timeout="1s"), "127.0.0.1")
-    assert not result.passing
-    await asyncio.sleep(0.05)
-    listening.close()
+    async with serving(silent) as port:
+        result = await probes.probe(http(port, timeout="1s"), "127.0.0.1")
+        assert not result.passing
 
 
 async def test_results_turn_quickly_after_a_start_and_are_told_once(server: Server) -> None:

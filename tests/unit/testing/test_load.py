@@ -8,6 +8,7 @@ import pytest
 
 from godwit.base import tasks
 from godwit.testing.load import Load, Shape, Tally
+from godwit.testing.serving import serving
 
 QUICK = Shape(clients=1, pause_s=0.01, slow=1, slow_s=0.05, echo_every_s=0.01)
 OPEN = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -76,13 +77,8 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
-    await listening.wait_closed()
-    # Its side of the last connections ends in the next turns of the loop.
-    await asyncio.sleep(0.05)
+    async with serving(made.serve) as made.port:
+        yield made
 
 
 async def load(server: Server, until: Callable[[Tally], bool]) -> Tally:
