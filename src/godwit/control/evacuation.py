@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 from godwit.base import errors, log
+from godwit.control import sweeping
 from godwit.control.context import Context
 from godwit.control.records import Host, Placement
 from godwit.control.relocation import Relocation
@@ -28,12 +29,9 @@ class Evacuation:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        while True:
-            try:
-                await self.sweep()
-            except errors.Failure as failure:
-                logger.warning("draining goes on later: %s", failure.message)
-            await self._ctx.clock.sleep(_EVERY_S)
+        await sweeping.for_ever(
+            self._ctx.clock, self.sweep, every_s=_EVERY_S, later="draining goes on later"
+        )
 
     async def sweep(self) -> None:
         """Try every machine of every draining host once, a few at a time."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 from godwit.base import errors, log
 from godwit.base.principal import Principal
-from godwit.control import audit, machines, regions, relocation
+from godwit.control import audit, machines, regions, relocation, sweeping
 from godwit.control.context import Context
 from godwit.control.records import App, Placement, RelocationRow
 
@@ -132,12 +132,9 @@ class Moves:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        while True:
-            try:
-                await self.sweep()
-            except errors.Failure as failure:
-                logger.warning("moves go on later: %s", failure.message)
-            await self._ctx.clock.sleep(_EVERY_S)
+        await sweeping.for_ever(
+            self._ctx.clock, self.sweep, every_s=_EVERY_S, later="moves go on later"
+        )
 
     async def sweep(self) -> None:
         """Try every move once, a few at a time."""

@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from godwit.base import errors, principal
-from godwit.control import audit, machines
+from godwit.control import audit, machines, sweeping
 from godwit.control.context import Context
 from godwit.control.records import CalledStandby, Host, Standby
 
@@ -38,12 +38,9 @@ class Standbys:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        while True:
-            try:
-                await self.sweep()
-            except errors.Failure as failure:
-                logger.warning("standbys are looked after later: %s", failure.message)
-            await self._ctx.clock.sleep(_EVERY_S)
+        await sweeping.for_ever(
+            self._ctx.clock, self.sweep, every_s=_EVERY_S, later="standbys are looked after later"
+        )
 
     async def sweep(self) -> None:
         """Ask every host whether it is there, and do what follows."""
