@@ -146,3 +146,17 @@ async def choose_machine(
         said = f"no machine of {app} runs" if running else f"{app} has no machine"
         raise errors.Failure("failed_precondition", said, hint=hint)
     return session.choose("Which machine?", sorted(found), flag="--machine")
+
+
+def machines_of(session: Session, app: str) -> list[Machine]:
+    """Return an app's machines, by group and id.
+
+    Raises:
+        Failure: `not_found` when there is no such app.
+    """
+
+    async def work(opened: Api) -> list[Machine]:
+        await opened.apps.get(app)
+        return await opened.machines.list(app)
+
+    return sorted(call(session, work), key=lambda one: (one.group(), one.id))

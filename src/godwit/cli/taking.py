@@ -1,13 +1,13 @@
 """Options that several commands take, kept as dataclasses.
 
-A command's parameter whose type is a dataclass becomes one option for each of its fields; the
-command is called with the dataclass made of them.
+A command's parameter whose type is a dataclass becomes one option, or argument, for each of its
+fields; the command is called with the dataclass made of them.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 
@@ -49,7 +49,10 @@ def _options(kind: Any, parameter: inspect.Parameter) -> list[inspect.Parameter]
     hints = get_type_hints(kind, include_extras=True)
     return [
         inspect.Parameter(
-            one.name, parameter.kind, default=one.default, annotation=hints[one.name]
+            one.name,
+            parameter.kind,
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            annotation=hints[one.name],
         )
         for one in fields(kind)
     ]

@@ -11,6 +11,11 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Which:
+    machines: list[str]
+
+
+@dataclass(frozen=True)
 class Scope:
     regions: str = ""
 
@@ -24,6 +29,14 @@ def test_every_field_becomes_an_option_where_its_dataclass_stood():
     parameters = inspect.signature(taking(command)).parameters
     assert list(parameters) == ["name", "cpus", "memory", "loud", "regions"]
     assert (parameters["cpus"].default, parameters["cpus"].annotation) == (1, int)
+
+
+def test_a_field_without_a_default_has_to_be_given():
+    def told(which: Which) -> None:
+        """Keep nothing."""
+
+    (parameter,) = inspect.signature(taking(told)).parameters.values()
+    assert (parameter.name, parameter.default) == ("machines", inspect.Parameter.empty)
 
 
 def test_the_command_gets_the_dataclasses():

@@ -33,13 +33,7 @@ def show(
     The digest is cut; --json has the whole.
     """
     here = session.of(context)
-    name = connect.app_name(here, app, config)
-
-    async def work(api: Api) -> list[Machine]:
-        await api.apps.get(name)
-        return await api.machines.list(name)
-
-    found = sorted(connect.call(here, work), key=lambda one: (one.group(), one.id))
+    found = connect.machines_of(here, connect.app_name(here, app, config))
     if as_json or here.wants_json:
         here.out.json(
             [

@@ -4,8 +4,6 @@ import typer
 
 from godwit.cli import connect, session, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption
-from godwit.client.api import Api
-from godwit.client.records import Machine
 
 app = tree.group("Show the addresses of an app.")
 
@@ -24,13 +22,7 @@ def private(
 ) -> None:
     """List the addresses of an app's machines in its private network."""
     here = session.of(context)
-    name = connect.app_name(here, app, config)
-
-    async def work(api: Api) -> list[Machine]:
-        await api.apps.get(name)
-        return await api.machines.list(name)
-
-    found = sorted(connect.call(here, work), key=lambda one: (one.group(), one.id))
+    found = connect.machines_of(here, connect.app_name(here, app, config))
     if as_json or here.wants_json:
         here.out.json(
             [

@@ -7,7 +7,6 @@ import typer
 
 from godwit.cli import connect, session, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption
-from godwit.client.api import Api
 from godwit.client.records import Machine
 
 app = tree.group("Show what an app answers to from outside.")
@@ -32,12 +31,7 @@ def list_(
     """List the ports of an app's machines, with their handlers and process groups."""
     here = session.of(context)
     name = connect.app_name(here, app, config)
-
-    async def work(api: Api) -> list[Machine]:
-        await api.apps.get(name)
-        return await api.machines.list(name)
-
-    found = rows(connect.call(here, work))
+    found = rows(connect.machines_of(here, name))
     if as_json or here.wants_json:
         here.out.json(found)
         return

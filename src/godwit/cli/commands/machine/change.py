@@ -1,6 +1,7 @@
 """`godwit machine start|stop|suspend|restart|signal|kill|destroy|cordon|uncordon`."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from godwit.base import errors
 from godwit.cli import connect, restarting, session, waiting
 from godwit.cli.options import AppOption, ConfigOption, YesOption
 from godwit.cli.rollout import overrides
+from godwit.cli.taking import taking
 from godwit.client.api import Api
 from godwit.client.records import Machine
 
@@ -24,22 +26,31 @@ _WAIT_S = 300.0
 Act = Callable[[Api, str, Machine], Awaitable[None]]
 
 
-def _each(here: session.Session, app: str, named: list[str], act: Act, done: str) -> None:
-    """Do something to each of several machines, telling of each."""
+@dataclass(frozen=True)
+class Which:
+    """The machines that a command is about."""
 
-    async def work(api: Api) -> None:
-        for machine in await connect.machines(api, app, named):
-            await act(api, app, machine)
-            here.out.say(f"{machine.id} {done}")
+    machines: MachinesArgument
+    app: AppOption = None
+    config: ConfigOption = None
 
-    connect.call(here, work)
+    def each(self, here: session.Session, act: Act, done: str) -> None:
+        """Do something to each of them, telling of each."""
+        app = connect.app_name(here, self.app, self.config)
+
+        async def work(api: Api) -> None:
+            for machine in await connect.machines(api, app, self.machines):
+                await act(api, app, machine)
+                here.out.say(f"{machine.id} {done}")
+
+        connect.call(here, work)
 
 
+@taking
 def start(
     context: typer.Context,
-    machines: MachinesArgument,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    *,
+    which: Which,
     wait: WaitOption = False,
 ) -> None:
     """Start machines that rest; those that are suspended go on where they were."""
@@ -50,16 +61,14 @@ def start(
         if wait:
             await waiting.until(here, api, name, machine, ["started"], _WAIT_S)
 
-    name = connect.app_name(here, app, config)
-    _each(here, name, machines, act, "is started" if wait else "is starting")
+    which.each(here, act, "is started" if wait else "is starting")
 
 
+@taking
 def stop(
     context: typer.Context,
-    machines: MachinesArgument,
     *,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    which: Which,
     signal: Annotated[
         str | None, typer.Option("--signal", "-s", metavar="SIGNAL", help="E.g. SIGTERM.")
     ] = None,
@@ -78,15 +87,14 @@ def stop(
         if wait:
             await waiting.until(here, api, name, machine, ["stopped", "destroyed"], _WAIT_S)
 
-    name = connect.app_name(here, app, config)
-    _each(here, name, machines, act, "is stopped" if wait else "is stopping")
+    which.each(here, act, "is stopped" if wait else "is stopping")
 
 
+@taking
 def suspend(
     context: typer.Context,
-    machines: MachinesArgument,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    *,
+    which: Which,
     wait: WaitOption = False,
 ) -> None:
     """Suspend machines with their memory; `start` lets them go on."""
@@ -97,16 +105,14 @@ def suspend(
         if wait:
             await waiting.until(here, api, name, machine, ["suspended", "stopped"], _WAIT_S)
 
-    name = connect.app_name(here, app, config)
-    _each(here, name, machines, act, "is suspended" if wait else "is suspending")
+    which.each(here, act, "is suspended" if wait else "is suspending")
 
 
+@taking
 def signal(
     context: typer.Context,
-    machines: MachinesArgument,
     *,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    which: Which,
     name: Annotated[
         str, typer.Option("--signal", "-s", metavar="SIGNAL", help="E.g. SIGHUP.")
     ] = "SIGTERM",
@@ -117,14 +123,14 @@ def signal(
     async def act(api: Api, app_name: str, machine: Machine) -> None:
         await api.machines.signal(app_name, machine.id, name)
 
-    _each(here, connect.app_name(here, app, config), machines, act, f"has been sent {name}")
+    which.each(here, act, f"has been sent {name}")
 
 
+@taking
 def kill(
     context: typer.Context,
-    machines: MachinesArgument,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    *,
+    which: Which,
 ) -> None:
     """Kill the main process of machines; their restart policy says what follows."""
     here = session.of(context)
@@ -132,15 +138,14 @@ def kill(
     async def act(api: Api, name: str, machine: Machine) -> None:
         await api.machines.signal(name, machine.id, "SIGKILL")
 
-    _each(here, connect.app_name(here, app, config), machines, act, "has been killed")
+    which.each(here, act, "has been killed")
 
 
+@taking
 def restart(
     context: typer.Context,
-    machines: MachinesArgument,
     *,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    which: Which,
     force: Annotated[bool, typer.Option("--force", help="Kill instead of stopping.")] = False,
     time: Annotated[
         str | None,
@@ -158,8 +163,7 @@ def restart(
     async def act(api: Api, name: str, machine: Machine) -> None:
         await restarting.restart(here, api, name, machine, how)
 
-    name = connect.app_name(here, app, config)
-    _each(here, name, machines, act, "is started again")
+    which.each(here, act, "is started again")
 
 
 def destroy(
@@ -220,11 +224,11 @@ def _of_image(image: str, machines: list[Machine]) -> list[Machine]:
     return found
 
 
+@taking
 def cordon(
     context: typer.Context,
-    machines: MachinesArgument,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    *,
+    which: Which,
 ) -> None:
     """Take machines out of the edge's routing; they go on running."""
     here = session.of(context)
@@ -232,14 +236,14 @@ def cordon(
     async def act(api: Api, name: str, machine: Machine) -> None:
         await api.machines.cordon(name, machine.id)
 
-    _each(here, connect.app_name(here, app, config), machines, act, "takes no traffic")
+    which.each(here, act, "takes no traffic")
 
 
+@taking
 def uncordon(
     context: typer.Context,
-    machines: MachinesArgument,
-    app: AppOption = None,
-    config: ConfigOption = None,
+    *,
+    which: Which,
 ) -> None:
     """Put machines back into the edge's routing."""
     here = session.of(context)
@@ -247,4 +251,4 @@ def uncordon(
     async def act(api: Api, name: str, machine: Machine) -> None:
         await api.machines.uncordon(name, machine.id)
 
-    _each(here, connect.app_name(here, app, config), machines, act, "takes traffic")
+    which.each(here, act, "takes traffic")
