@@ -1,7 +1,7 @@
 """Whatever keeps rows is tested on both kinds of database.
 
-On PostgreSQL, `make test` leaves out what only shows how many things the API answers to, not how
-rows are kept; `make test-full` leaves nothing out.
+On PostgreSQL, `make test` leaves out what only shows how many things the API answers to and deploys
+outlive, not how rows are kept; `make test-full` leaves nothing out.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -13,8 +13,10 @@ from godwit.testing import databases
 
 LONG_ON_POSTGRES = (
     "test_authorization.py",
+    "test_every_request.py",
     "test_exactly.py",
     "test_malformed.py",
+    "test_model.py",
     "test_openapi.py",
 )
 

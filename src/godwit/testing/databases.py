@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from godwit.store import database, engines, tables
 from godwit.testing import postgres
@@ -42,6 +44,29 @@ async def migrated(kind: str, directory: Path) -> AsyncIterator[str]:
         yield server.url(name)
     finally:
         server.drop(name)
+
+
+@contextlib.contextmanager
+def copied(url: str, directory: Path, name: str) -> Iterator[str]:
+    """Give a copy of a database that nobody is connected to.
+
+    Args:
+        url: Of that database.
+        directory: Where the copy's file is, if it is one.
+        name: Of that file.
+    """
+    if url.startswith("sqlite"):
+        path = directory / f"{name}.db"
+        shutil.copyfile(urlsplit(url).path.removeprefix("/"), path)
+        yield database.sqlite_url(path)
+        path.unlink()
+        return
+    server = postgres.shared()
+    made = server.create(urlsplit(url).path.removeprefix("/"))
+    try:
+        yield server.url(made)
+    finally:
+        server.drop(made)
 
 
 async def dump(url: str) -> str:

@@ -43,11 +43,11 @@ def yard(town: Town) -> Yard:
 
 
 @pytest.fixture
-async def base(tmp_path: Path) -> AsyncIterator[Base]:
-    async with world(tmp_path) as around:
+async def base(tmp_path: Path, database_url: str) -> AsyncIterator[Base]:
+    async with world(tmp_path, database_url) as around:
         acme = await around.organization("acme")
         await around.app("shop", "acme")
         yard = Yard(around, around.of(acme))
         await yard.deploy(GROUPS, "nginx:1")
         await around.store.close()
-        yield Base(tmp_path, around, yard)
+        yield Base(tmp_path, database_url, around, yard)

@@ -9,6 +9,7 @@ from typing import Any
 
 from godwit.control import upkeep
 from godwit.store import database
+from godwit.testing import databases
 from godwit.testing.control import World
 from godwit.testing.deploys import Yard
 
@@ -16,11 +17,11 @@ from godwit.testing.deploys import Yard
 class Base:
     """An app with its first release, copied for each deploy that is disturbed."""
 
-    def __init__(self, path: Path, around: World, yard: Yard) -> None:
+    def __init__(self, path: Path, url: str, around: World, yard: Yard) -> None:
         self._path = path
+        self._url = url
         self._world = around
         self._yard = yard
-        self._database = (path / "control.db").read_bytes()
         self._machines = copy.deepcopy(yard.host.machines)
         self._now_ms = yard.clock.now_ms()
         self._count = 0
@@ -29,18 +30,16 @@ class Base:
     async def copied(self) -> AsyncIterator[Yard]:
         """Return the app as it was, in a database of its own."""
         self._count += 1
-        path = self._path / f"copy{self._count}.db"
-        path.write_bytes(self._database)
-        store = await database.open_database(database.sqlite_url(path))
-        ctx = replace(self._world.ctx, store=store)
-        around = replace(self._world, ctx=ctx, store=store)
-        yard = Yard(around, self._yard.who, now_ms=self._now_ms)
-        yard.host.machines = copy.deepcopy(self._machines)
-        try:
-            yield yard
-        finally:
-            await store.close()
-            path.unlink()
+        with databases.copied(self._url, self._path, f"copy{self._count}") as url:
+            store = await database.open_database(url)
+            ctx = replace(self._world.ctx, store=store)
+            around = replace(self._world, ctx=ctx, store=store)
+            yard = Yard(around, self._yard.who, now_ms=self._now_ms)
+            yard.host.machines = copy.deepcopy(self._machines)
+            try:
+                yield yard
+            finally:
+                await store.close()
 
 
 async def finished(yard: Yard, run_id: str) -> dict[str, Any]:
