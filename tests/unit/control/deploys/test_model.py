@@ -241,8 +241,8 @@ class Town:
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    async with world(tmp_path) as around:
+async def town(tmp_path: Path, database_url: str) -> AsyncIterator[Town]:
+    async with world(tmp_path, database_url) as around:
         acme = await around.organization("acme")
         await around.app("shop", "acme")
         yard = Yard(around, around.of(acme))
@@ -254,7 +254,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
             await yard.make_machine(web.config)
         yard.host.memory_mb = 4096
         await around.store.close()
-        yield Town(Base(tmp_path, around, yard), other.machines)
+        yield Town(Base(tmp_path, database_url, around, yard), other.machines)
 
 
 def play(town: Town, steps: list[Step]) -> None:
