@@ -15,7 +15,11 @@ from godwit.testing.deploys import Yard
 
 
 class Base:
-    """An app with its first release, copied for each deploy that is disturbed."""
+    """An app with its first release, copied for each deploy that is disturbed.
+
+    Attributes:
+        newest: The URL of the copy that was made last.
+    """
 
     def __init__(self, path: Path, url: str, around: World, yard: Yard) -> None:
         self._path = path
@@ -25,13 +29,15 @@ class Base:
         self._machines = copy.deepcopy(yard.host.machines)
         self._now_ms = yard.clock.now_ms()
         self._count = 0
+        self.newest = ""
 
     @asynccontextmanager
-    async def copied(self) -> AsyncIterator[Yard]:
+    async def copied(self, *, busy_ms: int = 5_000) -> AsyncIterator[Yard]:
         """Return the app as it was, in a database of its own."""
         self._count += 1
         with databases.copied(self._url, self._path, f"copy{self._count}") as url:
-            store = await database.open_database(url)
+            self.newest = url
+            store = await database.open_database(url, busy_ms=busy_ms)
             ctx = replace(self._world.ctx, store=store)
             around = replace(self._world, ctx=ctx, store=store)
             yard = Yard(around, self._yard.who, now_ms=self._now_ms)
