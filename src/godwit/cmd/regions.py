@@ -16,6 +16,7 @@ from godwit.bus.regions import Regions, Servers, replicas
 from godwit.control.context import Context
 from godwit.control.publisher import Publisher, Publishers
 from godwit.control.records import Host
+from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
 
 logger = logging.getLogger("godwit.control")
@@ -70,8 +71,10 @@ class RegionLinks:
         self._handlers = handlers
         self._links: dict[str, _Link] = {}
         self._publishers = Publishers(ctx)
-        self._watcher = Watcher(ctx, self._publishers.republish)
+        strays = Strays(ctx)
+        self._watcher = Watcher(ctx, self._publishers.republish, strays)
         owned.spawn(self._publishers.run(), name="publish")
+        owned.spawn(strays.run(), name="strays")
         owned.spawn(self._watcher.apply(), name="apply")
 
     async def keep(self, servers: Servers) -> None:

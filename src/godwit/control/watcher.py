@@ -1,9 +1,10 @@
 """Follows the catalog: what hosts say of their machines becomes control's view of them.
 
-Also notices two doubts. A fact of control's own that is newer than the database means that the
+Also notices three doubts. A fact of control's own that is newer than the database means that the
 database was restored from a copy: a new epoch begins and everything is published again. A
 machine that no row knows, in an app that is known, is taken into the books: it exists, and only
-its user may say that it should not.
+its user may say that it should not. One that another host has, or that was destroyed, is a stray
+(`strays`) and not believed.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from godwit.control.context import Context
 from godwit.control.ports import Facts
 from godwit.control.records import MachineChange, Placement
 from godwit.control.rows import Rows
+from godwit.control.strays import Strays, is_one
 from godwit.wire import facts
 
 logger = logging.getLogger(__name__)
@@ -31,11 +33,13 @@ class Watcher:
 
     Args:
         republish: Called when every region is to be told everything again.
+        strays: Told of machines that a host should not have.
     """
 
-    def __init__(self, ctx: Context, republish: Callable[[], None]) -> None:
+    def __init__(self, ctx: Context, republish: Callable[[], None], strays: Strays) -> None:
         self._ctx = ctx
         self._republish = republish
+        self._strays = strays
         self._queue: asyncio.Queue[facts.Fact] = asyncio.Queue(_QUEUE)
 
     async def read(self, stream: Facts) -> None:
@@ -79,6 +83,9 @@ class Watcher:
                     row = await rows.placements.get(fact.machine_id)
                     if row is None:
                         await self._adopt(rows, fact, now_ms)
+                    elif is_one(fact, row):
+                        self._strays.note(fact)
+                        continue
                     elif _destroyed(fact) and row.destroyed_at_ms is None:
                         gone.append(row.machine_id)
                     changes.append(_change(fact))

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
 from godwit.testing import deploys, pages
 from tests.unit.cli.test_console import typed
@@ -93,7 +94,7 @@ class Reader:
             for host in world.hosts.by_id.values()
             for machine in host.machines.values()
         ]
-        await Watcher(world.ctx, lambda: None).apply_batch(told)
+        await Watcher(world.ctx, lambda: None, Strays(world.ctx)).apply_batch(told)
 
     async def _a_machine(self, *, ended):
         made = (await self.does("machine", "run", "alpine:3", "--detach")).strip()

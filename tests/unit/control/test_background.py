@@ -8,6 +8,7 @@ from godwit.base import errors, tasks
 from godwit.control import machine_actions, machines, removal, upkeep
 from godwit.control.publisher import Publisher, Publishers
 from godwit.control.records import OutboxRow
+from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
 from godwit.testing.control import OPERATOR, World
 from godwit.testing.facts import MemoryFacts
@@ -38,7 +39,7 @@ async def due(town: Town) -> list[OutboxRow]:
 async def watch_all(world: World, publisher: Publisher) -> None:
     """Apply everything that the stream holds now."""
     batch = list(world.stream.newest.values())
-    await Watcher(world.ctx, publisher.republish).apply_batch(batch)
+    await Watcher(world.ctx, publisher.republish, Strays(world.ctx)).apply_batch(batch)
 
 
 async def test_an_app_is_published_with_its_host_name(town: Town) -> None:
@@ -204,7 +205,7 @@ async def test_an_older_fact_never_replaces_a_newer_one(town: Town) -> None:
     publisher = Publisher(town.world.ctx, "lcl", town.world.stream)
     old = town.world.host.fact(machine).model_copy(update={"state": "starting", "revision": 0})
     await watch_all(town.world, publisher)
-    await Watcher(town.world.ctx, publisher.republish).apply_batch([old])
+    await Watcher(town.world.ctx, publisher.republish, Strays(town.world.ctx)).apply_batch([old])
     async with town.world.store.read() as rows:
         row = await rows.placements.get(machine_id)
     assert row is not None
@@ -218,7 +219,9 @@ async def test_a_fact_from_another_host_changes_nothing(town: Town) -> None:
         update={"owner": "ffffffff", "host_id": "ffffffff", "deleted": True, "revision": 999}
     )
     publisher = Publisher(town.world.ctx, "lcl", town.world.stream)
-    await Watcher(town.world.ctx, publisher.republish).apply_batch([forged])
+    await Watcher(town.world.ctx, publisher.republish, Strays(town.world.ctx)).apply_batch(
+        [forged]
+    )
     async with town.world.store.read() as rows:
         row = await rows.placements.get(machine_id)
     assert row is not None
@@ -256,13 +259,15 @@ async def test_a_machine_of_no_known_app_is_left_alone(town: Town) -> None:
         update={"app_id": "app_unknown", "machine_id": "0" * 14}
     )
     publisher = Publisher(town.world.ctx, "lcl", town.world.stream)
-    await Watcher(town.world.ctx, publisher.republish).apply_batch([strange])
+    await Watcher(town.world.ctx, publisher.republish, Strays(town.world.ctx)).apply_batch(
+        [strange]
+    )
     async with town.world.store.read() as rows:
         assert await rows.placements.get("0" * 14) is None
 
 
 async def test_the_watcher_follows_the_stream(town: Town) -> None:
-    watcher = Watcher(town.world.ctx, Publishers(town.world.ctx).republish)
+    watcher = Watcher(town.world.ctx, Publishers(town.world.ctx).republish, Strays(town.world.ctx))
     machine_id = await make(town)
     async with tasks.Tasks("test") as owned:
         owned.spawn(watcher.read(town.world.stream), name="read")

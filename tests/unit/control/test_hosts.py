@@ -13,6 +13,7 @@ from godwit.control.host_requests import HostRequests
 from godwit.control.machines import NewMachine
 from godwit.control.publisher import Publisher
 from godwit.control.records import Placement
+from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
 from godwit.testing.control import OPERATOR, World
 from godwit.testing.hosts import SimulatedHost
@@ -37,7 +38,7 @@ async def make(town: Town, **changes: Any) -> machines.Machine:
 async def placements(world: World) -> list[Placement]:
     """Return the living, once all that hosts told has been heard."""
     told = [one for one in world.stream.published if isinstance(one, facts.MachineFact)]
-    await Watcher(world.ctx, lambda: None).apply_batch([*told])
+    await Watcher(world.ctx, lambda: None, Strays(world.ctx)).apply_batch([*told])
     async with world.store.read() as rows:
         return await rows.placements.alive("", 100)
 
@@ -208,7 +209,7 @@ async def test_a_removed_host_s_machines_are_lost_and_nothing_brings_them_back(
     said = [one for one in world.stream.published if isinstance(one, facts.MachineFact)]
     later = said[-1].model_copy(update={"revision": 10_000, "state": "started"})
     stranger = later.model_copy(update={"machine_id": "0" * 14, "name": "back"})
-    await Watcher(world.ctx, lambda: None).apply_batch([later, stranger])
+    await Watcher(world.ctx, lambda: None, Strays(world.ctx)).apply_batch([later, stranger])
     assert await placements(world) == []
     async with world.store.read() as rows:
         assert await rows.placements.get("0" * 14) is None

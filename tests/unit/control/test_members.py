@@ -6,6 +6,7 @@ from typing import Any
 from godwit.control import members
 from godwit.control.publisher import Publisher
 from godwit.control.records import Host
+from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
 from godwit.wire import facts
 from tests.unit.control.conftest import Town
@@ -87,7 +88,7 @@ async def test_members_of_a_newer_database_begin_an_epoch(town: Town) -> None:
     publisher = Publisher(town.world.ctx, "lcl", town.world.stream)
     await publisher.publish_once()
     ahead = (await told(town)).model_copy(update={"revision": 10_000})
-    watcher = Watcher(town.world.ctx, publisher.republish)
+    watcher = Watcher(town.world.ctx, publisher.republish, Strays(town.world.ctx))
     await watcher.apply_batch([ahead])
     await publisher.publish_once()
     assert (await told(town)).epoch == ahead.epoch + 1
