@@ -12,10 +12,12 @@ from godwit.base import errors
 from godwit.testing.platform import eventually
 from lab import cluster, plan
 from lab.laboratory import Lab
+from lab.node import Host
 from tests.lab.conftest import made
 
 REGIONS = ("fra", "iad", "nrt")
 ROOT = Path(__file__).resolve().parents[2]
+BUS_PORT = 4_222
 URL = "http://hello.godwit.test/"
 pytestmark = pytest.mark.timeout(1200)
 
@@ -94,6 +96,23 @@ def test_every_host_meets_every_other_in_the_mesh(lab: Lab) -> None:
     for here in REGIONS:
         for there in set(REGIONS) - {here}:
             eventually(lambda a=here, b=there: met(lab, a, b))
+
+
+def test_every_regions_bus_answers_the_others(lab: Lab) -> None:
+    for here in REGIONS:
+        for there in set(REGIONS) - {here}:
+            bus = f"{members(lab)[there]['mesh_address']} {BUS_PORT}"
+            eventually(lambda a=here, b=bus: greeted(lab.host(f"{a}-1"), b))
+
+
+def greeted(host: Host, bus: str) -> bool:
+    """Tell whether a bus says what it is to a host."""
+    address, port = bus.split()
+    ask = "import socket,sys;print(socket.create_connection(sys.argv[1:],5).recv(4).decode())"
+    try:
+        return host.exec("python3", "-c", ask, address, port) == "INFO\n"
+    except errors.Failure:
+        return False
 
 
 def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab) -> None:

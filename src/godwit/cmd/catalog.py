@@ -42,6 +42,7 @@ class Catalog:
         seed = self._keys.seed("catalog").read_text().strip()
         self._others = Regions(seed, "catalog")
         self._mirror: asyncio.Task[None] | None = None
+        self._shared = False
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Work until told to stop."""
@@ -60,8 +61,7 @@ class Catalog:
                 )
                 self._changed.set()
                 owned.spawn(self._follow(FactStream(home, region)), name="members")
-                owned.spawn(self._apply(), name="apply")
-                self._share(owned)
+                owned.spawn(self._apply(owned), name="apply")
                 owned.spawn(turn.run(), name="turns")
                 notify.notify("READY=1")
                 await stopping.wait()
@@ -70,10 +70,14 @@ class Catalog:
             await home.close()
 
     def _share(self, owned: tasks.Tasks) -> None:
-        """Have other hosts reach a bus that listens on loopback alone."""
+        """Have other hosts reach a bus that listens on loopback alone.
+
+        The first host of a cluster learns only from control, once that is up, where it is reached.
+        """
         listen, me = self._settings.listen.bus, self._members.get(self._identity.host_id)
         at = None if me is None else me.services.get("bus")
-        if at is not None and membership.shares(listen, at):
+        if at is not None and not self._shared and membership.shares(listen, at):
+            self._shared = True
             for there, here in ((at, listen), (bus_file.above(at), bus_file.above(listen))):
                 owned.spawn(relay.share(there, here), name="share")
 
@@ -86,12 +90,13 @@ class Catalog:
                     self._members = merged
                     self._changed.set()
 
-    async def _apply(self) -> None:
+    async def _apply(self, owned: tasks.Tasks) -> None:
         """Have this host's bus, and the connections to others, follow the members, for ever."""
         while True:
             await self._changed.wait()
             await self._clock.sleep(_GATHER_S)
             self._changed.clear()
+            self._share(owned)
             members = list(self._members.values())
             await asyncio.to_thread(
                 bus_file.refresh, self._settings, self._identity, self._keys, members
