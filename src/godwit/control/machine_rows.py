@@ -54,6 +54,9 @@ class PlacementRows(Protocol):
     async def counts_on_hosts(self) -> dict[str, int]:
         """Return how many living machines each host has."""
 
+    async def zones_of(self, app_id: str, region: str) -> dict[str, int]:
+        """Return how many living machines of an app each zone of a region has."""
+
     async def apps_on(self, host_id: str) -> list[str]:
         """Return the apps that have living machines on a host."""
 

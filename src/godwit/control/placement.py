@@ -4,9 +4,11 @@
        └──refused by all, or nobody answers──► abandoned (upkeep makes sure none has it)
 
 Control keeps no books of what is free where: each host answers from its own and has the last
-word. An offer is idempotent by machine id, so one that is not answered is made again.
+word. Only what no host can know is added to their bids: which zones have the app already. An
+offer is idempotent by machine id, so one that is not answered is made again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from godwit.base import errors
@@ -16,6 +18,9 @@ from godwit.control.context import Context
 from godwit.wire import host_rpc
 
 _CANDIDATES = 3
+_SAME_ZONE = 1.0
+"""What a zone's bids lose for each machine of the app there: more than a host's own lose
+(`agent.books`), so that machines are spread over zones first, then over hosts."""
 _UNANSWERED = ("unavailable", "deadline_exceeded")
 _REFUSED = ("insufficient_capacity", "failed_precondition")
 
@@ -58,7 +63,9 @@ async def place(
             reasons.append(f"{region}: {failure.message}")
             continue
         answered = answered or bool(bids)
-        fitting = sorted((bid for bid in bids if bid.fits), key=_best_first)
+        fitting = _best_first(
+            [bid for bid in bids if bid.fits], await _zones(ctx, offer.app_id, region)
+        )
         reasons += [f"{region}: {why}" for bid in bids if not bid.fits for why in bid.reasons]
         for bid in fitting[:_CANDIDATES]:
             try:
@@ -68,25 +75,32 @@ async def place(
                     raise
                 reasons.append(f"{region}: {failure.message}")
     if not answered:
-        if avoiding and not any([await taking_machines(ctx, each) - avoiding for each in regions]):
-            raise errors.Failure(
-                "insufficient_capacity",
-                f"no other host of region {', '.join(regions)} takes machines",
-                hint="choose another region",
-            )
-        if await _all_cordoned(ctx, regions):
-            raise errors.Failure(
-                "insufficient_capacity",
-                f"every host of region {', '.join(regions)} is cordoned or being drained",
-                hint="the operator lets them take machines with `godwit host uncordon`",
-            )
-        why = f": {'; '.join(reasons)}" if reasons else ""
-        raise errors.Failure(
-            "unavailable",
-            f"no host of region {', '.join(regions)} answers{why}",
-            hint="see `godwit doctor` on the host",
-        )
+        raise await _unanswered(ctx, regions, avoiding, reasons)
     raise _no_room(offer, regions, reasons)
+
+
+async def _unanswered(
+    ctx: Context, regions: list[str], avoiding: frozenset[str], reasons: list[str]
+) -> errors.Failure:
+    """Return why no host of these regions was there to be asked."""
+    if avoiding and not any([await taking_machines(ctx, each) - avoiding for each in regions]):
+        return errors.Failure(
+            "insufficient_capacity",
+            f"no other host of region {', '.join(regions)} takes machines",
+            hint="choose another region",
+        )
+    if await _all_cordoned(ctx, regions):
+        return errors.Failure(
+            "insufficient_capacity",
+            f"every host of region {', '.join(regions)} is cordoned or being drained",
+            hint="the operator lets them take machines with `godwit host uncordon`",
+        )
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    return errors.Failure(
+        "unavailable",
+        f"no host of region {', '.join(regions)} answers{why}",
+        hint="see `godwit doctor` on the host",
+    )
 
 
 async def _bids(
@@ -165,8 +179,23 @@ def _request(offer: host_rpc.Offer) -> host_rpc.BidRequest:
     )
 
 
-def _best_first(bid: host_rpc.Bid) -> tuple[float, str]:
-    return (-bid.score, bid.host_id)
+async def _zones(ctx: Context, app_id: str, region: str) -> Mapping[str, int]:
+    async with ctx.store.read() as rows:
+        return await rows.placements.zones_of(app_id, region)
+
+
+def _best_first(bids: list[host_rpc.Bid], there: Mapping[str, int]) -> list[host_rpc.Bid]:
+    """Return the bids in the order in which they are taken up.
+
+    Args:
+        bids: All from one region.
+        there: How many machines of the app each zone has.
+    """
+
+    def worst_last(bid: host_rpc.Bid) -> tuple[float, str]:
+        return (_SAME_ZONE * there.get(bid.zone, 0) - bid.score, bid.host_id)
+
+    return sorted(bids, key=worst_last)
 
 
 def _no_room(offer: host_rpc.Offer, regions: list[str], reasons: list[str]) -> errors.Failure:

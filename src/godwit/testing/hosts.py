@@ -90,7 +90,7 @@ class SimulatedHost(SimulatedImages):
             zone=self.zone,
             fits=fits,
             reasons=() if fits else (reason,),
-            score=float(self.free_mb),
+            score=self.free_mb / self.memory_mb,
             free_memory_mb=self.free_mb,
         )
 

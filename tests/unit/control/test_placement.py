@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 
 from godwit.base import errors
-from godwit.control import placement
+from godwit.control import machines, placement
 from godwit.control.context import Context
 from godwit.testing.control import World
+from godwit.testing.hosts import SimulatedHost
 from godwit.wire import host_rpc
+from tests.unit.control.conftest import Town
 
 REQUEST = host_rpc.BidRequest(
     org_id="o", app_id="a", resources=host_rpc.Resources(), image_digest="sha256:0"
@@ -52,3 +54,15 @@ async def test_a_region_that_stays_silent_has_no_bids(around) -> None:
 async def test_a_bus_that_stays_away_is_told(around) -> None:
     with pytest.raises(errors.Failure, match="bus is away"):
         await placement._bids(asking(around, Silent(10**6), 0.0), "lcl", REQUEST, frozenset())
+
+
+async def test_an_app_is_spread_over_zones_before_it_is_over_hosts(town: Town) -> None:
+    more = {"memory_mb": 64_000, "stream": town.world.stream}
+    await town.world.add_host(SimulatedHost("b1b2b3b4", zone="0000", **more), 2)
+    await town.world.add_host(SimulatedHost("c1c2c3c4", zone="00b1", memory_mb=32_000), 3)
+    for _ in range(4):
+        new = machines.NewMachine(config={"image": "nginx"})
+        await machines.create(town.world.ctx, town.acme, "shop", new)
+    counts = {one: len(host.machines) for one, host in town.world.hosts.by_id.items()}
+    assert counts["c1c2c3c4"] == 2
+    assert counts["a1b2c3d4"] + counts["b1b2b3b4"] == 2

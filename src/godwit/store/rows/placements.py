@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from godwit.control.records import MachineChange, MachineVersion, Placement
 from godwit.store.rows.base import Rows
-from godwit.store.tables import APPS, MACHINE_VERSIONS, PLACEMENTS, STANDBYS
+from godwit.store.tables import APPS, HOSTS, MACHINE_VERSIONS, PLACEMENTS, STANDBYS
 
 _ALIVE = PLACEMENTS.c.destroyed_at_ms.is_(None)
 _ACCEPTED = PLACEMENTS.c.status == "accepted"
@@ -136,6 +136,17 @@ class PlacementTable(Rows):
             .group_by(PLACEMENTS.c.host_id)
         )
         return {str(host): int(count) for host, count in await self._connection.execute(query)}
+
+    async def zones_of(self, app_id: str, region: str) -> dict[str, int]:
+        """Return how many living machines of an app each zone of a region has."""
+        query = (
+            sa.select(HOSTS.c.zone, sa.func.count())
+            .join(PLACEMENTS, PLACEMENTS.c.host_id == HOSTS.c.id)
+            .where(PLACEMENTS.c.app_id == app_id, HOSTS.c.region == region, _ALIVE)
+            .where(PLACEMENTS.c.status != "abandoned")
+            .group_by(HOSTS.c.zone)
+        )
+        return {str(zone): int(count) for zone, count in await self._connection.execute(query)}
 
     async def apps_on(self, host_id: str) -> list[str]:
         """Return the apps that have living machines on a host."""
