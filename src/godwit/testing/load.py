@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from godwit.base import tasks
 from godwit.testing.websocket import ORDERLY, Farewell, Refused, WebSocket, closed
@@ -20,6 +22,10 @@ from godwit.testing.websocket import ORDERLY, Farewell, Refused, WebSocket, clos
 _ANSWER_S = 30.0
 _LAST_S = 60.0
 _BODY = b"steady " * 2_048
+_BEGUN, _BEGUN_S = 20, 60.0
+
+Start = Callable[[Callable[[], Coroutine[Any, Any, None]]], Future[None]]
+"""Runs a coroutine in a thread of its own."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,26 @@ class Load:
             await self._pause(self._shape.echo_every_s)
         if socket is not None:
             await socket.close()
+
+
+@contextlib.contextmanager
+def running(load: Load, start: Start) -> Iterator[Tally]:
+    """Ask steadily meanwhile, begun when the first are answered; the tally is whole at the end."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        await load.run()
+
+    ended = start(main)
+    try:
+        ends = time.monotonic() + _BEGUN_S
+        while load.tally.good.total() < _BEGUN and time.monotonic() < ends:
+            time.sleep(0.1)
+        yield load.tally
+    finally:
+        loops[0].call_soon_threadsafe(load.stop)
+        ended.result()
 
 
 async def _echo(socket: WebSocket, message: str) -> None:

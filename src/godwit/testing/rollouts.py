@@ -7,13 +7,13 @@ into its machines as a file, so that nothing has to be built.
 import asyncio
 import base64
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from godwit.testing.load import Load, Shape, Tally
+from godwit.testing.load import Load, Shape, Tally, running
 from godwit.testing.platform import ROOT, Platform
 
 PROGRAM = ROOT / "tests" / "apps" / "steady" / "steady.py"
@@ -100,25 +100,13 @@ class Steady:
     @contextlib.contextmanager
     def under_load(self, shape: Shape) -> Iterator[Tally]:
         """Ask steadily meanwhile; the tally is whole at the end."""
-        host, _, port = self.up.settings.listen.edge.rpartition(":")
-        del host
-        load = Load(("127.0.0.1", int(port)), f"{self.name}.godwit.localhost", shape)
-        loops: list[asyncio.AbstractEventLoop] = []
-
-        async def run() -> None:
-            loops.append(asyncio.get_running_loop())
-            await load.run()
-
-        thread = threading.Thread(target=lambda: asyncio.run(run()), name="load")
-        thread.start()
-        try:
-            ends = time.monotonic() + 60
-            while load.tally.good.total() < 20 and time.monotonic() < ends:
-                time.sleep(0.1)
-            yield load.tally
-        finally:
-            loops[0].call_soon_threadsafe(load.stop)
-            thread.join()
+        port = int(self.up.settings.listen.edge.rpartition(":")[2])
+        load = Load(("127.0.0.1", port), f"{self.name}.godwit.localhost", shape)
+        with (
+            ThreadPoolExecutor(1, "load") as thread,
+            running(load, lambda main: thread.submit(lambda: asyncio.run(main()))) as tally,
+        ):
+            yield tally
 
 
 def _passing(checks: list[dict[str, Any]]) -> bool:

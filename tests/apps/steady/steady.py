@@ -2,8 +2,8 @@
 
 Standard library only; it is put into a machine as a file and run by the image's Python. `/` says
 which machine answers, `/slow/SECONDS` takes its time, `/echo` gives a body back, `/ws` echoes
-messages. Told to end (SIGINT, SIGTERM) it bids every WebSocket farewell (1012), finishes what it
-has and goes.
+messages, `/resolve/NAME` tells a name's IPv6 addresses, a line each, `/leave` ends the app. Told
+to end (SIGINT, SIGTERM) it bids every WebSocket farewell (1012), finishes what it has and goes.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 import signal
+import socket
 import struct
 
 HOST = os.environ.get("HOST", "0.0.0.0")
@@ -50,7 +51,11 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     if path.startswith("/slow/"):
         await asyncio.sleep(float(path.rpartition("/")[2]))
+    if path == "/leave":
+        ENDING.set()
     content = body if path == "/echo" else ME.encode()
+    if path.startswith("/resolve/"):
+        content = await resolved(path.rpartition("/")[2])
     stays = "close" if ENDING.is_set() else "keep-alive"
     writer.write(
         f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: {stays}\r\n\r\n".encode()
@@ -58,6 +63,15 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     )
     await writer.drain()
     return not ENDING.is_set()
+
+
+async def resolved(name: str) -> bytes:
+    """Return the name's addresses, none if it is not known."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, None, family=socket.AF_INET6)
+    except socket.gaierror:
+        return b""
+    return "".join(sorted({f"{one[4][0]}\n" for one in found})).encode()
 
 
 async def first_of_end_or(reading) -> bytes | None:  # type: ignore[no-untyped-def]
