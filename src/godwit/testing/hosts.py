@@ -90,7 +90,8 @@ class SimulatedHost(SimulatedImages):
             zone=self.zone,
             fits=fits,
             reasons=() if fits else (reason,),
-            score=self.free_mb / self.memory_mb,
+            # As of a real host, never as much as a zone or an image counts for.
+            score=self.free_mb / 2**20,
             free_memory_mb=self.free_mb,
         )
 
