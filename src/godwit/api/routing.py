@@ -6,10 +6,12 @@ organization.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -32,6 +34,7 @@ _LONGEST_NAME = 100
 _NEED = "x-godwit-scope"
 _OWN = "x-godwit-own"
 _FILTER = b"metadata."
+_REQUEST = "request"
 VOUCHED_FOR = "godwit.principal"
 """Where an ASGI scope holds the machine that asks at its `/.fly/api` (`guest_requests`)."""
 
@@ -49,6 +52,9 @@ class JsonRequest(Request):
 
 class Route(APIRoute):
     """A route that declares what it needs."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, _handed_over(endpoint), **options)
 
     @property
     def need(self) -> Need:
@@ -130,19 +136,36 @@ def _principal(request: Request) -> Principal:
     return who
 
 
-# Coroutines, though they wait for nothing: others would each be run in a thread.
-async def _give_context(request: Request) -> Context:
-    return context(request)
-
-
-async def _give_principal(request: Request) -> Principal:
-    return _principal(request)
-
-
-Ctx = Annotated[Context, Depends(_give_context)]
-Who = Annotated[Principal, Depends(_give_principal)]
+Ctx = Annotated[Context, context]
+Who = Annotated[Principal, _principal]
+_GIVEN: Mapping[Any, Callable[[Request], Any]] = {Ctx: context, Who: _principal}
 Nonce = Annotated[str | None, Header(alias="fly-machine-lease-nonce", max_length=200)]
 """What proves that the caller holds the machine's lease."""
+
+
+def _handed_over(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a route's function that is given its `Ctx` and `Who` from the request.
+
+    As dependencies they would be solved anew in every request, which costs FastAPI as much as to
+    read the route's own parameters.
+    """
+    signature = inspect.signature(endpoint, eval_str=True)
+    kinds = {name: one.annotation for name, one in signature.parameters.items()}
+    given = {name: _GIVEN[kind] for name, kind in kinds.items() if kind in _GIVEN}
+    own = next((name for name, kind in kinds.items() if kind is Request), "")
+
+    @functools.wraps(endpoint)
+    async def called(**values: Any) -> Any:
+        request = values[own] if own else values.pop(_REQUEST)
+        return await endpoint(**values, **{name: give(request) for name, give in given.items()})
+
+    kept = [one for name, one in signature.parameters.items() if name not in given]
+    if not own:
+        kept.append(
+            inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+        )
+    called.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return called
 
 
 async def _authorize(request: Request, need: Need, *, own: bool) -> None:

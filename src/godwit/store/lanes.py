@@ -125,7 +125,11 @@ class Lanes:
         Raises:
             TimeoutError: There was no lane for ten seconds.
         """
-        async with asyncio.timeout(_WAIT_S):
+        if self._room.locked():
+            async with asyncio.timeout(_WAIT_S):
+                await self._room.acquire()
+        else:
+            # There is room, so this does not wait.
             await self._room.acquire()
         thread = self._thread()
         connection = Connection(self._writers if write else self._readers, thread)
