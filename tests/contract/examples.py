@@ -9,7 +9,16 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from godwit.wire import channel, components, facts, guest, guest_api, host_rpc, shim
+from godwit.wire import (
+    channel,
+    components,
+    facts,
+    guest,
+    guest_api,
+    guest_containers,
+    host_rpc,
+    shim,
+)
 
 GOLDEN = Path(__file__).resolve().parents[2] / "contracts" / "golden"
 
@@ -50,6 +59,85 @@ RUN_SPEC = guest.RunSpec(
     ),
     beside=(guest.Process(argv=("worker",), user="app"),),
 )
+CONTAINED = guest.RunSpec(
+    machine_id="148ed193b95948",
+    hostname="148ed193b95948",
+    containers=(
+        guest.Container(
+            name="app",
+            image="root",
+            process=guest.Process(argv=("serve",)),
+            restart="on-failure",
+            max_retries=10,
+            stop_signal="SIGTERM",
+            stop_timeout_ms=5_000,
+            depends_on=(
+                guest_containers.Dependency(container="db", condition="healthy"),
+                guest_containers.Dependency(container="migrate", condition="exited_successfully"),
+            ),
+            binds=(guest_containers.Bind(volume="sockets", path="/run/sockets"),),
+            healthchecks=(
+                guest_containers.HealthCheck(
+                    name="up",
+                    question=guest_containers.HttpQuestion(
+                        port=8080,
+                        method="GET",
+                        path="/up",
+                        headers=(guest_containers.Header(name="Host", value="a.example"),),
+                    ),
+                    interval_s=10,
+                    timeout_s=5,
+                    grace_s=30,
+                    success_threshold=1,
+                    failure_threshold=3,
+                    stops=True,
+                ),
+            ),
+        ),
+        guest.Container(
+            name="db",
+            image="image1",
+            process=guest.Process(argv=("postgres",), user="postgres"),
+            files=(guest.File(path="/etc/pg.conf", content_base64=""),),
+            restart="always",
+            max_retries=10,
+            stop_timeout_ms=30_000,
+            healthchecks=(
+                guest_containers.HealthCheck(
+                    name="ready",
+                    question=guest_containers.ExecQuestion(argv=("pg_isready",)),
+                    interval_s=1,
+                    timeout_s=1,
+                    grace_s=0,
+                    success_threshold=2,
+                    failure_threshold=2,
+                ),
+                guest_containers.HealthCheck(
+                    name="port",
+                    question=guest_containers.TcpQuestion(port=5432),
+                    interval_s=1,
+                    timeout_s=1,
+                    grace_s=0,
+                    success_threshold=1,
+                    failure_threshold=1,
+                ),
+            ),
+        ),
+        guest.Container(
+            name="migrate",
+            image="root",
+            process=guest.Process(argv=("migrate",)),
+            restart="no",
+            max_retries=10,
+            stop_timeout_ms=5_000,
+            depends_on=(guest_containers.Dependency(container="db", condition="started"),),
+        ),
+    ),
+    volumes=(
+        guest.SharedVolume(name="sockets", memory_mb=16),
+        guest.SharedVolume(name="spool"),
+    ),
+)
 
 EXIT = shim.ExitRecord(
     machine_id="148ed193b95948",
@@ -70,6 +158,7 @@ EXAMPLES: dict[str, BaseModel] = {
     ),
     "guest_answer": guest_api.answer(204, (("fly-request-id", "01K8-lcl"),), b""),
     "run_spec": RUN_SPEC,
+    "run_spec_containers": CONTAINED,
     "shim_config": shim.ShimConfig(
         machine_id="148ed193b95948",
         instance_id="01K8RS0000000000000000000A",
@@ -237,6 +326,7 @@ MESSAGES: tuple[dict[str, object], ...] = (
         "user": "",
         "working_directory": "/",
         "tty": {"rows": 40, "cols": 80},
+        "container": "db",
     },
     {"type": "sleep"},
     {"type": "wake", "clock_unix_ns": 1790000000000000000, "entropy_base64": "AAEC"},

@@ -289,9 +289,10 @@ class App:
     ) -> host_rpc.ExecAnswer:
         machine_id = driver.machine.machine_id
         asked = host_rpc.ExecRequest(machine_id=machine_id, command=command, timeout_s=timeout_s)
+        asked = guests.meant(driver, asked)
         opened = await self._desk.secrets.opened(driver.machine)
         async with self._desk.session(driver) as session:
-            return await session.exec(asked, guests.environment(driver, opened))
+            return await session.exec(asked, guests.environment(driver, opened, asked.container))
 
     async def _withdrawn(self, machine_id: str) -> None:
         await self._drains.acted_upon(machine_id)

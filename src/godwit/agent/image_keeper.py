@@ -237,10 +237,10 @@ def _images_of(machine: records.Machine, snapshot: views.Snapshot) -> set[str]:
     """Return the digests a machine needs: of its version, and of the one on its way."""
     if machine.state == "destroyed":
         return set()
-    digests = {machine.image.digest}
+    digests = {image.digest for image in (machine.image, *machine.container_images)}
     if snapshot.run is not None and "update" in snapshot.run.input:
         update = host_rpc.Update.model_validate(snapshot.run.input["update"])
-        digests.add(update.image.digest)
+        digests |= {image.digest for image in (update.image, *update.container_images)}
     return digests
 
 

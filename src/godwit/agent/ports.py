@@ -8,7 +8,7 @@ makes by the machine's id or slot, so a second run finds the first run's work.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from godwit.images import collection, store
 from godwit.wire import channel, guest, guest_api, host_rpc, shim
@@ -138,8 +138,24 @@ class Network(Protocol):
 
 Kept = Literal["nothing", "root", "all"]
 """What stays of a VM that is discarded: its scratch disk, or that, its cache and saved state."""
-FurtherDisk = Literal["swap", "cache"]
-"""A disk beside root and scratch that some machines have; it has a slot of its own."""
+FurtherDisk = Literal[
+    "swap",
+    "cache",
+    "image1",
+    "image2",
+    "image3",
+    "image4",
+    "image5",
+    "image6",
+    "image7",
+    "image8",
+]
+"""A disk beside root and scratch that some machines have; it has a slot of its own.
+
+Images are those of containers; all others are the machine's to write to."""
+IMAGE_DISKS: tuple[FurtherDisk, ...] = tuple(
+    disk for disk in get_args(FurtherDisk) if disk.startswith("image")
+)
 
 
 @dataclass(frozen=True)
@@ -165,13 +181,14 @@ class Hardware:
         *,
         swap_bytes: int = 0,
         cache_bytes: int = 0,
+        images: int = 0,
         kernel_arguments: tuple[str, ...] = (),
         lasting_root: bool = False,
     ) -> "Hardware":
         """Return what the VM of a machine with these resources is made as."""
         swap: tuple[FurtherDisk, ...] = ("swap",) if swap_bytes else ()
         cache: tuple[FurtherDisk, ...] = ("cache",) if cache_bytes else ()
-        disks = (*swap, *cache)
+        disks = (*swap, *cache, *IMAGE_DISKS[:images])
         return cls(resources.grown, disks, kernel_arguments, lasting_root)
 
 
@@ -182,6 +199,7 @@ class VmPlan:
     Attributes:
         swap_bytes: Size of its swap disk; 0 for none.
         cache_bytes: Size of its cache drive; 0 for none.
+        images: Those of containers that are not the machine's own, in the order of their disks.
         kernel_arguments: Beyond the platform's own.
         lasting_root: The scratch disk may outlive this boot: it has a journal, and is synced.
         keep_scratch: The scratch disk that is there stays: a cold boot that keeps the root.
@@ -202,6 +220,7 @@ class VmPlan:
     run_spec: guest.RunSpec
     swap_bytes: int = 0
     cache_bytes: int = 0
+    images: tuple[Path, ...] = ()
     kernel_arguments: tuple[str, ...] = ()
     lasting_root: bool = False
     keep_scratch: bool = False
@@ -214,6 +233,7 @@ class VmPlan:
             self.resources,
             swap_bytes=self.swap_bytes,
             cache_bytes=self.cache_bytes,
+            images=len(self.images),
             kernel_arguments=self.kernel_arguments,
             lasting_root=self.lasting_root,
         )
@@ -312,8 +332,11 @@ class ShimSession(Protocol):
         user: str = "",
         working_directory: str = "/",
         tty: Window | None = None,
+        container: str = "",
     ) -> ExecStream:
         """Start a command and return its streams, while it runs.
+
+        Without a container it runs in the machine itself.
 
         Raises:
             Failure: `failed_precondition` (not running), `invalid_argument` (no such program or

@@ -265,7 +265,9 @@ class Terminals:
         tty = None if window is None else ports.Window(window.rows, window.cols)
         try:
             async with opener() as session:
-                stream = await session.open_exec(asked.command, env, user=asked.user, tty=tty)
+                stream = await session.open_exec(
+                    asked.command, env, user=asked.user, tty=tty, container=asked.container
+                )
                 if not started.done():
                     started.set_result(None)
                 await self._serve(made, stream)

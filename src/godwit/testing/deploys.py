@@ -80,12 +80,12 @@ class ScriptedHost(SimulatedHost):
                 await self._move(machine, "destroyed")
             else:
                 await self._move(machine, "stopped")
-        elif "crash" in machine.config["image"]:
+        elif "crash" in machine.offer.image.reference:
             await self.crash(machine.offer.machine_id)
 
     def _view(self, machine: SimulatedMachine) -> host_rpc.MachineView:
         view = super()._view(machine)
-        word = "critical" if "sick" in machine.config["image"] else "passing"
+        word = "critical" if "sick" in machine.offer.image.reference else "passing"
         checks = [
             host_rpc.CheckStatus.model_validate(
                 {"name": f"c{number}", "status": word, "output": word, "updated_at": "now"}
@@ -290,7 +290,7 @@ class Yard:
                 found.append(
                     {
                         "group": metadata.get("fly_process_group"),
-                        "image": one.config["image"],
+                        "image": one.offer.image.reference,
                         "state": one.state,
                         "cordoned": one.cordoned,
                         "version": metadata.get("fly_release_version"),

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from godwit.agent.machines import run_containers
 from godwit.base import clock, errors, ids
 from godwit.base.principal import Principal
 from godwit.testing.facts import MemoryFacts
@@ -307,7 +308,8 @@ class SimulatedHost(SimulatedImages):
 
     async def _exec(self, body: dict[str, Any]) -> Record:
         request = host_rpc.ExecRequest.model_validate(body)
-        self._running(body)
+        machine = self._running(body)
+        run_containers.meant(machine.config, request.container, machine=request.machine)
         if request.command[0] == "sleep":
             raise errors.Failure("deadline_exceeded", "the command did not end in time")
         return host_rpc.ExecAnswer(

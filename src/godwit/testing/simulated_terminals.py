@@ -23,9 +23,10 @@ class _Session:
         user: str = "",
         working_directory: str = "/",
         tty: ports.Window | None = None,
+        container: str = "",
     ) -> TypedBack:
         """Start the command."""
-        del env, working_directory
+        del env, working_directory, container
         return TypedBack(f"{' '.join(argv)} for {user or 'root'}", tty)
 
 

@@ -216,7 +216,7 @@ class FakeSession:
         await self._hands.ask("session.exec")
         if self._vm.phase != "running":
             raise errors.Failure("failed_precondition", "the machine's process does not run")
-        said = " ".join(request.command)
+        said = _aimed(" ".join(request.command), request.container)
         return host_rpc.ExecAnswer(exit_code=0, stdout=f"{said} {env['FLY_APP_NAME']}", stderr="")
 
     async def open_exec(
@@ -227,12 +227,14 @@ class FakeSession:
         user: str = "",
         working_directory: str = "/",
         tty: ports.Window | None = None,
+        container: str = "",
     ) -> TypedBack:
         """Start a command that answers each line with itself and the app; `exit N` ends it."""
         await self._hands.ask("session.open_exec")
         if self._vm.phase != "running":
             raise errors.Failure("failed_precondition", "the machine's process does not run")
-        said = f"{' '.join(argv)} in {env['FLY_APP_NAME']} at {working_directory}"
+        said = _aimed(" ".join(argv), container)
+        said = f"{said} in {env['FLY_APP_NAME']} at {working_directory}"
         return TypedBack(f"{said} for {user or 'root'}", tty)
 
     async def accept(self, credit: int) -> GuestCall:
@@ -248,12 +250,16 @@ class FakeSession:
         return {"memory": {"available": self._vm.plan.resources.memory_mb * 1024 * 512}}
 
     async def ps(self) -> tuple[host_rpc.GuestProcess, ...]:
-        """Return the machine's one process."""
+        """Return the machine's processes."""
         await self._hands.ask("session.ps")
         if self._vm.phase != "running":
             raise errors.Failure("failed_precondition", "the machine's process does not run")
-        command = " ".join(self._vm.plan.run_spec.process.argv)
-        return (host_rpc.GuestProcess(pid=1, command=command),)
+        spec = self._vm.plan.run_spec
+        own = [spec.process] if spec.process else [one.process for one in spec.containers]
+        return tuple(
+            host_rpc.GuestProcess(pid=pid, command=" ".join(process.argv))
+            for pid, process in enumerate(own, start=1)
+        )
 
     async def close(self) -> None:
         """Drop the connection."""
@@ -403,3 +409,7 @@ class FakeVmm:
         if vm is None or vm.phase != "running" or vm.paused:
             raise errors.Failure("failed_precondition", "the machine does not run")
         return vm
+
+
+def _aimed(command: str, container: str) -> str:
+    return f"{command} @{container}" if container else command

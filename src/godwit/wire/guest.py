@@ -5,7 +5,8 @@ The Rust twins are in `rust/crates/wire/src/{run_spec,messages}.rs`; golden exam
 
 Host to guest, `type`:
     run {spec}; stop {signal, timeout_ms}; signal {signal}; ping {id}; stats {id};
-    exec {stream, argv, env, env_base64, user, working_directory, tty: {rows, cols} | null};
+    exec {stream, argv, env, env_base64, user, working_directory, tty: {rows, cols} | null,
+    container};
     exec_signal {stream, signal}; resize {stream, rows, cols};
     sleep {}; wake {clock_unix_ns, entropy_base64}; accept {stream, credit}
 Guest to host, `type`:
@@ -16,6 +17,9 @@ Guest to host, `type`:
 
 `stop`: signal to the main process's group, wait, SIGTERM for at most 1 s, then SIGKILL
 (spec/config-cli.md §6 no. 7). `exit_code` is 128 + signal when `signal` is not null.
+`container` of an exec is empty for the machine itself; one without containers has nothing else.
+A stop of a machine of containers asks each in its turn: those first that others do not depend on,
+each with its own signal and timeout; what is left after the stop's timeout is ended as above.
 A run spec is sent once per boot, after hello. Signal names are `SIGINT` and the like.
 
 Hello comes again whenever the guest saw the channel break, followed by what was last: started,
@@ -39,18 +43,15 @@ An answer to stats carries `uptime_ms, memory, load, processes, cpus, disks,
 networks, filesystems` (fields: `rust/crates/wire/src/messages.rs`), in bytes, since boot.
 """
 
-import base64
-from collections.abc import Mapping
-
-from pydantic import Field
-
-from godwit.base import encoded
+from godwit.wire.guest_containers import Container, SharedVolume
+from godwit.wire.guest_process import File, Process, split_environment
 from godwit.wire.record import Record
+
+__all__ = ["Container", "File", "Process", "SharedVolume", "split_environment"]
 
 PROTOCOL_VERSION = 1
 MOST_SPEC_BYTES = 1_040_384
 """Of a run spec as JSON: with time and entropy of its sending it fits one message (1 MiB)."""
-_QUOTES = 2
 
 
 class Root(Record):
@@ -146,41 +147,14 @@ class HostsEntry(Record):
     names: tuple[str, ...]
 
 
-class File(Record):
-    """A file put into the root before the process starts."""
-
-    path: str
-    content_base64: str
-    mode: int = 0o644
-
-
-class Process(Record):
-    """The machine's main process.
-
-    Attributes:
-        argv: Never empty; looked up in PATH of `env` when it has no slash.
-        env: Complete but for PATH, HOME and TERM, which init gives defaults (§5.1).
-        env_base64: Further variables whose values are not UTF-8, in base64.
-        user: As in an image's config: empty, `name`, `uid`, `name:group`, `uid:gid`;
-            resolved in the root's /etc/passwd and /etc/group.
-        tty: Whether it runs on a pseudo-terminal.
-    """
-
-    argv: tuple[str, ...] = Field(min_length=1)
-    env: dict[str, str] = {}
-    env_base64: dict[str, str] = {}
-    working_directory: str = "/"
-    user: str = ""
-    tty: bool = False
-    open_files: int = 10_240
-
-
 class RunSpec(Record):
     """All that init needs to turn a booted kernel into this machine.
 
     Attributes:
         clock_unix_ns: What the guest's clock is set to; `None` keeps the RTC's time.
+        process: The main process; a machine of containers has none.
         beside: Processes beside the main one: the machine ends with whichever ends first.
+        containers: The main one first; when all end in a stop, it says how the machine ended.
         entropy_base64: Bytes credited to the guest's random pool before anything runs.
     """
 
@@ -196,32 +170,7 @@ class RunSpec(Record):
     resolver: Resolver = Resolver()
     hosts: tuple[HostsEntry, ...] = ()
     files: tuple[File, ...] = ()
-    process: Process
+    process: Process | None = None
     beside: tuple[Process, ...] = ()
-
-
-def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variables that are told as text, and in base64 those that are shorter so.
-
-    Values that are not UTF-8 are no text, and one full of control characters takes six bytes for
-    each: so no value is told in more than its base64 and the quotes.
-
-    Args:
-        env: Bytes that are not UTF-8 as surrogates (PEP 383).
-    """
-    text, coded = {}, {}
-    for name, value in env.items():
-        raw = value.encode(errors="surrogateescape")
-        if _is_text(value) and encoded.size(value) <= -(-len(raw) // 3) * 4 + _QUOTES:
-            text[name] = value
-        else:
-            coded[name] = base64.b64encode(raw).decode()
-    return text, coded
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    containers: tuple[Container, ...] = ()
+    volumes: tuple[SharedVolume, ...] = ()

@@ -166,7 +166,9 @@ class Offer(Record):
 
     Attributes:
         config: The machine config exactly as submitted.
-        pull_token: Bearer token for the platform's registry; for others the host asks control.
+        container_images: Of its containers, by their place in the config.
+        pull_token: Bearer token for the platform's registry; for others, and for the images of
+            containers, the host asks control.
         skip_launch: Prepare only; ends `stopped`.
         lease_ttl_s: Above 0, the machine begins under a lease; the answer holds its nonce.
         lease_owner: Who is said to hold it.
@@ -189,6 +191,7 @@ class Offer(Record):
     image: ImageRef
     resources: Resources
     config: dict[str, Any]
+    container_images: tuple[ImageRef, ...] = ()
     pull_token: str | None = None
     skip_launch: bool = False
     cordoned: bool = False
@@ -206,7 +209,7 @@ class Update(Record):
         current_version: When given, the update is refused unless it matches.
         lease_ttl_s: Above 0, the caller holds the machine's lease afterwards.
         nonce: Of the caller's lease.
-        secrets_version: As in `Offer`, as is `secrets`.
+        secrets_version: As in `Offer`, as are `secrets` and `container_images`.
     """
 
     v: int = 1
@@ -215,6 +218,7 @@ class Update(Record):
     image: ImageRef
     resources: Resources
     config: dict[str, Any]
+    container_images: tuple[ImageRef, ...] = ()
     pull_token: str | None = None
     skip_launch: bool = False
     current_version: str | None = None
@@ -420,7 +424,12 @@ class WaitAnswer(Record):
 
 
 class ExecRequest(Record):
-    """One command in a machine; output is cut at 128 KiB per stream, and says so."""
+    """One command in a machine; output is cut at 128 KiB per stream, and says so.
+
+    Attributes:
+        container: Which of several containers it runs in; empty is the main one.
+        machine: It runs beside the containers, in the machine itself.
+    """
 
     machine_id: str
     command: tuple[str, ...]
@@ -428,6 +437,8 @@ class ExecRequest(Record):
     timeout_s: float = 10.0
     user: str = ""
     tty: bool = False
+    container: str = ""
+    machine: bool = False
     nonce: str | None = None
 
 

@@ -28,12 +28,16 @@ class OpenTerminal(Record):
 
     Attributes:
         window: `None` gives it pipes instead of a terminal.
+        container: Which of several containers it runs in; empty is the main one.
+        machine: It runs beside the containers, in the machine itself.
         nonce: The caller's proof of holding the machine's lease.
     """
 
     machine_id: str
     command: tuple[str, ...]
     user: str = ""
+    container: str = ""
+    machine: bool = False
     term: str = ""
     window: Window | None = None
     nonce: str | None = None

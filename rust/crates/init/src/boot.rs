@@ -2,23 +2,20 @@
 
 use std::path::PathBuf;
 
-use godwit_wire::messages::{Failed, TerminalSize};
+use godwit_wire::messages::Failed;
 use godwit_wire::run_spec::{Process, RunSpec};
 
 use crate::api::Api;
+use crate::containers::housing;
 use crate::forwarding::Forwarder;
 use crate::stages::spawn::{self, Child, Program};
 use crate::stages::{Staged, clock, disks, identity, modules, mounts, network, root};
 
-/// A main process with a terminal has this size; nobody is attached who could say.
-const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
-
 /// What came of a run spec.
 #[derive(Debug)]
 pub(crate) struct Booted {
-    pub(crate) child: Child,
-    /// The processes beside it.
-    pub(crate) beside: Vec<Child>,
+    /// The main process and those beside it; none in a machine of containers.
+    pub(crate) children: Vec<Child>,
     /// Where volumes are mounted, first mounted first.
     pub(crate) volumes: Vec<PathBuf>,
     pub(crate) api: Api,
@@ -60,6 +57,7 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
     root::join(&spec.root, &ahead.disks, |image, upper| {
         identity::write_below(spec, image, upper)
     })?;
+    housing::join(spec, &ahead.disks)?;
     root::switch()?;
     mounts::run()?;
     if let Some(swap) = &spec.swap {
@@ -71,11 +69,9 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
     // Before the process, which may talk to it at once.
     let api = Api::listen();
     let forwarder = Forwarder::begin(&spec.resolver)?;
-    let child = start(&spec.process)?;
-    let beside = spec.beside.iter().map(start).collect::<Staged<_>>()?;
+    let own = spec.process.iter().chain(&spec.beside);
     Ok(Booted {
-        child,
-        beside,
+        children: own.map(start).collect::<Staged<_>>()?,
         volumes,
         api,
         forwarder,
@@ -83,17 +79,7 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
 }
 
 fn start(process: &Process) -> Staged<Child> {
-    let program = Program {
-        argv: &process.argv,
-        env: &process.env,
-        env_base64: &process.env_base64,
-        user: &process.user,
-        working_directory: &process.working_directory,
-        open_files: process.open_files,
-        tty: process.tty.then_some(TERMINAL),
-        stdin: false,
-    };
-    spawn::spawn(&program).map_err(|refusal| Failed {
+    spawn::spawn(&Program::of(process)).map_err(|refusal| Failed {
         stage: refusal.stage().into(),
         message: refusal.into_message(),
     })

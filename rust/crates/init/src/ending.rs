@@ -25,8 +25,10 @@ const KILLED: i32 = 128 + SIGKILL;
 
 /// Ends the machine after its main process ended.
 pub(crate) fn of_process(mut supervisor: Supervisor, ended: Ended) -> ! {
+    let contained = supervisor.containers.take();
+    let killed_by_stop = contained.is_some_and(|containers| containers.killed_by_stop);
     let oom_killed = ended.exit_code == KILLED
-        && !supervisor.machine.killed_by_stop
+        && !(supervisor.machine.killed_by_stop || killed_by_stop)
         && stats::oom_kills() > supervisor.machine.oom_kills_before;
     // It is not started again.
     supervisor.forwarder = None;

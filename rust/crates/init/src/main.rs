@@ -16,9 +16,11 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 mod api;
 mod boot;
+mod containers;
 mod ending;
 mod forwarding;
 mod link;
@@ -33,6 +35,13 @@ mod tsc;
 mod vsock;
 
 fn main() -> ExitCode {
+    // The first of a container's processes has the same number.
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == containers::housing::HOLDER)
+    {
+        return containers::housing::hold();
+    }
     if std::process::id() != 1 {
         return on_a_host();
     }
@@ -65,13 +74,15 @@ fn on_a_host() -> ExitCode {
         }
         Some("ps") => print_processes(),
         Some("forward") => forward_names(),
+        Some("probe") => probe(),
         Some("version") => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         _ => {
             eprintln!(
-                "godwit-init runs as PID 1 of a microVM; elsewhere: forward | ps | tsc-khz | version"
+                "godwit-init runs as PID 1 of a microVM; elsewhere: \
+                 forward | probe | ps | tsc-khz | version"
             );
             ExitCode::from(2)
         }
@@ -86,6 +97,18 @@ fn forward_names() -> ExitCode {
             eprintln!("godwit-init: forward: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn probe() -> ExitCode {
+    let word = |at| std::env::args().nth(at).unwrap_or_default();
+    let (Ok(question), Ok(seconds)) = (serde_json::from_str(&word(2)), word(3).parse()) else {
+        return ExitCode::from(2);
+    };
+    match containers::probe::ask(&question, Duration::from_secs(seconds)) {
+        Ok(true) => ExitCode::SUCCESS,
+        // Whatever is wrong: the exit code is all that anybody reads.
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -73,8 +73,8 @@ pub(crate) struct Session {
     outputs: Vec<Output>,
     /// Bytes of output the host still takes; `None` is no limit.
     credit: Option<u32>,
-    /// Whether its stream is others', too: only whole lines go there.
-    shares: bool,
+    /// Whether its stream is others', too: only whole lines go there, each behind this label.
+    label: Option<String>,
 }
 
 impl Session {
@@ -92,6 +92,7 @@ impl Session {
             begun: Vec::new(),
         };
         let (input, outputs) = match child.streams {
+            Streams::None => (None, Vec::new()),
             Streams::Terminal(fd) => (
                 Some(input(fd.try_clone()?, true)),
                 vec![output(fd, Kind::Stdout, true)],
@@ -115,13 +116,14 @@ impl Session {
             input,
             outputs,
             credit,
-            shares: false,
+            label: None,
         })
     }
 
-    /// Has its output go to the host line by line: others write to the same stream.
-    pub(crate) fn share_stream(&mut self) {
-        self.shares = true;
+    /// Has its output go to the host line by line, each behind a label: others write to the same
+    /// stream.
+    pub(crate) fn share_stream(&mut self, label: &str) {
+        self.label = Some(label.into());
     }
 
     pub(crate) fn note_end(&mut self, ended: Ended) {
@@ -167,7 +169,7 @@ impl Session {
     pub(crate) fn pump_output(&mut self, link: &mut Link, buffer: &mut [u8]) {
         let (stream, ended) = (self.stream, self.ended);
         let mut outputs = std::mem::take(&mut self.outputs);
-        let shares = self.shares;
+        let label = self.label.as_deref();
         outputs.retain_mut(|output| {
             let allowed = self
                 .credit
@@ -179,10 +181,12 @@ impl Session {
             }
             match read_some(output, &mut buffer[..most], ended) {
                 Taken::Bytes(count) => {
-                    if shares {
+                    if let Some(label) = label {
                         output.begun.extend_from_slice(&buffer[..count]);
-                        let lines = whole_lines(&mut output.begun);
-                        link.put(output.kind, stream, &lines);
+                        let lines = labelled(whole_lines(&mut output.begun), label);
+                        lines
+                            .chunks(CHUNK)
+                            .for_each(|chunk| link.put(output.kind, stream, chunk));
                     } else {
                         link.put(output.kind, stream, &buffer[..count]);
                     }
@@ -195,7 +199,9 @@ impl Session {
                 Taken::End => {
                     if !output.begun.is_empty() {
                         output.begun.push(b'\n');
-                        link.put(output.kind, stream, &output.begun);
+                        let last =
+                            labelled(std::mem::take(&mut output.begun), label.unwrap_or(""));
+                        link.put(output.kind, stream, &last);
                     }
                     false
                 }
@@ -287,6 +293,19 @@ fn whole_lines(begun: &mut Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Puts a label in front of every line.
+fn labelled(lines: Vec<u8>, label: &str) -> Vec<u8> {
+    if label.is_empty() {
+        return lines;
+    }
+    let whole = lines.split_inclusive(|byte| *byte == b'\n');
+    whole
+        .flat_map(|line| [label.as_bytes(), line])
+        .flatten()
+        .copied()
+        .collect()
+}
+
 enum Taken {
     Bytes(usize),
     Nothing,
@@ -311,7 +330,7 @@ fn read_some(output: &Output, buffer: &mut [u8], ended: Option<(Ended, Instant)>
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, whole_lines};
+    use super::{CHUNK, labelled, whole_lines};
 
     #[test]
     fn only_whole_lines_go_to_a_stream_that_others_write_to() {
@@ -322,6 +341,14 @@ mod tests {
         begun.extend(b"ee\n");
         assert_eq!(whole_lines(&mut begun), b"three\n");
         assert!(begun.is_empty());
+    }
+
+    #[test]
+    fn every_line_carries_its_label() {
+        let lines = labelled(b"one\n\ntwo".to_vec(), "web | ");
+        assert_eq!(lines, b"web | one\nweb | \nweb | two");
+        assert_eq!(labelled(b"one\n".to_vec(), ""), b"one\n");
+        assert_eq!(labelled(Vec::new(), "web | "), b"");
     }
 
     #[test]

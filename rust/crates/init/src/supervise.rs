@@ -22,11 +22,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::api::Api;
+use crate::containers::Containers;
 use crate::forwarding::Forwarder;
 use crate::link::{Event, Link};
 use crate::sessions::{Ended, Session};
 use crate::stages::spawn::{self, Program};
-use crate::stages::{Context, Staged, clock};
+use crate::stages::{Context, Staged, clock, failed};
 use crate::{boot, ending, signals, stats, sys};
 
 /// The stream of the main process.
@@ -69,6 +70,7 @@ pub(crate) struct Supervisor {
     pub(crate) sessions: BTreeMap<u32, Session>,
     api: Api,
     /// Until the machine ends.
+    pub(crate) containers: Option<Containers>,
     pub(crate) forwarder: Option<Forwarder>,
     /// What the host is told last, once the machine is ending.
     pub(crate) last_word: Option<GuestMessage>,
@@ -87,6 +89,7 @@ impl Supervisor {
             machine: Machine::default(),
             sessions: BTreeMap::new(),
             api: Api::default(),
+            containers: None,
             forwarder: None,
             last_word: None,
             children: sys::child_events().stage("supervise", "cannot watch children")?,
@@ -114,6 +117,9 @@ impl Supervisor {
     /// How the machine ends, if it does: with the process that ends first, or, when it was asked
     /// to stop, with the last, and then its main process says how.
     fn end_of_machine(&self) -> Option<Ended> {
+        if let Some(containers) = &self.containers {
+            return containers.verdict();
+        }
         let own = self.sessions.iter().filter(|(key, _)| is_own(**key));
         let mut ends = own.map(|(_, session)| session.ended());
         if self.machine.stopping {
@@ -140,6 +146,9 @@ impl Supervisor {
             forwarder.tend();
         }
         self.escalate();
+        if let Some(containers) = &mut self.containers {
+            containers.tend(&mut self.sessions, &mut self.link);
+        }
         let mut spec = None;
         for event in self.link.look() {
             spec = self.handle(event).or(spec);
@@ -157,17 +166,22 @@ impl Supervisor {
         self.forwarder = booted.forwarder;
         self.machine.lasting_root = spec.root.lasting;
         self.machine.oom_kills_before = stats::oom_kills();
-        let pid = booted.child.pid;
-        let shares = !booted.beside.is_empty();
-        let beside = (BESIDE..).zip(booted.beside);
-        for (key, child) in std::iter::once((MAIN, booted.child)).chain(beside) {
+        let main = booted.children.first().map(|child| child.pid);
+        let shares = booted.children.len() > 1;
+        for (key, child) in std::iter::once(MAIN).chain(BESIDE..).zip(booted.children) {
             let mut session =
                 Session::new(MAIN, child, None).stage("spawn", "cannot watch the process")?;
             if shares {
-                session.share_stream();
+                session.share_stream("");
             }
             self.sessions.insert(key, session);
         }
+        self.containers = Containers::prepare(spec, BESIDE, MAIN)?;
+        let pid = match (&mut self.containers, main) {
+            (Some(containers), _) => containers.begin(&mut self.sessions)?,
+            (None, Some(pid)) => pid,
+            (None, None) => return Err(failed("spawn", "there is nothing to run")),
+        };
         let started = GuestMessage::Started {
             pid,
             at_ms: unix_ms(),
@@ -210,6 +224,7 @@ impl Supervisor {
             deadline,
             self.machine.escalation.last().map(|(when, _)| *when),
             self.forwarder.as_ref().and_then(Forwarder::due),
+            self.containers.as_ref().and_then(Containers::due),
             self.away_since
                 .map(|since| since + AWAY_PATIENCE)
                 .filter(|when| *when > now),
@@ -235,8 +250,12 @@ impl Supervisor {
             if let Some(forwarder) = &mut self.forwarder {
                 forwarder.note_end(pid);
             }
-            if let Some(session) = self.sessions.values_mut().find(|s| s.pid == pid) {
-                session.note_end(Ended::from_status(status));
+            let ended = Ended::from_status(status);
+            let alive = |session: &&mut Session| session.pid == pid && session.ended().is_none();
+            if let Some(session) = self.sessions.values_mut().find(alive) {
+                session.note_end(ended);
+            } else if let Some(containers) = &mut self.containers {
+                containers.note_exit(pid, ended, &mut self.link);
             }
         }
     }
@@ -404,8 +423,12 @@ impl Supervisor {
         let now = Instant::now();
         let term = now + Duration::from_millis(timeout_ms.min(86_400_000));
         let number = signals::number(signal).unwrap_or(SIGTERM);
-        self.machine.escalation =
-            vec![(term + TERM_GRACE, SIGKILL), (term, SIGTERM), (now, number)];
+        self.machine.escalation = vec![(term + TERM_GRACE, SIGKILL), (term, SIGTERM)];
+        match &mut self.containers {
+            // Each in its turn, with what it has its own stop say.
+            Some(containers) => containers.stop(number),
+            None => self.machine.escalation.push((now, number)),
+        }
         self.escalate();
     }
 
@@ -443,6 +466,11 @@ impl Supervisor {
         if self.sessions.len() > MAX_SESSIONS {
             return Err(format!("there are {MAX_SESSIONS} sessions already"));
         }
+        let inside = match (&self.containers, exec.container.as_str()) {
+            (_, "") => None,
+            (Some(containers), name) => Some(containers.inside(name)?),
+            (None, _) => return Err("the machine has no containers".into()),
+        };
         let program = Program {
             argv: &exec.argv,
             env: &exec.env,
@@ -452,6 +480,8 @@ impl Supervisor {
             open_files: OPEN_FILES,
             tty: exec.tty,
             stdin: true,
+            silent: false,
+            inside,
         };
         let child = spawn::spawn(&program).map_err(spawn::Refusal::into_message)?;
         let pid = child.pid;

@@ -36,6 +36,17 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Gives the caller namespaces of its own, or its children, if it is one of PIDs.
+///
+/// Nothing but namespaces: what a process shares with its threads stays shared.
+pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: `unshare` takes no pointers, and no descriptor table is taken apart.
+    match unsafe { libc::unshare(namespaces) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Has `prepare` run in the child between fork and exec, with no signal blocked.
 ///
 /// `prepare` must not allocate or take locks: it may only make system calls.

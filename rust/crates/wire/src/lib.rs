@@ -3,6 +3,7 @@
 
 pub mod channel;
 pub mod components;
+pub mod containers;
 pub mod facts;
 pub mod messages;
 pub mod processes;

@@ -35,6 +35,9 @@ pub struct Exec {
     pub working_directory: String,
     #[serde(default)]
     pub tty: Option<TerminalSize>,
+    /// The container to run it in; empty is the machine itself.
+    #[serde(default)]
+    pub container: String,
 }
 
 /// Host to guest.

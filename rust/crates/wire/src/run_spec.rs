@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::containers::{Container, SharedVolume};
+
 /// The root: a read-only image under a writable scratch disk, joined by overlayfs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -199,10 +201,17 @@ pub struct RunSpec {
     pub hosts: Vec<HostsEntry>,
     #[serde(default)]
     pub files: Vec<File>,
-    pub process: Process,
+    /// The main process; a machine of containers has none.
+    #[serde(default)]
+    pub process: Option<Process>,
     /// Processes beside it: the machine ends with whichever ends first.
     #[serde(default)]
     pub beside: Vec<Process>,
+    /// The main one first among those that end in the same moment.
+    #[serde(default)]
+    pub containers: Vec<Container>,
+    #[serde(default)]
+    pub volumes: Vec<SharedVolume>,
 }
 
 fn version() -> u32 {

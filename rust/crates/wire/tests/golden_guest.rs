@@ -27,6 +27,7 @@ fn reads_back<T: Serialize + DeserializeOwned>(name: &str) {
 #[test]
 fn records_read_back_as_themselves() {
     reads_back::<RunSpec>("run_spec.json");
+    reads_back::<RunSpec>("run_spec_containers.json");
     reads_back::<ShimConfig>("shim_config.json");
     reads_back::<ExitRecord>("shim_exit.json");
     reads_back::<LogLine>("shim_log_line.json");

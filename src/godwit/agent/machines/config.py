@@ -120,11 +120,26 @@ def restart(config: Mapping[str, Any]) -> Restart:
     )
 
 
+def containers(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return the containers of a machine that has some."""
+    return items(config.get("containers"))
+
+
+def container_stop_ms(container: Mapping[str, Any]) -> int:
+    """Return how long one container is given to end."""
+    given = duration_ms(mapping(container.get("stop")).get("timeout")) or DEFAULT_STOP_MS
+    return min(given, LONGEST_STOP_MS)
+
+
 def stop(config: Mapping[str, Any], asked_signal: Any = None, asked_ms: Any = None) -> Stop:
-    """Return how to stop: what the request says, else stop_config, else SIGINT and 5 s."""
+    """Return how to stop: what the request says, else stop_config, else SIGINT and 5 s.
+
+    Containers end one after the other: unless it is said, they have the time of all.
+    """
     given = mapping(config.get("stop_config"))
     name = signal_name(asked_signal) or signal_name(given.get("signal")) or DEFAULT_STOP_SIGNAL
-    asked = number(asked_ms, 0) or duration_ms(given.get("timeout")) or DEFAULT_STOP_MS
+    asked = number(asked_ms, 0) or duration_ms(given.get("timeout"))
+    asked = asked or sum(map(container_stop_ms, containers(config))) or DEFAULT_STOP_MS
     return Stop(signal=name, timeout_ms=max(0, min(asked, LONGEST_STOP_MS)))
 
 

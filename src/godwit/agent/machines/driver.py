@@ -33,7 +33,6 @@ from godwit.agent.machines import (
 from godwit.base import errors, log
 from godwit.durable import journal, runner
 from godwit.durable.database import Transaction
-from godwit.images.config import ImageConfig
 
 logger = logging.getLogger(__name__)
 
@@ -443,8 +442,7 @@ class Driver:
             changes["destroyed_at_ms"] = now_ms
         if outcome == "done" and "boot" in run.done:
             changes["started_at_ms"] = int(run.done["boot"]["started_at_ms"])
-            image = ImageConfig.model_validate(run.done["fetch_image"]["config"])
-            changes["image_config"] = image
+            changes |= records.launched(run.done["fetch_image"])
         if outcome == "done" and "await_resumed" in run.done:
             changes["started_at_ms"] = int(run.done["await_resumed"]["resumed_at_ms"])
         machine = self._machine.model_copy(update=changes)

@@ -1,5 +1,6 @@
 """What the agent stores of a machine. Frozen; replaced whole with every change."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from godwit.agent import ports
@@ -35,7 +36,9 @@ class Machine(Record):
         state: Where it rests; what it is going through is in the journal.
         sentence: Why it rests there, for people.
         exit_code: Of the last exit.
+        container_images: Of its containers, by their place in the config.
         image_config: Of the image it was last started from.
+        container_configs: Those of its containers' images then.
         started_at_ms: When its process was last started, or resumed.
         due_ms: When its schedule starts it next.
         forgotten: Its directory and logs are gone as well.
@@ -56,6 +59,7 @@ class Machine(Record):
     image: host_rpc.ImageRef
     resources: host_rpc.Resources
     config: dict[str, Any]
+    container_images: tuple[host_rpc.ImageRef, ...] = ()
     pull_token: str | None = None
     min_secrets_version: int | None = None
     secrets_version: int = 0
@@ -65,6 +69,7 @@ class Machine(Record):
     restarts: Restarts = Restarts()
     exit_code: int | None = None
     image_config: ImageConfig | None = None
+    container_configs: tuple[ImageConfig, ...] = ()
     started_at_ms: int | None = None
     due_ms: int | None = None
     created_at_ms: int
@@ -92,6 +97,15 @@ class Machine(Record):
             network_number=self.network_number,
             slot=self.slot,
         )
+
+
+def launched(fetched: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what changes of a machine that was started from the images that were fetched."""
+    of_containers = (one["config"] for one in fetched.get("containers", ()))
+    return {
+        "image_config": ImageConfig.model_validate(fetched["config"]),
+        "container_configs": tuple(map(ImageConfig.model_validate, of_containers)),
+    }
 
 
 class Event(Record):
@@ -141,6 +155,7 @@ def from_offer(offer: host_rpc.Offer, slot: int, now_ms: int) -> Machine:
         image=offer.image,
         resources=offer.resources,
         config=offer.config,
+        container_images=offer.container_images,
         pull_token=offer.pull_token,
         min_secrets_version=offer.min_secrets_version,
         secrets_version=offer.secrets_version,
@@ -159,6 +174,7 @@ def updated(machine: Machine, update: host_rpc.Update, now_ms: int) -> Machine:
             "image": update.image,
             "resources": update.resources,
             "config": update.config,
+            "container_images": update.container_images,
             "pull_token": update.pull_token,
             "min_secrets_version": update.min_secrets_version,
             "secrets_version": update.secrets_version,

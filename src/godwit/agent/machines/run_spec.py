@@ -190,11 +190,15 @@ def build(
 ) -> guest.RunSpec:
     """Return what init is told at this boot; with `None` for secrets, what a resume needs of it.
 
+    Containers are added by `run_containers`.
+
     Raises:
         Failure: `invalid_argument` when the config and the image give nothing to run, or with the
             secrets more than init can be told.
     """
-    main, *beside = processes(machine, image, private_ip, public_ip=public_ip, secrets=secrets)
+    own: tuple[guest.Process, ...] = ()
+    if not settings.containers(machine.config):
+        own = processes(machine, image, private_ip, public_ip=public_ip, secrets=secrets)
     spec = guest.RunSpec(
         machine_id=machine.machine_id,
         hostname=hostname(machine),
@@ -206,16 +210,25 @@ def build(
         resolver=resolver(machine.config),
         hosts=hosts(machine, private_ip, local_ipv4),
         files=files(machine.config, secrets),
-        process=main,
-        beside=tuple(beside),
+        process=own[0] if own else None,
+        beside=own[1:],
     )
+    check_size(spec)
+    return spec
+
+
+def check_size(spec: guest.RunSpec) -> None:
+    """Return if init can be told so much.
+
+    Raises:
+        Failure: `invalid_argument`.
+    """
     if encoded.size(spec) > guest.MOST_SPEC_BYTES:
         raise errors.invalid(
             f"its processes and files, secrets included, have {encoded.size(spec)} bytes, at most"
             f" {guest.MOST_SPEC_BYTES} can be handed to a machine",
             hint="say ignore_app_secrets for processes that need none",
         )
-    return spec
 
 
 def processes(
@@ -243,7 +256,7 @@ def processes(
             private_ip,
             public_ip=public_ip,
             secrets={} if hidden or secrets is None else secrets,
-            more=_own_variables(f"processes[{at}]", own, machine, private_ip, secrets),
+            more=own_variables(f"processes[{at}].secrets", own, machine, private_ip, secrets),
         )
         env, env_base64 = guest.split_environment(whole)
         made.append(
@@ -259,14 +272,18 @@ def processes(
     return tuple(made)
 
 
-def _own_variables(
+def own_variables(
     place: str,
     process: Mapping[str, Any],
     machine: records.Machine,
     private_ip: str,
     secrets: Mapping[str, bytes] | None,
 ) -> dict[str, str]:
-    """Return the variables of one of several processes."""
+    """Return the variables of one of several processes, or of a container.
+
+    Raises:
+        Failure: `invalid_argument` for a secret that is not there, with the place before it.
+    """
     given = settings.mapping(process.get("env"))
     found = {str(name): str(value) for name, value in given.items() if value is not None}
     fields = {
@@ -289,7 +306,7 @@ def _own_variables(
         if not variable:
             continue
         if name not in secrets:
-            raise errors.invalid(f"{place}.secrets: the machine has no secret {name}")
+            raise errors.invalid(f"{place}: the machine has no secret {name}")
         found[variable] = secrets[name].decode(errors="surrogateescape")
     return found
 

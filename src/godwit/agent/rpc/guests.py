@@ -1,19 +1,20 @@
 """What is asked of a running machine's guest: signals, commands, processes, memory."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from godwit.agent.machines import config, memory, run_spec
+from godwit.agent.machines import config, memory, run_containers
 from godwit.agent.machines.driver import Driver
 from godwit.agent.rpc.desk import Change, Desk, OfMachine, parse
 from godwit.base import errors
 from godwit.base.principal import Principal
-from godwit.wire import host_rpc
+from godwit.wire import host_rpc, terminals
 from godwit.wire.record import Record
 
 _LONGEST_EXEC_S = 300.0
+R = TypeVar("R", host_rpc.ExecRequest, terminals.OpenTerminal)
 
 
 class Signal(OfMachine):
@@ -60,9 +61,10 @@ class Guests:
         if not 0 < asked.timeout_s <= _LONGEST_EXEC_S:
             raise errors.invalid(f"timeout must be within 0..{_LONGEST_EXEC_S:g} s")
         self._desk.permit(who, asked.machine_id, asked.nonce)
+        asked = meant(driver, asked)
         secrets = await self._desk.secrets.opened(driver.machine)
         async with self._desk.session(driver) as session:
-            return await session.exec(asked, environment(driver, secrets))
+            return await session.exec(asked, environment(driver, secrets, asked.container))
 
     async def ps(self, who: Principal, body: dict[str, Any]) -> dict[str, Any]:
         """Return the machine's processes."""
@@ -111,16 +113,21 @@ def _require_running(driver: Driver) -> None:
         )
 
 
-def environment(driver: Driver, secrets: Mapping[str, bytes]) -> dict[str, str]:
-    """Return what a command in a machine finds in its environment."""
-    machine = driver.machine
-    if machine.image_config is None:
-        return {}
+def meant(driver: Driver, asked: R) -> R:
+    """Return a command with the container it is to run in: the main one unless it says.
+
+    Raises:
+        Failure: `invalid_argument` when there is none of that name.
+    """
+    config = driver.machine.config
+    container = run_containers.meant(config, asked.container, machine=asked.machine)
+    return asked.model_copy(update={"container": container})
+
+
+def environment(
+    driver: Driver, secrets: Mapping[str, bytes], container: str = ""
+) -> dict[str, str]:
+    """Return what a command in a machine, or one of its containers, finds in its environment."""
     snapshot = driver.snapshot
-    return run_spec.environment(
-        machine,
-        machine.image_config,
-        snapshot.private_ip,
-        public_ip=snapshot.public_ip,
-        secrets=secrets,
-    )
+    addresses = run_containers.Addresses(snapshot.private_ip, snapshot.public_ip)
+    return run_containers.environment(driver.machine, container, addresses, secrets)

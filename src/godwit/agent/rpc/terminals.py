@@ -3,7 +3,7 @@
 from typing import Any
 
 from godwit.agent.rpc.desk import Desk, Handler, parse
-from godwit.agent.rpc.guests import environment
+from godwit.agent.rpc.guests import environment, meant
 from godwit.agent.terminals import Terminal, Terminals
 from godwit.base import errors
 from godwit.base.principal import Principal
@@ -36,7 +36,9 @@ class TerminalDesk:
         if not asked.command:
             raise errors.invalid("command is empty")
         self._desk.permit(who, asked.machine_id, asked.nonce)
-        env = environment(driver, await self._desk.secrets.opened(driver.machine))
+        asked = meant(driver, asked)
+        opened = await self._desk.secrets.opened(driver.machine)
+        env = environment(driver, opened, asked.container)
         if asked.window is not None:
             env = {**env, "TERM": asked.term or _TERM}
         made = await self._held.open(

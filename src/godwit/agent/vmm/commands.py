@@ -39,6 +39,7 @@ class Guest(Protocol):
         user: str = "",
         working_directory: str = "/",
         tty: ports.Window | None = None,
+        container: str = "",
     ) -> exec_stream.ExecStream:
         """Start a command."""
 
@@ -137,7 +138,11 @@ async def processes(guest: Guest) -> tuple[host_rpc.GuestProcess, ...]:
 
 async def _run(guest: Guest, request: host_rpc.ExecRequest, env: dict[str, str]) -> _Ended:
     stream = await guest.open_exec(
-        request.command, env, user=request.user, tty=_TERMINAL if request.tty else None
+        request.command,
+        env,
+        user=request.user,
+        tty=_TERMINAL if request.tty else None,
+        container=request.container,
     )
     gathered = {channel.Kind.STDOUT: _Output(), channel.Kind.STDERR: _Output()}
     try:

@@ -401,6 +401,7 @@ class HostVmm:
         files: dict[ports.FurtherDisk, Path] = {
             "swap": self._places.swap(plan.machine_id),
             "cache": self._places.cache(plan.machine_id),
+            **dict(zip(ports.IMAGE_DISKS, plan.images, strict=False)),
         }
         further = {disk: files[disk] for disk in hardware.disks}
         return hypervisor.Guest(

@@ -29,8 +29,13 @@ _MACHINE = "microvm,acpi=on,rtc=on,isa-serial=on,pit=on,pic=on,dump-guest-core=o
 """A core dump of the VMM would hold what the guest holds."""
 _TRANSLATIONS_MB = 128
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-_SLOTS = ("channel", "net", "root", "scratch", "volume", "swap", "cache", "balloon")
-"""Devices in the order of their virtio-mmio transports; `volume` is for what comes."""
+_SLOTS = (
+    *("channel", "net", "root", "scratch", "volume", "swap", "cache", "balloon"),
+    *ports.IMAGE_DISKS,
+)
+"""Devices in the order of their virtio-mmio transports, of which a `microvm` has 24; `volume` is
+for what comes."""
+_FURTHER = ("swap", "cache", *ports.IMAGE_DISKS)
 _FIRST_TRANSPORT = 8
 """A device on transport 0 is not found by the guest (QEMU 7.2, acpi=on)."""
 _TEMPLATE_MAC = "02:67:00:00:00:00"
@@ -76,12 +81,11 @@ class Descriptors:
     channel: int = 8
     monitor: int = 9
     memory: int = 10
-    swap: int = 11
-    cache: int = 12
+    further_disks: int = 11
 
     def further(self, disk: ports.FurtherDisk) -> int:
         """Return the number of a disk beside root and scratch."""
-        return {"swap": self.swap, "cache": self.cache}[disk]
+        return self.further_disks + _FURTHER.index(disk)
 
 
 class Qemu:
@@ -155,7 +159,8 @@ class Qemu:
             yield given.scratch, file(devices.scratch, os.O_RDWR)
             yield given.tap, lambda: held(slots.open_tap(devices.tap))
             for disk in guest.disks:
-                yield given.further(disk), file(devices.further[disk], os.O_RDWR)
+                access = os.O_RDONLY if disk in ports.IMAGE_DISKS else os.O_RDWR
+                yield given.further(disk), file(devices.further[disk], access)
         else:
             yield given.image, lambda: held(_nothing())
             yield given.scratch, lambda: held(_nothing())
@@ -358,7 +363,13 @@ def command(
         *_disk("root", given.image, number=1, kind=_IMAGE if real else _NEVER, paced=bool(group)),
         *_disk("scratch", given.scratch, number=2, kind=scratch, paced=bool(group)),
         *itertools.chain.from_iterable(
-            _disk(name, given.further(name), number=number, kind=_NEVER, paced=bool(group))
+            _disk(
+                name,
+                given.further(name),
+                number=number,
+                kind=_IMAGE if real and name in ports.IMAGE_DISKS else _NEVER,
+                paced=bool(group),
+            )
             for number, name in enumerate(guest.disks, start=3)
         ),
     )

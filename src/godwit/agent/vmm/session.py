@@ -128,8 +128,11 @@ class Session:
         user: str = "",
         working_directory: str = "/",
         tty: ports.Window | None = None,
+        container: str = "",
     ) -> exec_stream.ExecStream:
         """Start a command and return its streams, while it runs.
+
+        Without a container it runs in the machine itself.
 
         Raises:
             Failure: `failed_precondition` (not running), `invalid_argument` (no such program or
@@ -151,6 +154,7 @@ class Session:
                     "user": user,
                     "working_directory": working_directory,
                     "tty": tty._asdict() if tty is not None else None,
+                    "container": container,
                 }
             )
             async with asyncio.timeout(_ANSWER_S):

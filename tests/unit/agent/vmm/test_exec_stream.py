@@ -37,6 +37,7 @@ async def test_a_command_starts_with_what_it_was_given(fake, live):
         user="app",
         working_directory="/srv",
         tty=ports.Window(40, 80),
+        container="web",
     )
     assert await stream.started() == 41
     assert fake.connections[0].messages()[0] == {
@@ -48,6 +49,7 @@ async def test_a_command_starts_with_what_it_was_given(fake, live):
         "user": "app",
         "working_directory": "/srv",
         "tty": {"rows": 40, "cols": 80},
+        "container": "web",
     }
 
 

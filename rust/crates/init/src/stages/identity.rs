@@ -23,7 +23,12 @@ pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
     if Path::new("/etc").is_symlink() {
         write_about(spec, Path::new("/etc"))?;
     }
-    spec.files.iter().try_for_each(put)
+    put_files(&spec.files)
+}
+
+/// Writes files that the machine, or one of its containers, was given.
+pub(crate) fn put_files(files: &[File]) -> Staged<()> {
+    files.iter().try_for_each(put)
 }
 
 /// Writes what programs read about the machine into the upper layer of its root.

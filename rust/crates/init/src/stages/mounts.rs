@@ -61,6 +61,12 @@ pub(crate) fn devices() -> Staged<()> {
     Ok(())
 }
 
+/// Mounts /dev/shm of a container, in place of the machine's.
+pub(crate) fn shared_memory() -> Staged<()> {
+    let files = MountFlags::NOSUID | MountFlags::NODEV;
+    attach("tmpfs", "/dev/shm", files, "mode=1777")
+}
+
 /// Mounts /run in the machine's root.
 pub(crate) fn run() -> Staged<()> {
     let kept = directories_below(Path::new("/run"));

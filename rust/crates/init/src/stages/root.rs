@@ -11,9 +11,11 @@ use rustix::mount::{MountFlags, mount, mount_move};
 use super::{Context, Staged, disks, ensure_directory, failed};
 
 const STAGE: &str = "root";
-const IMAGE: &str = "/image";
-const SCRATCH: &str = "/scratch";
-const JOINED: &str = "/joined";
+pub(crate) const IMAGE: &str = "/image";
+pub(crate) const SCRATCH: &str = "/scratch";
+pub(crate) const JOINED: &str = "/joined";
+/// Images of containers that are not the machine's own.
+const IMAGES: &str = "/images";
 
 /// Joins the root at [`JOINED`].
 ///
@@ -40,16 +42,48 @@ pub(crate) fn join(
         MountFlags::empty(),
         STAGE,
     )?;
-    let (upper, work) = (format!("{SCRATCH}/upper"), format!("{SCRATCH}/work"));
+    overlay(
+        Path::new(IMAGE),
+        Path::new(SCRATCH),
+        Path::new(JOINED),
+        write_below,
+    )
+}
+
+/// Mounts the image of a container and returns where.
+pub(crate) fn attach_image(
+    serial: &str,
+    filesystem: &str,
+    disks: &disks::Known,
+) -> Staged<PathBuf> {
+    let image = disks.find(serial)?;
+    let path = format!("{IMAGES}/{serial}");
+    attach(&image, &path, filesystem, MountFlags::RDONLY, STAGE)?;
+    Ok(PathBuf::from(path))
+}
+
+/// Joins an image and a directory that takes what is written, at a place that is made.
+pub(crate) fn overlay(
+    image: &Path,
+    layers: &Path,
+    joined: &Path,
+    write_below: impl FnOnce(&Path, &Path) -> Staged<()>,
+) -> Staged<()> {
+    let (upper, work) = (layers.join("upper"), layers.join("work"));
     ensure_directory(STAGE, &work)?;
-    upper_like_image(Path::new(&upper)).stage(STAGE, "cannot prepare the scratch disk")?;
-    write_below(Path::new(IMAGE), Path::new(&upper))?;
-    ensure_directory(STAGE, JOINED)?;
-    let options = CString::new(format!("lowerdir={IMAGE},upperdir={upper},workdir={work}"))
-        .stage(STAGE, "overlay options")?;
+    upper_like_image(image, &upper).stage(STAGE, "cannot prepare the scratch disk")?;
+    write_below(image, &upper)?;
+    ensure_directory(STAGE, joined)?;
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        image.display(),
+        upper.display(),
+        work.display()
+    );
+    let options = CString::new(options).stage(STAGE, "overlay options")?;
     mount(
         "overlay",
-        JOINED,
+        joined,
         "overlay",
         MountFlags::empty(),
         options.as_c_str(),
@@ -58,8 +92,8 @@ pub(crate) fn join(
 }
 
 /// The joined root takes owner and mode from the upper layer: give it the image's.
-fn upper_like_image(upper: &Path) -> std::io::Result<()> {
-    let image = fs::metadata(IMAGE)?;
+fn upper_like_image(image: &Path, upper: &Path) -> std::io::Result<()> {
+    let image = fs::metadata(image)?;
     fs::create_dir_all(upper)?;
     chown(upper, Some(image.uid()), Some(image.gid()))?;
     fs::set_permissions(upper, fs::Permissions::from_mode(image.mode() & 0o7777))

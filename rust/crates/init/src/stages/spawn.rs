@@ -4,6 +4,7 @@
 //! words of the person who made it and not as an error number.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use godwit_wire::messages::TerminalSize;
+use godwit_wire::run_spec::Process;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
@@ -22,7 +24,11 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::environment::{self, Environment};
 use super::users::{self, User};
+use crate::containers::housing::Inside;
 use crate::sys;
+
+/// A machine's own process with a terminal has this size; nobody is attached who could say.
+const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 
 /// What to run, as the host asked for it.
 #[derive(Debug)]
@@ -36,6 +42,28 @@ pub(crate) struct Program<'a> {
     pub(crate) tty: Option<TerminalSize>,
     /// Whether it gets an input; /dev/null otherwise.
     pub(crate) stdin: bool,
+    /// Whether what it writes goes nowhere.
+    pub(crate) silent: bool,
+    /// The container it runs in; the machine's own root and namespaces otherwise.
+    pub(crate) inside: Option<&'a Inside>,
+}
+
+impl<'a> Program<'a> {
+    /// Returns a process of the run spec, in the machine itself.
+    pub(crate) fn of(process: &'a Process) -> Self {
+        Self {
+            argv: &process.argv,
+            env: &process.env,
+            env_base64: &process.env_base64,
+            user: &process.user,
+            working_directory: &process.working_directory,
+            open_files: process.open_files,
+            tty: process.tty.then_some(TERMINAL),
+            stdin: false,
+            silent: false,
+            inside: None,
+        }
+    }
 }
 
 /// A running child and this side of its streams.
@@ -47,6 +75,7 @@ pub(crate) struct Child {
 
 #[derive(Debug)]
 pub(crate) enum Streams {
+    None,
     Terminal(OwnedFd),
     Pipes {
         stdin: Option<OwnedFd>,
@@ -79,6 +108,17 @@ impl Refusal {
 
 /// Starts a program in a session of its own.
 pub(crate) fn spawn(program: &Program<'_>) -> Result<Child, Refusal> {
+    let (path, env, user) = match program.inside {
+        Some(inside) => inside
+            .look(|| found(program))
+            .map_err(|error| Refusal::Spawn(format!("its root: {}", plain(&error))))?,
+        None => found(program),
+    }?;
+    start(program, &path, &env, &user).map_err(|error| Refusal::Spawn(explain(&path, &error)))
+}
+
+/// Finds a program and its user in the root that is in place.
+fn found(program: &Program<'_>) -> Result<(PathBuf, Environment, User), Refusal> {
     let read = |path| fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned());
     let passwd = read("/etc/passwd").unwrap_or_default();
     let group = read("/etc/group").unwrap_or_default();
@@ -90,7 +130,7 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Child, Refusal> {
     })?;
     let env = environment::complete(given, &user.home, program.tty.is_some());
     let path = checked(program, &env, &user).map_err(Refusal::Spawn)?;
-    start(program, &path, &env, &user).map_err(|error| Refusal::Spawn(explain(&path, &error)))
+    Ok((path, env, user))
 }
 
 fn checked(program: &Program<'_>, env: &Environment, user: &User) -> Result<PathBuf, String> {
@@ -213,9 +253,11 @@ fn start(program: &Program<'_>, path: &Path, env: &Environment, user: &User) -> 
         .arg0(&program.argv[0])
         .args(&program.argv[1..])
         .env_clear()
-        .envs(env)
-        .current_dir(program.working_directory);
+        .envs(env);
+    let directory = CString::new(program.working_directory)?;
+    let arrival = program.inside.map(Inside::arrival).transpose()?;
     let streams = match program.tty {
+        _ if program.silent => silence(&mut command),
         Some(size) => terminal(&mut command, size, user)?,
         None => pipes(&mut command, program.stdin, user)?,
     };
@@ -223,9 +265,16 @@ fn start(program: &Program<'_>, path: &Path, env: &Environment, user: &User) -> 
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let tty = program.tty.is_some();
     sys::before_exec(&mut command, move || {
+        if let Some(arrival) = &arrival {
+            arrival.arrive()?;
+        }
+        rustix::process::chdir(directory.as_c_str())?;
         become_user(&user, &groups, open_files, tty)
     });
-    let child = command.spawn()?;
+    let child = match program.inside {
+        Some(inside) => inside.spawn(&mut command)?,
+        None => command.spawn()?,
+    };
     let pid = i32::try_from(child.id()).unwrap_or(0);
     Ok(Child { pid, streams })
 }
@@ -298,6 +347,14 @@ fn pipes(command: &mut Command, with_stdin: bool, user: &User) -> io::Result<Str
         stdout,
         stderr,
     })
+}
+
+fn silence(command: &mut Command) -> Streams {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Streams::None
 }
 
 fn owned_by(fd: impl AsFd, user: &User) -> io::Result<()> {
@@ -424,6 +481,8 @@ mod tests {
                 open_files: 1024,
                 tty: None,
                 stdin: false,
+                silent: false,
+                inside: None,
             };
             let given = environment::join(env, &none).unwrap();
             checked(&program, &given, &user(0, 0, &[]))

@@ -51,13 +51,31 @@ async def _fresh_token(
 
 
 async def fetch_image(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Ensure the machine's image is here, pulled and converted once per digest."""
+    """Ensure the machine's images are here, pulled and converted once per digest."""
     machine = work.machine
     local, token = await _ensure(work, machine.image, machine.pull_token)
     # A user name and password is for this pull alone: nothing of it is kept.
     kept = None if auth.is_login(token) else token
     if kept != machine.pull_token:
         await work.store(work.machine.model_copy(update={"pull_token": kept}))
+    return {
+        **_told(local),
+        "containers": [_told(one) for one in await _of_containers(work, machine.container_images)],
+    }
+
+
+async def _of_containers(
+    work: Work, images: tuple[host_rpc.ImageRef, ...]
+) -> tuple[ports.LocalImage, ...]:
+    """Return the images of containers, each pulled once however many run it."""
+    here: dict[str, ports.LocalImage] = {}
+    for image in images:
+        if image.digest not in here:
+            here[image.digest], _token = await _ensure(work, image, None)
+    return tuple(here[image.digest] for image in images)
+
+
+def _told(local: ports.LocalImage) -> dict[str, Any]:
     return {
         "digest": local.digest,
         "path": str(local.path),
@@ -67,9 +85,10 @@ async def fetch_image(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 async def fetch_new_image(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Ensure the image of the version to come is here, before anything is stopped for it."""
+    """Ensure the images of the version to come are here, before anything is stopped for it."""
     update = host_rpc.Update.model_validate(work.input["update"])
     local, _token = await _ensure(work, update.image, update.pull_token)
+    await _of_containers(work, update.container_images)
     return {"digest": local.digest}
 
 

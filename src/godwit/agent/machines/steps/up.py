@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
-from godwit.agent.machines import config, records, run_spec
+from godwit.agent.machines import config, records, run_containers, run_spec
 from godwit.agent.machines.work import Work
 from godwit.base import errors
 from godwit.durable.runner import Abort, HandOff, Step
@@ -49,6 +49,19 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
     image = outputs["fetch_image"]
     machine, network = work.machine, work.host.network
     plumbing = machine.plumbing
+    addresses = run_containers.Addresses(network.private_ip(plumbing), network.public_ip())
+    spec = run_spec.build(
+        machine,
+        ImageConfig.model_validate(image["config"]),
+        network.guest_network(plumbing),
+        private_ip=addresses.private_ip,
+        local_ipv4=network.local_ipv4(plumbing),
+        entropy=work.host.random(_ENTROPY_BYTES),
+        public_ip=addresses.public_ip,
+        secrets=secrets,
+    )
+    contained = image.get("containers", ())
+    configs = [ImageConfig.model_validate(one["config"]) for one in contained]
     return ports.VmPlan(
         machine_id=machine.machine_id,
         instance_id=machine.instance_id,
@@ -61,22 +74,25 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
         scratch_bytes=config.scratch_bytes(machine.config),
         swap_bytes=config.swap_bytes(machine.config),
         cache_bytes=config.cache_bytes(machine.config),
+        images=_further_images(machine, contained),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
-        run_spec=run_spec.build(
-            machine,
-            ImageConfig.model_validate(image["config"]),
-            network.guest_network(plumbing),
-            private_ip=network.private_ip(plumbing),
-            local_ipv4=network.local_ipv4(plumbing),
-            entropy=work.host.random(_ENTROPY_BYTES),
-            public_ip=network.public_ip(),
-            secrets=secrets,
-        ),
+        run_spec=run_containers.added(spec, machine, configs, addresses, secrets),
         keep_scratch=_kept(work) != "nothing",
         suspendable=(
             config.suspends_idle(machine.config) and config.unsuspendable(machine.config) is None
         ),
+    )
+
+
+def _further_images(
+    machine: records.Machine, contained: Sequence[Mapping[str, Any]]
+) -> tuple[Path, ...]:
+    """Return the files behind the disks of containers' images."""
+    digests = [image.digest for image in machine.container_images]
+    return tuple(
+        Path(contained[digests.index(digest)]["path"])
+        for digest in run_containers.further_images(machine)
     )
 
 
@@ -107,6 +123,7 @@ async def await_turn(work: Work, _: Outputs) -> None:
         machine.resources,
         swap_bytes=config.swap_bytes(machine.config),
         cache_bytes=config.cache_bytes(machine.config),
+        images=len(run_containers.further_images(machine)),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
     )

@@ -107,7 +107,7 @@ def cold_boot(guest: hypervisor.Guest, tap: str, rates: hypervisor.Rates) -> bod
                 drive_id=name,
                 path_on_host=jailed(name),
                 is_root_device=name == ROOT,
-                is_read_only=name == ROOT,
+                is_read_only=name == ROOT or name in ports.IMAGE_DISKS,
                 cache_type="Writeback" if name == SCRATCH and guest.lasting_root else "Unsafe",
                 rate_limiter=limiter,
             )

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from godwit.agent import slots
+from godwit.agent import ports, slots
 from godwit.agent.vmm import hypervisor, running
 from godwit.agent.vmm.firecracker import api, bodies, config, jail, programs
 from godwit.base import errors, processes
@@ -128,7 +128,8 @@ class Firecracker:
             made.lend(guest.devices.image, config.ROOT)
             made.give(guest.devices.scratch, config.SCRATCH)
             for disk in guest.disks:
-                made.give(guest.devices.further[disk], disk)
+                hand = made.lend if disk in ports.IMAGE_DISKS else made.give
+                hand(guest.devices.further[disk], disk)
         return tap
 
     def is_vmm(self, name: str, uids: range) -> Callable[[int], bool]:
