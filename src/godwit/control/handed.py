@@ -6,11 +6,14 @@ once for each file that holds it. All together is bounded here, before a host is
 machine: there it could only fail.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from godwit.base import encoded, errors
-from godwit.control.machine_config import File, Init, MachineConfig, Process
+from godwit.control.config_containers import Container
+from godwit.control.config_fields import File
+from godwit.control.machine_config import Init, MachineConfig, Process
 from godwit.images import config as of_image
 from godwit.wire import guest
 
@@ -71,10 +74,16 @@ def most_bytes(config: MachineConfig, secrets: Sizes) -> int:
         config: The machine's.
         secrets: Its app's.
     """
-    several = config.processes or (config.init or Init(),)
+    several: Sequence[Process | Container | Init] = (
+        config.containers or config.processes or (config.init or Init(),)
+    )
+    # The machine's own files are in each container, and in the machine itself.
+    files = config.files * (len(config.containers) + 1)
+    own = itertools.chain.from_iterable(one.files for one in config.containers)
     parts = (
         encoded.size(config.dns) if config.dns is not None else 0,
-        sum(_of_file(file, secrets) for file in config.files),
+        sum(_of_file(file, secrets) for file in (*files, *own)),
+        sum(encoded.size(one.healthchecks) for one in config.containers),
         sum(_of_process(process, config.env, secrets) for process in several),
     )
     return _FIXED_BYTES + sum(parts)
@@ -85,12 +94,14 @@ def _of_file(file: File, secrets: Sizes) -> int:
     return encoded.size(file) + content
 
 
-def _of_process(process: Process | Init, shared: Mapping[str, str], secrets: Sizes) -> int:
+def _of_process(
+    process: Process | Container | Init, shared: Mapping[str, str], secrets: Sizes
+) -> int:
     own: dict[str, str] = {}
     further = secrets.whole()
-    if isinstance(process, Process):
+    if isinstance(process, Process | Container):
         own = process.env
-        if process.ignore_app_secrets:
+        if isinstance(process, Process) and process.ignore_app_secrets:
             further = 0
         further += sum(
             len(one.env_var) + secrets.one(one.name or one.env_var) + _AROUND_BYTES

@@ -6,7 +6,7 @@ from typing import Any
 
 from godwit.base import errors
 from godwit.base.principal import Principal, Scope
-from godwit.control import audit, machine_config, machines, secrets
+from godwit.control import audit, config_fields, machines, secrets
 from godwit.control.context import Context
 from godwit.control.records import Placement
 from godwit.wire import host_rpc
@@ -49,11 +49,18 @@ class Grace:
 
 @dataclass(frozen=True)
 class Command:
-    """One command to run in a machine."""
+    """One command to run in a machine.
+
+    Attributes:
+        container: Which of several containers it runs in; empty is the main one.
+        machine: It runs beside the containers, in the machine itself.
+    """
 
     argv: tuple[str, ...]
     stdin: str = ""
     timeout_s: float = 10.0
+    container: str = ""
+    machine: bool = False
 
 
 def stop_signal(name: str | None) -> str | None:
@@ -65,8 +72,8 @@ def stop_signal(name: str | None) -> str | None:
     if not name:
         return None
     spoken = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    if spoken not in machine_config.STOP_SIGNALS:
-        raise errors.invalid(f"signal: must be one of {', '.join(machine_config.STOP_SIGNALS)}")
+    if spoken not in config_fields.STOP_SIGNALS:
+        raise errors.invalid(f"signal: must be one of {', '.join(config_fields.STOP_SIGNALS)}")
     return spoken
 
 
@@ -284,6 +291,8 @@ async def execute(
         command=wanted.argv,
         stdin=wanted.stdin,
         timeout_s=wanted.timeout_s,
+        container=wanted.container,
+        machine=wanted.machine,
         nonce=nonce,
     )
     answer = await act(

@@ -10,87 +10,45 @@ services and metadata to every edge and DNS in one record of the catalog. All of
 bounded here, before anybody is offered the machine.
 """
 
-import base64
-import binascii
-import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from godwit.base import durations, encoded, errors, ids, kernel_arguments
+from godwit.base import encoded, errors, ids, kernel_arguments
+from godwit.control.config_containers import (
+    MOST_CONTAINERS,
+    Container,
+    SharedVolume,
+    check_containers,
+)
 from godwit.control.config_dns import Dns
+from godwit.control.config_fields import (
+    AbsolutePath,
+    CheckHeader,
+    Duration,
+    EnvFrom,
+    File,
+    Port,
+    ProcessSecret,
+    Restart,
+    StopConfig,
+    Variables,
+)
 from godwit.control.config_part import Part
 from godwit.wire import metadata
 
-STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
-LONGEST_STOP_MS = 300_000
 MOST_BYTES = 196_608
 """Of a whole config, as JSON in UTF-8."""
 MOST_HANDED_BYTES = 57_344
 """Of what init is handed by itself; with secrets and several processes see `handed`."""
-_HANDED = ("env", "files", "init", "processes", "dns")
+_HANDED = ("env", "files", "init", "processes", "containers", "dns")
 MOST_PROCESSES = 8
 MOST_PORTS = 100
 MOST_CHECKS = 64
 _LONGEST_CHECK = 100
 _MOST_MISTAKES = 20
-_HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$"
-_HEADER_VALUE = r"^[^\x00-\x08\x0a-\x1f\x7f]{0,2000}$"
-"""RFC 9110, §5."""
-
-
-def duration_ms(value: object) -> int:
-    """Return Go's notation (`1m30s`) or whole nanoseconds in milliseconds.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value // 10**6
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            total = durations.parse(value)
-            if total >= 0:
-                return total // durations.MILLISECOND
-    raise ValueError("must be a duration such as 10s, 1m30s or 500ms")
-
-
-def _absolute(path: str) -> str:
-    if not path.startswith("/") or "\0" in path:
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _variable(values: dict[str, str]) -> dict[str, str]:
-    for name, value in values.items():
-        if not name or "=" in name or "\0" in name:
-            raise ValueError(f"{name!r} is not the name of a variable")
-        if "\0" in value:
-            raise ValueError(f"the value of {name} holds a NUL byte")
-    return values
-
-
-def _variable_name(name: str) -> str:
-    if not name or "=" in name or "\0" in name:
-        raise ValueError(f"{name!r} is not the name of a variable")
-    return name
-
-
-def _base64(text: str) -> str:
-    try:
-        base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError("must be base64") from error
-    return text
 
 
 def _machine_id(text: str) -> str:
@@ -106,24 +64,11 @@ def _kernel_arguments(given: list[str]) -> list[str]:
     return given
 
 
-def _signal(name: str) -> str:
-    spoken = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    if spoken not in STOP_SIGNALS:
-        raise ValueError(f"must be one of {', '.join(STOP_SIGNALS)}")
-    return spoken
-
-
-Duration = Annotated[int, BeforeValidator(duration_ms)]
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Variables = Annotated[dict[str, str], AfterValidator(_variable)]
-VariableName = Annotated[str, AfterValidator(_variable_name)]
 MachineId = Annotated[str, AfterValidator(_machine_id)]
 Persist = Literal["", "none", "never", "restart", "always", 0, 1, 2, 3]
 """Names, or the numbers that clients written in Go have for them."""
 KernelArguments = Annotated[list[str], AfterValidator(_kernel_arguments)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
 Load = Annotated[int, Field(ge=1, le=2**31 - 1)]
-StopSignal = Annotated[str, AfterValidator(_signal)]
 
 
 class Init(Part):
@@ -148,13 +93,6 @@ class Guest(Part):
     gpus: int | None = None
     persist_rootfs: Persist | None = None
     kernel_args: KernelArguments = []
-
-
-class CheckHeader(Part):
-    """A header of a check's request."""
-
-    name: Annotated[str, Field(pattern=_HEADER_NAME)]
-    values: list[Annotated[str, Field(pattern=_HEADER_VALUE)]] = []
 
 
 class Check(Part):
@@ -248,44 +186,6 @@ class Service(Part):
     min_machines_running: int | None = Field(None, ge=0)
 
 
-class Restart(Part):
-    """What happens when the main process exits."""
-
-    policy: Literal["no", "never", "always", "on-failure", "on-fail", "spot-price"] | None = None
-    max_retries: int | None = Field(None, ge=0, le=10_000)
-
-
-class StopConfig(Part):
-    """How the main process is asked to end."""
-
-    signal: StopSignal | None = None
-    timeout: Duration | None = None
-
-    @field_validator("timeout")
-    @classmethod
-    def _bounded(cls, value: int | None) -> int | None:
-        if value is not None and value > LONGEST_STOP_MS:
-            raise ValueError("must be at most 5m")
-        return value
-
-
-class File(Part):
-    """A file put into the root before the process starts."""
-
-    guest_path: AbsolutePath
-    raw_value: Annotated[str, AfterValidator(_base64)] | None = None
-    secret_name: str | None = None
-    image_config: str | None = None
-    mode: int | None = Field(None, ge=0, le=0o7777)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "File":
-        given = (self.raw_value, self.secret_name, self.image_config)
-        if sum(value is not None for value in given) > 1:
-            raise ValueError("give one of raw_value, secret_name and image_config")
-        return self
-
-
 class Mount(Part):
     """A volume in the machine."""
 
@@ -305,20 +205,6 @@ class CacheDrive(Part):
     """A disk for what can be made again, beside the root."""
 
     size_mb: int | None = Field(None, ge=16, le=102_400)
-
-
-class EnvFrom(Part):
-    """A variable that says something of the machine."""
-
-    env_var: VariableName
-    field_ref: Literal["id", "version", "app_name", "private_ip", "region", "image"]
-
-
-class ProcessSecret(Part):
-    """A variable with a secret of the app; named like it unless said."""
-
-    env_var: VariableName
-    name: str = ""
 
 
 class Process(Part):
@@ -364,7 +250,7 @@ class Spot(Part):
 class MachineConfig(Part):
     """The config of one machine."""
 
-    image: str = Field(min_length=1, max_length=1024)
+    image: str = Field("", max_length=1024)
     env: Variables = {}
     init: Init | None = None
     guest: Guest | None = None
@@ -376,7 +262,8 @@ class MachineConfig(Part):
     schedule: Literal["hourly", "daily", "weekly", "monthly"] | None = None
     metadata: dict[str, str] = {}
     processes: list[Process] = Field([], max_length=MOST_PROCESSES)
-    containers: list[dict[str, Any]] = []
+    containers: list[Container] = Field([], max_length=MOST_CONTAINERS)
+    volumes: list[SharedVolume] = Field([], max_length=MOST_CONTAINERS)
     files: list[File] = []
     mounts: list[Mount] = Field([], max_length=1)
     metrics: Metrics | None = None
@@ -408,6 +295,7 @@ def parse(config: dict[str, Any]) -> MachineConfig:
     _refuse_what_is_not_there(parsed)
     _refuse_too_much(config, parsed)
     _check_processes(parsed)
+    _check_containers(parsed)
     if parsed.standbys and parsed.services:
         raise errors.invalid(
             "config.standbys: a machine with services takes traffic and cannot stand by",
@@ -427,6 +315,27 @@ def _check_processes(config: MachineConfig) -> None:
         )
     if init.tty and len(config.processes) > 1:
         raise errors.invalid("config.init.tty: several processes have no terminal")
+
+
+def _check_containers(config: MachineConfig) -> None:
+    if not config.containers:
+        if not config.image:
+            raise errors.invalid("config.image: is required, unless there are containers")
+        if config.volumes:
+            raise errors.invalid(
+                "config.volumes: are shared by containers, and there are none",
+                hint="a machine's own volume is one of its mounts",
+            )
+        return
+    init = config.init
+    if config.processes or (init is not None and (init.exec or init.entrypoint or init.cmd)):
+        raise errors.invalid(
+            "config.containers: what runs is said by processes or init, too",
+            hint="say it in containers alone",
+        )
+    if init is not None and init.tty:
+        raise errors.invalid("config.init.tty: containers have no terminal")
+    check_containers(config.containers, config.volumes, {mount.name for mount in config.mounts})
 
 
 def mistakes(found: Sequence[Any]) -> list[str]:
@@ -481,7 +390,6 @@ def _refuse_what_is_not_there(config: MachineConfig) -> None:
     """Refuse what would silently not happen: parts of the platform that do not exist yet."""
     missing = {
         "mounts": (bool(config.mounts), "volumes"),
-        "containers": (bool(config.containers), "machines of several containers"),
         "files": (any(file.image_config for file in config.files), "files from images"),
     }
     for name, (asked, what) in missing.items():

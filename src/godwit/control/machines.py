@@ -16,9 +16,9 @@ from godwit.control import (
     audit,
     guest_sizes,
     machine_config,
+    machine_images,
     names,
     placement,
-    registry,
     secrets,
 )
 from godwit.control import regions as places
@@ -150,11 +150,9 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
     if wanted.name and not _is_name(wanted.name):
         raise errors.invalid(f"name: must be 1 to {_LONGEST_NAME} printable characters")
     regions = places.choose(wanted.region, present, ctx.options.region)
-    pull_token = await registry.pull_token(ctx, app, config.image)
-    image = await ctx.images.resolve(config.image, pull_token)
+    images = await machine_images.resolve(ctx, app, config)
     row = begun or await _commit(ctx, who, app, wanted, regions[0])
-    offer = _offer(app, who, wanted, row, image)
-    offer = offer.model_copy(update={"pull_token": registry.offered(pull_token)})
+    offer = _offer(app, who, wanted, row, images)
     if row.host_id is None:
         taken = await _place_or_abandon(ctx, who, offer, regions, wanted.avoiding)
     else:
@@ -181,15 +179,15 @@ async def update(
     resources = guest_sizes.resources(config)
     await secrets.check_machine(ctx, app, config, wanted.min_secrets_version)
     sealed = await secrets.for_host(ctx, app.id, host_of(row))
-    pull_token = await registry.pull_token(ctx, app, config.image)
-    image = await ctx.images.resolve(config.image, pull_token)
+    images = await machine_images.resolve(ctx, app, config)
     request = host_rpc.Update(
         machine_id=machine_id,
         instance_id=ids.ulid(ctx.clock.now_ms()),
-        image=image,
+        image=images.image,
         resources=resources,
         config=wanted.config,
-        pull_token=registry.offered(pull_token),
+        container_images=images.containers,
+        pull_token=images.pull_token,
         skip_launch=wanted.skip_launch,
         current_version=wanted.current_version or None,
         lease_ttl_s=wanted.lease_ttl_s,
@@ -209,7 +207,7 @@ async def update(
             org_id=app.org_id,
             app=app.name,
             version=request.instance_id,
-            image=image.reference,
+            image=images.image.reference,
         )
     body = await ctx.hosts.call(host_of(row), "machine.update", request, who, ctx.options.act_s)
     view = host_rpc.MachineView.model_validate(body)
@@ -356,7 +354,7 @@ async def _demand_room(ctx: Context, rows: Rows, app: App) -> None:
 
 
 def _offer(
-    app: App, who: Principal, wanted: NewMachine, row: Placement, image: host_rpc.ImageRef
+    app: App, who: Principal, wanted: NewMachine, row: Placement, images: machine_images.Resolved
 ) -> host_rpc.Offer:
     return host_rpc.Offer(
         machine_id=row.machine_id,
@@ -369,9 +367,11 @@ def _offer(
         app_id=app.id,
         app=app.name,
         region=row.region,
-        image=image,
+        image=images.image,
         resources=guest_sizes.resources(machine_config.parse(wanted.config)),
         config=wanted.config,
+        container_images=images.containers,
+        pull_token=images.pull_token,
         skip_launch=wanted.skip_launch,
         cordoned=wanted.cordoned,
         lease_ttl_s=wanted.lease_ttl_s,

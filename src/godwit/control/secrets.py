@@ -7,6 +7,7 @@ request takes; what users see of them afterwards are keyed digests. Re-encryptio
 are in `secret_keys`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -146,8 +147,12 @@ async def check_machine(
             file or process is to have a secret that is not there, or all that a start hands to
             the machine is too much.
     """
-    asked = {file.secret_name for file in config.files if file.secret_name}
-    asked |= {one.name or one.env_var for each in config.processes for one in each.secrets}
+    files = itertools.chain(config.files, *(one.files for one in config.containers))
+    asked = {file.secret_name for file in files if file.secret_name}
+    named = itertools.chain(
+        *(one.secrets for one in config.processes), *(one.secrets for one in config.containers)
+    )
+    asked |= {one.name or one.env_var for one in named}
     may_be_much = handed.most_bytes(config, _Largest()) > guest.MOST_SPEC_BYTES
     if not asked and least is None and not may_be_much:
         return

@@ -167,6 +167,7 @@ async def test_commands_know_of_containers_that_are_not_there(
     assert "not both" in both.json()["error"]
     named = await acme.post(f"{one}/exec", json={**asked, "container": "a"})
     assert named.status_code == 400
+    assert "no container 'a'; it has one main process" in named.json()["error"]
     beside = await acme.post(f"{one}/exec", json={**asked, "machine": True, "container": ""})
     assert beside.status_code == 200
     slow = await acme.post(f"{one}/exec", json={"command": ["sleep", "9"], "timeout": 1})

@@ -108,7 +108,7 @@ WRONG_VALUES = [
 CONFIG_FIELDS = [
     "image", "env", "init", "guest", "size", "services", "mounts", "checks", "restart", "schedule",
     "auto_destroy", "metadata", "processes", "containers", "files", "metrics", "dns", "rootfs",
-    "stop_config", "standbys",
+    "stop_config", "standbys", "volumes",
 ]  # fmt: skip
 
 

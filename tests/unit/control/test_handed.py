@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from godwit.agent.machines import records, run_spec
+from godwit.agent.machines import records, run_containers, run_spec
 from godwit.base import encoded, errors
 from godwit.control import handed, machine_config, machines, secrets
 from godwit.images import config as of_image
 from godwit.testing import agents
-from godwit.wire import guest
+from godwit.wire import guest, host_rpc
 from tests.unit.control.conftest import Town
 
 IMAGE = of_image.ImageConfig(
@@ -35,8 +35,14 @@ def processes(draw: st.DrawFn) -> dict[str, Any]:
 
 def built(config: dict[str, Any], values: dict[str, bytes]) -> guest.RunSpec:
     offer = agents.offer("148ed193b95948", config=config, instance_id="01M1J8SE0G0000000000000000")
-    return run_spec.build(
-        records.from_offer(offer, 1_048_574, 0),
+    image = host_rpc.ImageRef(
+        reference="nginx", registry="r", repository="nginx", digest=f"sha256:{'a' * 64}"
+    )
+    contained = config.get("containers", ())
+    offer = offer.model_copy(update={"container_images": (image,) * len(contained)})
+    machine = records.from_offer(offer, 1_048_574, 0)
+    spec = run_spec.build(
+        machine,
         IMAGE,
         NETWORK,
         private_ip="fdaa:0:1:1:0:0:2:2",
@@ -45,6 +51,8 @@ def built(config: dict[str, Any], values: dict[str, bytes]) -> guest.RunSpec:
         public_ip="2001:db8::1",
         secrets=values,
     )
+    addresses = run_containers.Addresses("fdaa:0:1:1:0:0:2:2", "2001:db8::1")
+    return run_containers.added(spec, machine, [IMAGE] * len(contained), addresses, values)
 
 
 @settings(deadline=None, max_examples=60)
@@ -60,6 +68,30 @@ def test_no_more_is_handed_than_was_foreseen(
     known = handed.Known({name: len(value) for name, value in {**values, **content}.items()})
     spec = built(config, {**values, **content})
     assert encoded.size(spec) <= handed.most_bytes(parsed, known)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(processes(), min_size=1, max_size=8), st.dictionaries(NAMES, VALUES), SECRETS)
+def test_no_more_is_handed_to_containers_than_was_foreseen(
+    several: list[dict[str, Any]], env: dict[str, str], values: dict[str, bytes]
+) -> None:
+    values = {"A": b"a", "KEY": base64.b64encode(b"k" * 99), **values}
+    file = {"guest_path": "/f", "secret_name": "KEY"}
+    check = {"exec": {"command": ["x" * 200]}}
+    contained = [
+        {
+            **{key: value for key, value in one.items() if key != "ignore_app_secrets"},
+            "name": f"c{at}",
+            "image": "nginx",
+            "files": [file],
+            "healthchecks": [check],
+        }
+        for at, one in enumerate(several)
+    ]
+    config = {"env": env, "containers": contained, "files": [file]}
+    parsed = machine_config.parse(config)
+    known = handed.Known({name: len(value) for name, value in values.items()})
+    assert encoded.size(built(config, values)) <= handed.most_bytes(parsed, known)
 
 
 @pytest.mark.parametrize(

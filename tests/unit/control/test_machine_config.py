@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from godwit.base import errors
-from godwit.control import guest_sizes, machine_config
+from godwit.control import config_fields, guest_sizes, machine_config
 from godwit.wire import guest_sizes as table
 
 
@@ -174,7 +174,7 @@ def test_autostop_is_a_word_or_a_boolean(value: object) -> None:
     ],
 )
 def test_durations_are_go_or_nanoseconds(text: object, ms: int) -> None:
-    assert machine_config.duration_ms(text) == ms
+    assert config_fields.duration_ms(text) == ms
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_durations_are_go_or_nanoseconds(text: object, ms: int) -> None:
 )
 def test_other_durations_are_refused(text: object) -> None:
     with pytest.raises(ValueError, match="must be a duration"):
-        machine_config.duration_ms(text)
+        config_fields.duration_ms(text)
 
 
 PORTS = [{"port": 80}] * 50

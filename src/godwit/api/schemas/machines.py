@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from godwit.api.schemas.common import In, Json, Out, ShortText, Text
 from godwit.base import clock, errors
-from godwit.control import leases, listing, machine_actions, machine_config, machines
+from godwit.control import config_fields, leases, listing, machine_actions, machines
 from godwit.wire import host_rpc
 
 _EMBEDDED_EVENTS = 5
@@ -69,14 +69,14 @@ class UpdateMachine(_NewConfig):
 def _seconds_or_duration(value: object) -> object:
     """Take `10s`, or a bare number of seconds as older clients send it."""
     if isinstance(value, str) and value.isdecimal():
-        return machine_config.duration_ms(f"{value[:9]}s")
-    return machine_config.duration_ms(value)
+        return config_fields.duration_ms(f"{value[:9]}s")
+    return config_fields.duration_ms(value)
 
 
 Grace = Annotated[
     int,
     BeforeValidator(_seconds_or_duration),
-    Field(ge=0, le=machine_config.LONGEST_STOP_MS, json_schema_extra={"type": "string"}),
+    Field(ge=0, le=config_fields.LONGEST_STOP_MS, json_schema_extra={"type": "string"}),
 ]
 
 
@@ -106,7 +106,8 @@ class SignalMachine(In):
 class ExecMachine(In):
     """A command: a list, or (deprecated) one line as `cmd`. `timeout` in seconds.
 
-    `container` names one of several containers, `machine` means beside them: not both.
+    `container` names one of several containers, `machine` means beside them: not both. Without
+    either a machine of containers runs it in its main one: `app`, else the first.
     """
 
     command: list[Text] = []
@@ -120,15 +121,12 @@ class ExecMachine(In):
         """Return what the service is asked."""
         if self.container and self.machine:
             raise errors.invalid("container: give container or machine, not both")
-        if self.container:
-            raise errors.invalid(
-                f"container: {self.container!r} is not there: the machine has one main process",
-                hint="leave container out",
-            )
         return machine_actions.Command(
             argv=machine_actions.command(self.command, self.cmd),
             stdin=self.stdin,
             timeout_s=float(self.timeout),
+            container=self.container,
+            machine=self.machine,
         )
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from godwit.api.schemas.common import In, Out, ShortText, Text
+from godwit.base import errors
 from godwit.control import machine_actions
 from godwit.wire import terminals
 
@@ -23,21 +24,31 @@ class Window(In):
 
 
 class OpenTerminal(In):
-    """A command; without `window` it gets pipes instead of a terminal."""
+    """A command; without `window` it gets pipes instead of a terminal.
+
+    `container` names one of several containers, `machine` means beside them: not both. Without
+    either a machine of containers runs it in its main one: `app`, else the first.
+    """
 
     command: list[Text] = Field(min_length=1, max_length=1_000)
     user: ShortText = ""
     term: ShortText = ""
     window: Window | None = None
+    container: ShortText = ""
+    machine: bool = False
 
     def wanted(self, machine_id: str, nonce: str | None) -> terminals.OpenTerminal:
         """Return what the service is asked."""
+        if self.container and self.machine:
+            raise errors.invalid("container: give container or machine, not both")
         return terminals.OpenTerminal(
             machine_id=machine_id,
             command=machine_actions.command(self.command, None),
             user=self.user,
             term=self.term,
             window=None if self.window is None else self.window.told(),
+            container=self.container,
+            machine=self.machine,
             nonce=nonce,
         )
 

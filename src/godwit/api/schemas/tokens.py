@@ -6,13 +6,13 @@ from pydantic import BeforeValidator, Field
 
 from godwit.api.schemas.common import In, Out, ShortText
 from godwit.base import clock
-from godwit.control import machine_config, tokens
+from godwit.control import config_fields, tokens
 
 _LONGEST_MS = 175_200 * 3600 * 1000
 
 Lifetime = Annotated[
     int,
-    BeforeValidator(machine_config.duration_ms),
+    BeforeValidator(config_fields.duration_ms),
     Field(ge=1000, le=_LONGEST_MS, json_schema_extra={"type": "string"}),
 ]
 

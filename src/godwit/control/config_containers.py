@@ -1,0 +1,229 @@
+"""Containers of a machine, and the volumes they share (spec/machines.md §2). Pure.
+
+What one field says is checked by its part; what containers say of each other by
+`check_containers`, which `machine_config` calls with what the rest of the config has.
+"""
+
+import graphlib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from godwit.base import errors
+from godwit.control.config_fields import (
+    AbsolutePath,
+    CheckHeader,
+    EnvFrom,
+    File,
+    Port,
+    ProcessSecret,
+    Restart,
+    StopConfig,
+    Variables,
+)
+from godwit.control.config_part import Part
+
+MOST_CONTAINERS = 8
+"""Each may have an image of its own, which is a disk: both VMMs have room for so many more."""
+_MOST_CHECKS = 16
+_MOST_MOUNTS = 16
+_LONGEST_VOLUME_MB = 65_536
+_DAY_S = 86_400
+_METHOD = re.compile(r"[A-Z]{1,20}")
+_PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("must be 1 to 63 of a-z, 0-9, - and _, first and last a letter or digit")
+    return text
+
+
+def _method(text: str) -> str:
+    if not _METHOD.fullmatch(text):
+        raise ValueError("must be a method, such as GET")
+    return text
+
+
+def _path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ValueError("must be a path, such as /up")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Seconds = Annotated[int, Field(ge=0, le=_DAY_S)]
+Threshold = Annotated[int, Field(ge=1, le=100)]
+
+
+class HttpQuestion(Part):
+    """A request of a check; a status from 200 to 299 is a good answer."""
+
+    port: Port
+    method: Annotated[str, AfterValidator(_method)] = "GET"
+    path: Annotated[str, AfterValidator(_path)] = "/"
+    scheme: Literal["http", "https"] = "http"
+    headers: list[CheckHeader] = Field([], max_length=50)
+    tls_skip_verify: bool = False
+    tls_server_name: str = ""
+
+    @model_validator(mode="after")
+    def _in_the_clear(self) -> "HttpQuestion":
+        if self.scheme == "https" or self.tls_skip_verify or self.tls_server_name:
+            raise ValueError("checks of containers are asked in the clear: scheme must be http")
+        return self
+
+
+class TcpQuestion(Part):
+    """A connection that a check makes."""
+
+    port: Port
+
+
+class ExecQuestion(Part):
+    """A command that a check runs in the container."""
+
+    command: list[str] = Field(min_length=1, max_length=100)
+
+
+class HealthCheck(Part):
+    """Whether a container is well; times are whole seconds, unlike those of machines' checks."""
+
+    name: str = Field("", max_length=100)
+    kind: Literal["readiness", "liveness"] | None = None
+    interval: Seconds | None = None
+    timeout: Seconds | None = None
+    grace_period: Seconds | None = None
+    success_threshold: Threshold | None = None
+    failure_threshold: Threshold | None = None
+    unhealthy: Literal["stop"] | None = None
+    http: HttpQuestion | None = None
+    tcp: TcpQuestion | None = None
+    exec: ExecQuestion | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> "HealthCheck":
+        if sum(one is not None for one in (self.http, self.tcp, self.exec)) != 1:
+            raise ValueError("give one of http, tcp and exec")
+        return self
+
+
+class Dependency(Part):
+    """A container that another one waits for."""
+
+    name: str
+    condition: Literal["started", "healthy", "exited_successfully"] = "started"
+
+
+class ContainerMount(Part):
+    """A volume in a container."""
+
+    name: str
+    path: AbsolutePath
+
+
+class Container(Part):
+    """One of a machine's containers."""
+
+    name: Name
+    image: str = Field(min_length=1, max_length=1024)
+    exec: list[str] = []
+    entrypoint: list[str] = []
+    cmd: list[str] = []
+    user: str = ""
+    env: Variables = {}
+    env_from: list[EnvFrom] = Field([], max_length=100)
+    secrets: list[ProcessSecret] = Field([], max_length=100)
+    files: list[File] = Field([], max_length=100)
+    restart: Restart | None = None
+    stop: StopConfig | None = None
+    depends_on: list[Dependency] = Field([], max_length=MOST_CONTAINERS)
+    mounts: list[ContainerMount] = Field([], max_length=_MOST_MOUNTS)
+    healthchecks: list[HealthCheck] = Field([], max_length=_MOST_CHECKS)
+
+
+class TempDir(Part):
+    """An empty directory that lasts as long as the machine runs."""
+
+    storage_type: Literal["disk", "memory"] = "disk"
+    size_mb: int | None = Field(None, ge=1, le=_LONGEST_VOLUME_MB)
+
+    @model_validator(mode="after")
+    def _bounded_in_memory(self) -> "TempDir":
+        if self.storage_type == "memory" and self.size_mb is None:
+            raise ValueError("size_mb: is required in memory")
+        return self
+
+
+class SharedVolume(Part):
+    """A directory that containers share."""
+
+    name: Name
+    image: str = ""
+    temp_dir: TempDir | None = None
+
+    @model_validator(mode="after")
+    def _made_by_us(self) -> "SharedVolume":
+        if self.image:
+            raise ValueError("this platform has no volumes from images yet")
+        return self
+
+
+def check_containers(
+    containers: Sequence[Container], volumes: Sequence[SharedVolume], of_machine: set[str]
+) -> None:
+    """Return if containers and volumes fit together.
+
+    Args:
+        containers: At least one.
+        volumes: Those they may mount.
+        of_machine: Names of the machine's own mounts, which they may mount as well.
+
+    Raises:
+        Failure: `invalid_argument`, naming the first that does not fit.
+    """
+    _unique([one.name for one in containers], "config.containers")
+    _unique([one.name for one in volumes], "config.volumes")
+    _check_dependencies(containers)
+    known = {volume.name for volume in volumes} | of_machine
+    for at, container in enumerate(containers):
+        place = f"config.containers[{at}]"
+        for index, mount in enumerate(container.mounts):
+            if mount.name not in known:
+                raise errors.invalid(
+                    f"{place}.mounts[{index}].name: there is no volume {mount.name!r}",
+                    hint="name one of config.volumes",
+                )
+        _unique([mount.path for mount in container.mounts], f"{place}.mounts", "path")
+        if any(file.image_config for file in container.files):
+            raise errors.invalid(f"{place}.files: this platform has no files from images yet")
+
+
+def _check_dependencies(containers: Sequence[Container]) -> None:
+    by_name = {container.name: container for container in containers}
+    for at, container in enumerate(containers):
+        for index, wanted in enumerate(container.depends_on):
+            place = f"config.containers[{at}].depends_on[{index}]"
+            other = by_name.get(wanted.name)
+            if other is None:
+                raise errors.invalid(f"{place}.name: there is no container {wanted.name!r}")
+            if wanted.condition == "healthy" and not other.healthchecks:
+                raise errors.invalid(
+                    f"{place}.condition: container {wanted.name!r} has no healthchecks",
+                    hint="give it one, or wait until it is started",
+                )
+    needs = {one.name: [other.name for other in one.depends_on] for one in containers}
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        circle = " waits for ".join(reversed(error.args[1]))
+        raise errors.invalid(f"config.containers: depends_on is a circle: {circle}") from error
+
+
+def _unique(names: Sequence[str], place: str, what: str = "name") -> None:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise errors.invalid(f"{place}[{at}].{what}: {name!r} is there already")

@@ -1,0 +1,69 @@
+"""The images of a machine of containers: each is resolved, and refused by the container's name."""
+
+from typing import Any
+
+import pytest
+
+from godwit.base import errors
+from godwit.control import machines
+from godwit.wire import host_rpc
+from tests.unit.control.conftest import Town
+
+SIDE = {"name": "side", "image": "proxy:1"}
+APP = {"name": "app", "image": "shop:2"}
+
+
+async def made(town: Town, config: dict[str, Any]) -> host_rpc.Offer:
+    wanted = machines.NewMachine(config=config)
+    await machines.create(town.world.ctx, town.acme, "shop", wanted)
+    return host_rpc.Offer.model_validate(town.world.host.asked[-1][1])
+
+
+async def test_the_machine_itself_is_its_main_containers_image(town: Town) -> None:
+    offer = await made(town, {"containers": [SIDE, APP]})
+    assert [image.reference for image in offer.container_images] == ["proxy:1", "shop:2"]
+    assert offer.image.reference == "shop:2"
+    assert offer.config == {"containers": [SIDE, APP]}
+    first = await made(town, {"containers": [SIDE, {**APP, "name": "web"}]})
+    assert first.image.reference == "proxy:1"
+
+
+async def test_or_the_one_its_config_names(town: Town) -> None:
+    offer = await made(town, {"image": "alpine:3", "containers": [SIDE]})
+    assert offer.image.reference == "alpine:3"
+    assert [image.reference for image in offer.container_images] == ["proxy:1"]
+
+
+async def test_an_image_that_several_run_is_asked_for_once(town: Town) -> None:
+    await made(town, {"containers": [SIDE, {**SIDE, "name": "twin"}]})
+    asked = [reference for reference, _ in town.world.ctx.images.asked]
+    assert asked.count("proxy:1") == 1
+
+
+async def test_an_image_that_is_not_there_is_told_with_its_container(town: Town) -> None:
+    with pytest.raises(errors.Failure) as caught:
+        await made(town, {"containers": [APP, {**SIDE, "image": "missing:1"}]})
+    assert caught.value.code == "manifest_unknown"
+    assert caught.value.message == "container side: missing:1 is not there"
+    assert town.world.host.asked == []
+
+
+async def test_an_update_has_the_images_of_its_containers(town: Town) -> None:
+    wanted = machines.NewMachine(config={"image": "nginx:1"})
+    machine = await machines.create(town.world.ctx, town.acme, "shop", wanted)
+    version = machines.NewVersion(config={"containers": [SIDE, APP]})
+    machine_id = machine.view.machine_id
+    await machines.update(town.world.ctx, town.acme, "shop", machine_id, version)
+    asked = [body for verb, body in town.world.host.asked if verb == "machine.update"]
+    update = host_rpc.Update.model_validate(asked[-1])
+    assert [image.reference for image in update.container_images] == ["proxy:1", "shop:2"]
+    assert update.image.reference == "shop:2"
+
+
+async def test_secrets_of_containers_have_to_be_there(town: Town) -> None:
+    wants = {**SIDE, "secrets": [{"env_var": "KEY", "name": "NOPE"}]}
+    with pytest.raises(errors.Failure, match="has no secret NOPE"):
+        await made(town, {"containers": [wants]})
+    file = {**SIDE, "files": [{"guest_path": "/k", "secret_name": "NOPE"}]}
+    with pytest.raises(errors.Failure, match="has no secret NOPE"):
+        await made(town, {"containers": [file]})
