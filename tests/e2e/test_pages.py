@@ -51,7 +51,8 @@ def test_every_command_shown_works(
     for step in pages.steps(page):
         if step.file:
             if step.whole:
-                (home / "fly.toml").write_text(step.file.replace('"hello"', f'"{app}"', 1))
+                text = step.file.replace('"hello"', f'"{app}"', 1).replace(IMAGES[0], image)
+                (home / "fly.toml").write_text(text)
             continue
         words = [image if one in IMAGES else one for one in step.words]
         words = [ORG if one == "personal" else one for one in words]

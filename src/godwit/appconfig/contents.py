@@ -9,7 +9,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterator
 
-from godwit.appconfig import raw
+from godwit.appconfig import containers, raw
 from godwit.appconfig.model import Config, File, MachineCheck, Static
 from godwit.appconfig.problems import MISSING, Path, Problem
 
@@ -90,6 +90,7 @@ def _machine_config(config: Config) -> Iterator[Problem]:
             raw.parse(text)
         except ValueError as error:
             yield Problem(path, str(error))
+    yield from containers.problems(config)
 
 
 def _file(path: Path, file: File) -> Iterator[Problem]:

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator
 
-from godwit.appconfig import raw
 from godwit.appconfig.model import Config, HttpOptions, Section, ServiceBase
 from godwit.appconfig.problems import Path, Problem
 
@@ -39,8 +38,6 @@ def _machine(config: Config) -> list[Told]:
         ),
         (bool(config.statics), ("statics",), "files are not served by the edge yet"),
         (bool(config.metrics), ("metrics",), "nothing collects metrics yet"),
-        (_has_containers(config), ("machine_config",), "containers are not run yet"),
-        (bool(config.container), ("container",), "containers are not run yet"),
         (
             bool(config.host_dedication_id),
             ("host_dedication_id",),
@@ -48,11 +45,6 @@ def _machine(config: Config) -> list[Told]:
         ),
     )
     return [(path, message) for given, path, message in table if given]
-
-
-def _has_containers(config: Config) -> bool:
-    text = raw.named(config)
-    return bool(text and raw.parse(text).get("containers"))
 
 
 def _vm(config: Config) -> Iterator[Told]:
@@ -80,7 +72,7 @@ def _build(config: Config) -> Iterator[Told]:
     build = config.build
     if build is None or build.image:
         return
-    for name in ("builder", "buildpacks", "builtin", "compose"):
+    for name in ("builder", "buildpacks", "builtin"):
         if getattr(build, name):
             yield ("build", name), "only Dockerfiles are built yet"
     for name in ("compression", "compression_level"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from godwit.appconfig import check, groups, guests, raw
+from godwit.appconfig import check, containers, groups, guests, raw
 from godwit.appconfig.model import (
     Check,
     Concurrency,
@@ -69,8 +69,13 @@ def to_machine_config(
         read_file: Reads a `local_path` of `[[files]]`.
     """
     base = raw.base(config)
+    init = _init(config, group)
+    runs: Json = {"image": image}
+    if contained := containers.of(base):
+        runs = {"containers": containers.placed(contained, config.container or "", image, init)}
+        init = containers.rest_of_init(init)
     parts: tuple[tuple[str, Any], ...] = (
-        ("init", _init(config, group)),
+        ("init", init),
         ("guest", guest(config, group)),
         ("services", _services(config, group)),
         ("checks", _checks(config, group)),
@@ -83,7 +88,7 @@ def to_machine_config(
     )
     made: Json = {
         **base,
-        "image": image,
+        **runs,
         "env": {**_table(base, "env"), **environment(config, group)},
     }
     for name, value in parts:

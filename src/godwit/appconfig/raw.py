@@ -43,7 +43,6 @@ def parse(text: str) -> Json:
 
 
 def base(config: Config) -> Json:
-    """Return the raw config of a checked file, without what this platform does not run."""
+    """Return the raw config of a checked file."""
     text = named(config)
-    found = parse(text) if text else {}
-    return {key: value for key, value in found.items() if key != "containers"}
+    return parse(text) if text else {}

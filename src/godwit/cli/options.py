@@ -43,6 +43,12 @@ VmMemoryOption = Annotated[
 MachineArgument = Annotated[
     str, typer.Argument(metavar="MACHINE", help="A machine's id or name.", show_default=False)
 ]
+ContainerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--container", metavar="NAME", help="One of a machine's containers, not its main one."
+    ),
+]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Build from this host's own base images only.")
 ]

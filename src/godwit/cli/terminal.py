@@ -41,7 +41,14 @@ def window(stream: TextIO) -> Window:
 
 
 async def open_and_attach(
-    here: Session, api: Api, app: str, machine_id: str, command: list[str], *, user: str = ""
+    here: Session,
+    api: Api,
+    app: str,
+    machine_id: str,
+    command: list[str],
+    *,
+    user: str = "",
+    container: str = "",
 ) -> int:
     """Run a command in a machine with this program's input and output; return its exit code.
 
@@ -58,6 +65,7 @@ async def open_and_attach(
         user=user,
         term=here.environ.get("TERM", ""),
         window=window(here.out.stdout) if lively else None,
+        container=container,
     )
     place = Place(app, machine_id, terminal_id)
     try:

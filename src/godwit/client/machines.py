@@ -207,9 +207,18 @@ class Machines:
         *,
         stdin: str = "",
         timeout_s: int = 60,
+        container: str = "",
+        machine: bool = False,
     ) -> Ran:
-        """Run one command in a machine and return how it ended."""
+        """Run one command in a machine and return how it ended.
+
+        In its main container if it has several, in another one, or beside them in the machine.
+        """
         body: dict[str, Any] = {"command": list(command), "timeout": timeout_s}
+        if container:
+            body["container"] = container
+        if machine:
+            body["machine"] = True
         if stdin:
             body["stdin"] = stdin
         answer = await self._transport.call(

@@ -56,11 +56,14 @@ class Terminals:
         user: str = "",
         term: str = "",
         window: Window | None = None,
+        container: str = "",
     ) -> str:
         """Start a command and return its terminal's id."""
         body: dict[str, Any] = {"command": list(command), "user": user, "term": term}
         if window is not None:
             body["window"] = window.body()
+        if container:
+            body["container"] = container
         answer = await self._transport.call("POST", _path(app, machine_id), body=body)
         return str(answer["id"])
 

@@ -10,7 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = tuple(
     ROOT / "docs" / "howto" / f"{name}.md"
-    for name in ("launch", "deploy", "configuration", "process-groups", "secrets", "checks")
+    for name in (
+        *("launch", "deploy", "configuration", "process-groups", "secrets", "checks"),
+        "containers",
+    )
 )
 OF_MACHINES = tuple(
     ROOT / "docs" / "howto" / f"{name}.md" for name in ("scale", "console", "machines")

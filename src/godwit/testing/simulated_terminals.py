@@ -26,8 +26,9 @@ class _Session:
         container: str = "",
     ) -> TypedBack:
         """Start the command."""
-        del env, working_directory, container
-        return TypedBack(f"{' '.join(argv)} for {user or 'root'}", tty)
+        del env, working_directory
+        where = f" in {container}" if container else ""
+        return TypedBack(f"{' '.join(argv)} for {user or 'root'}{where}", tty)
 
 
 class SimulatedTerminals:

@@ -25,6 +25,6 @@ def test_json_as_deep_as_a_well_is_a_mistake():
         raw.parse('{"a":' * 100_000)
 
 
-def test_containers_are_not_run():
+def test_all_of_it_is_the_base():
     config = Config(machine_config='{"containers": [{"name": "a"}], "schedule": "daily"}')
-    assert raw.base(config) == {"schedule": "daily"}
+    assert raw.base(config) == {"containers": [{"name": "a"}], "schedule": "daily"}

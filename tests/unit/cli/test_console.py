@@ -209,3 +209,15 @@ async def read(terminal, program):
     assert program.returncode is None, "the program ended early"
     await asyncio.sleep(0.02)
     return b""
+
+
+async def test_a_container_is_one_of_a_machine_that_runs(served):
+    await deployed(served)
+    code, _, stderr = await typed(served, b"", "console", "--container", "db")
+    assert code != 0
+    assert "--container: a new machine has none" in stderr
+    (machine,) = await served.json("machine", "list")
+    asked = ("console", "--machine", machine["id"], "--container", "db", "--command", "sh")
+    code, stdout, stderr = await typed(served, b"exit 0\n", *asked)
+    assert code == 0, stderr
+    assert "sh for root in db" in stdout

@@ -10,6 +10,7 @@ import pytest
 from godwit.appconfig import files
 from godwit.cli import exits
 from godwit.testing import deploys, pages
+from tests.unit.cli.test_console import typed
 
 CHECKED = """
 app = "hello"
@@ -73,6 +74,9 @@ async def test_every_command_shown_works(served, page):
             (directory / "Dockerfile").write_text(DOCKERFILE)
         stdin = pages.STANDARD_INPUT.get(step.words, "").encode()
         words = (*step.words, *added(step.words))
-        code, stdout, stderr = await served(*words, directory=directory, stdin=stdin)
+        if words[0] == "console":
+            code, stdout, stderr = await typed(served, stdin, *words)
+        else:
+            code, stdout, stderr = await served(*words, directory=directory, stdin=stdin)
         fine = (0, exits.NOT_FOUND) if step.words in MAY_FIND_NOTHING else (0,)
         assert code in fine, f"{page.name}:{step.line} {step.words}: {stdout}{stderr}"

@@ -69,6 +69,7 @@ def console(
     config: options.ConfigOption = None,
     machine: MachineOption = None,
     select: SelectOption = False,
+    container: options.ContainerOption = None,
     command: CommandOption = None,
     image: options.ImageOption = None,
     user: UserOption = "root",
@@ -92,6 +93,7 @@ def console(
         command=command,
         image=image,
         user=user,
+        container=container or "",
         changes=overrides.Overrides(
             env=overrides.pairs(env, "--env"),
             primary_region=region or here.environ.get("FLY_REGION"),
@@ -101,8 +103,7 @@ def console(
         services=ports.services(port),
         entrypoint=entrypoint,
     )
-    if machine is not None or select:
-        _refuse_what_a_running_machine_has(wish)
+    _check(wish, runs=machine is not None or select)
 
     async def work(api: Api) -> int:
         named = machine
@@ -127,18 +128,26 @@ class _Wish:
     command: str | None
     image: str | None
     user: str
+    container: str
     changes: overrides.Overrides
     files: list[Json] = field(default_factory=list)
     services: list[Json] = field(default_factory=list)
     entrypoint: str | None = None
 
 
-def _refuse_what_a_running_machine_has(wish: _Wish) -> None:
-    """Refuse what a machine that runs cannot be given any more.
+def _check(wish: _Wish, *, runs: bool) -> None:
+    """Refuse what a machine that runs cannot be given any more, and what a new one does not have.
 
     Raises:
         Failure: Such a flag was given.
     """
+    if not runs:
+        if wish.container:
+            raise errors.invalid(
+                "--container: a new machine has none",
+                hint="name a machine that runs with --machine, or choose one with --select",
+            )
+        return
     for given, flag in (
         (wish.services, "--port"),
         (wish.entrypoint, "--entrypoint"),
@@ -155,7 +164,9 @@ async def _in_running(here: session.Session, api: Api, wish: _Wish, named: str) 
     found = await connect.machine(api, wish.app, named)
     release = await _last_release(api, wish.app)
     words = _words(wish, _config(here, wish, release))
-    return await terminal.open_and_attach(here, api, wish.app, found.id, words, user=wish.user)
+    return await terminal.open_and_attach(
+        here, api, wish.app, found.id, words, user=wish.user, container=wish.container
+    )
 
 
 async def _in_new(here: session.Session, api: Api, wish: _Wish) -> int:

@@ -9,8 +9,8 @@ from godwit.appconfig import files
 from godwit.base import errors
 from godwit.cli import connect, definition, options, session, shown, tree
 from godwit.cli import options_deploy as flags
+from godwit.cli.rollout import compose, follow, names, overrides, progress
 from godwit.cli.rollout import deploy as rollout
-from godwit.cli.rollout import follow, names, overrides, progress
 from godwit.cli.rollout import source as sources
 from godwit.cli.rollout.source import Source
 from godwit.cli.taking import taking
@@ -159,6 +159,7 @@ async def _build(
     await api.apps.get(name)
     telling = progress.of(here.out)
     with telling:
+        loaded, source = compose.applied(loaded, source, here.environ, telling)
         reference = await sources.obtain(api, name, loaded, source, telling)
     here.out.data(reference)
 
@@ -175,7 +176,7 @@ async def _show_plan(
     rollout.told_beforehand(here, loaded)
     telling = progress.of(here.out)
     with telling:
-        found = await rollout.plan(api, loaded, name, request, telling)
+        found = await rollout.plan(here, api, loaded, name, request, telling)
     if as_json:
         here.out.json(found.model_dump(mode="json"))
         return

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from godwit.appconfig import sizes
+from godwit.appconfig import containers, sizes
 from godwit.base import errors, ids
 from godwit.cli import guest, ports
 from godwit.cli.machines.flags import Flags
@@ -46,7 +46,11 @@ def new(
     Raises:
         Failure: A flag has a value that cannot be.
     """
-    made = {**_given(flags.machine_config, read), "image": image}
+    given = _given(flags.machine_config, read)
+    made: Json = {**given, "image": image}
+    if contained := containers.of(given):
+        made["containers"] = containers.placed(contained, "", image, {})
+        del made["image"]
     made["guest"] = guest.changed(made, flags.size)
     made.pop("size", None)
     if rm:
@@ -68,7 +72,9 @@ def changed(
         Failure: A flag has a value that cannot be.
     """
     made = {**copy.deepcopy(config), **_given(flags.machine_config, read)}
-    if image:
+    if image and (contained := containers.of(made)):
+        made["containers"] = containers.placed(contained, "", image, {})
+    elif image:
         made["image"] = image
     if flags.size.given():
         made["guest"] = guest.changed(made, flags.size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from godwit.appconfig import files, later
 from godwit.base import errors
-from godwit.cli.rollout import follow, inline, source
+from godwit.cli.rollout import compose, follow, inline, source
 from godwit.cli.rollout.progress import Progress
 from godwit.cli.session import Session
 from godwit.client.api import Api
@@ -50,9 +50,12 @@ async def begin(
     Raises:
         Failure: There is no image, or the platform refuses the deploy.
     """
+    loaded, given = compose.applied(loaded, request.source, here.environ, progress)
     definition = inline.definition(loaded)
+    # With the content of the files that it names.
+    loaded = files.understand(loaded.path, definition)
     await api.apps.get(app)
-    image = await source.obtain(api, app, loaded, request.source, progress)
+    image = await source.obtain(api, app, loaded, given, progress)
     order = Order(definition, image, _described(request))
     deadline = here.clock.monotonic() + (request.wait_lock_s or 0.0)
     while True:
@@ -92,21 +95,28 @@ async def _until_over(
 
 
 async def plan(
-    api: Api, loaded: files.Loaded, app: str, request: Request, progress: Progress
+    here: Session,
+    api: Api,
+    loaded: files.Loaded,
+    app: str,
+    request: Request,
+    progress: Progress,
 ) -> DeployPlan:
     """Return what a deploy would do; builds only for an app that has no image yet.
 
     Raises:
         Failure: As `begin`.
     """
+    loaded, given = compose.applied(loaded, request.source, here.environ, progress)
     definition = inline.definition(loaded)
+    loaded = files.understand(loaded.path, definition)
     build = loaded.checked().build
     image = request.source.image or (build.image if build else None)
     if not image:
         present = await api.releases.list(app, limit=1)
         image = present[0].image if present else ""
     if not image:
-        image = await source.obtain(api, app, loaded, request.source, progress)
+        image = await source.obtain(api, app, loaded, given, progress)
     return await api.deploys.plan(app, Order(definition, image, request.options))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from godwit.appconfig import files
+from godwit.appconfig import containers, files
 from godwit.appconfig.model import Build
 from godwit.base import errors
 from godwit.builder import context
@@ -52,7 +52,7 @@ async def obtain(
         Failure: There is nothing to build, or the build failed.
     """
     build = _section(loaded)
-    image = source.image or build.image
+    image = source.image or build.image or _of_container(loaded, build, source)
     if image:
         return image
     async with _dockerfile(source, loaded.path.parent, build) as dockerfile:
@@ -76,6 +76,13 @@ async def obtain(
         packed._tar.close()  # noqa: SLF001 - it has no close of its own
     progress.state(reference)
     return reference
+
+
+def _of_container(loaded: files.Loaded, build: Build, source: Source) -> str:
+    """Return the image that a container names, where there is nothing to build for it."""
+    if build.dockerfile or source.dockerfile or _found(source.directory) is not None:
+        return ""
+    return containers.image_of(loaded.checked())
 
 
 async def _built(
@@ -144,13 +151,18 @@ def default_dockerfile(directory: Path) -> Path:
     Raises:
         Failure: There is none.
     """
-    for name in _NAMES:
-        if (directory / name).is_file():
-            return directory / name
+    found = _found(directory)
+    if found is not None:
+        return found
     raise errors.not_found(
         f"there is no Dockerfile in {directory}",
         hint="write one, point at one with --dockerfile, or deploy an image with --image",
     )
+
+
+def _found(directory: Path) -> Path | None:
+    paths = (directory / name for name in _NAMES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _ignorefile(source: Source, beside: Path, build: Build) -> Path | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from godwit.appconfig import files, groups, machine
+from godwit.appconfig import containers, files, groups, machine
 from godwit.appconfig.machine import ReleaseMark
 from godwit.appconfig.model import Config
 from godwit.base import errors
@@ -99,7 +99,8 @@ def _copied(config: Json, source: Source) -> Json:
     }
     group = kept.get("fly_process_group", "")
     made["metadata"] = {**kept, **machine.metadata(group, source.mark)}
-    made["image"] = source.image
+    if not containers.of(made):
+        made["image"] = source.image
     return made
 
 

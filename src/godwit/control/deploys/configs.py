@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from godwit.appconfig import groups, guests, machine
+from godwit.appconfig import containers, groups, guests, machine
 from godwit.appconfig.machine import ReleaseMark
 from godwit.appconfig.model import Config, MachineCheck
 from godwit.base import errors
+from godwit.wire import guest_containers
 from godwit.wire.host_rpc import MachineView
 
 Json = dict[str, Any]
@@ -74,12 +75,13 @@ def release_command(
     """Return the config of the machine that runs the release command."""
     group = groups.default(config)
     made = of_group(config, group, image, mark)
-    kept: Json = {name: made[name] for name in ("image", "files", "stop_config") if name in made}
+    kept: Json = {name: made[name] for name in ("files", "stop_config") if name in made}
     init = {name: made.get("init", {}).get(name) for name in ("entrypoint", "swap_size_mb")}
     env = {**made["env"], "RELEASE_COMMAND": "1", "FLY_PROCESS_GROUP": RELEASE_COMMAND}
     return unlisted(
         {
             **kept,
+            "image": image,
             "init": {**{k: v for k, v in init.items() if v}, "cmd": shlex.split(command)},
             "env": env,
             "guest": _release_guest(config, made, group, machines),
@@ -139,7 +141,7 @@ def test_machine(config: Config, check: MachineCheck, tested: MachineView) -> Js
         stop["signal"] = check.kill_signal
     env = {"FLY_TEST_COMMAND": "1", "FLY_TEST_MACHINE_IP": tested.private_ip}
     made: Json = {
-        "image": check.image or theirs["image"],
+        "image": check.image or image_of(theirs),
         "init": init,
         "env": {**theirs.get("env", {}), **env, "FLY_PROCESS_GROUP": TEST},
         "restart": {"policy": "no"},
@@ -149,6 +151,15 @@ def test_machine(config: Config, check: MachineCheck, tested: MachineView) -> Js
     if theirs.get("guest"):
         made["guest"] = theirs["guest"]
     return unlisted({**made, "stop_config": stop} if stop else made)
+
+
+def image_of(config: Json) -> str:
+    """Return what a machine runs: its image, or that of its main container."""
+    named = containers.of(config)
+    if not named:
+        return str(config["image"])
+    main = guest_containers.main_of([str(one.get("name")) for one in named])
+    return str(named[main]["image"])
 
 
 def group_of(view: MachineView) -> str:

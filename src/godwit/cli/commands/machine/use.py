@@ -7,7 +7,13 @@ import typer
 
 from godwit.base import errors
 from godwit.cli import connect, session, waiting
-from godwit.cli.options import AppOption, ConfigOption, JsonOption, MachineArgument
+from godwit.cli.options import (
+    AppOption,
+    ConfigOption,
+    ContainerOption,
+    JsonOption,
+    MachineArgument,
+)
 from godwit.cli.rollout import overrides
 from godwit.client.api import Api
 from godwit.client.records import Ran
@@ -34,10 +40,16 @@ def exec_(
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Give it this program's standard input.")
     ] = False,
+    container: ContainerOption = None,
+    beside: Annotated[
+        bool, typer.Option("--machine", help="Beside its containers, in the machine itself.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run one command in a machine; exits with its exit code."""
     here = session.of(context)
+    if container and beside:
+        raise errors.invalid("--container and --machine: one of them")
     name = connect.app_name(here, app, config)
     words = shlex.split(command[0]) if len(command) == 1 else command
     limit = max(1, round(overrides.seconds(timeout, "--timeout")))
@@ -45,7 +57,15 @@ def exec_(
 
     async def work(api: Api) -> Ran:
         found = await connect.machine(api, name, machine)
-        return await api.machines.exec(name, found.id, words, stdin=text, timeout_s=limit)
+        return await api.machines.exec(
+            name,
+            found.id,
+            words,
+            stdin=text,
+            timeout_s=limit,
+            container=container or "",
+            machine=beside,
+        )
 
     ran = connect.call(here, work)
     if as_json or here.wants_json:
