@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from godwit.base import errors
+from godwit.base import errors, private_files
 
 SQLITE = "sqlite"
 """Stands for the SQLite file in the data directory, where a URL is expected."""
@@ -169,13 +169,7 @@ def read(path: Path, kind: type[R]) -> R | None:
 
 def write(path: Path, record: _Record) -> None:
     """Write a file for its owner alone, whole or not at all, and have it on the disk."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(record.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    private_files.write(path, record.model_dump_json(indent=2))
     _sync(path.parent)
 
 

@@ -8,7 +8,6 @@ bound into it: a record moved to another row does not open. Made in `cmd.control
 import base64
 import binascii
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from godwit.base import errors
+from godwit.base import errors, private_files
 
 FORMAT = 1
 """AES-256-GCM, a random nonce of 96 bits, the context as additional data."""
@@ -84,7 +83,9 @@ def ensure(directory: Path) -> Sealer:
     """
     path = directory / "sealing.key"
     if not path.exists():
-        _write(path, base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n")
+        # Whole or not at all: a lost key loses what it sealed.
+        made = base64.b64encode(secrets.token_bytes(_KEY_BYTES))
+        private_files.write(path, made.decode() + "\n")
     try:
         key = base64.b64decode(path.read_bytes().strip(), validate=True)
     except binascii.Error:
@@ -96,14 +97,3 @@ def ensure(directory: Path) -> Sealer:
             hint="put the file back from your copy; what it sealed opens with no other",
         )
     return Sealer(key)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write the key once, whole or not at all: a lost key loses what it sealed."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
