@@ -15,6 +15,8 @@ from godwit.cli.session import Session
 
 COMPLETION = "_GODWIT_COMPLETE"
 """Set by shells that ask for completions; see `completion`."""
+_DEBUG = ("GODWIT_DEBUG", "FLY_VERBOSE")
+_OFF = ("", "0", "false")
 
 
 def run(
@@ -87,7 +89,7 @@ def _tell_bug(session: Session, error: Exception) -> int:
 
 
 def _debugging(session: Session) -> bool:
-    return session.debug or session.environ.get("GODWIT_DEBUG", "") not in ("", "0")
+    return session.debug or any(session.environ.get(name, "") not in _OFF for name in _DEBUG)
 
 
 def _silence_stdout() -> None:

@@ -211,6 +211,12 @@ def test_a_failure_is_shown_with_its_place_where_a_flag_asks_for_it(cli, flag):
     assert "Traceback" not in cli("status", "--app", "nowhere").stderr
 
 
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("true", True), ("false", False)])
+def test_a_variable_asks_for_it_as_well(cli, value, shown):
+    cli.environ["FLY_VERBOSE"] = value
+    assert ("Traceback" in cli("status", "--app", "nowhere").stderr) == shown
+
+
 def test_a_refusal_shows_the_servers_words_and_the_request(cli):
     cli.fake.refuse("GET /x/v1/orgs", 500, {"error": "the database is full"})
     done = cli("orgs", "list")
