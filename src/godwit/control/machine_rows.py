@@ -69,11 +69,11 @@ class PlacementRows(Protocol):
     async def renew_offer(self, machine_id: str, at_ms: int) -> bool:
         """Begin an offer's time anew; tell whether it was still one."""
 
-    async def assign(self, machine_id: str, host_id: str, region: str, at_ms: int) -> None:
-        """Note which host it is offered to."""
+    async def assign(self, machine_id: str, host_id: str, region: str, at_ms: int) -> bool:
+        """Note which host it is offered to; tell whether it was still offered."""
 
-    async def accept(self, machine_id: str, at_ms: int) -> bool:
-        """Note that its host has it; tell whether it was still offered."""
+    async def accept(self, machine_id: str, host_id: str, region: str, at_ms: int) -> bool:
+        """Note that a host has it; tell whether it was still offered."""
 
     async def abandon(self, machine_id: str) -> bool:
         """Give it up, due to be destroyed at once; tell whether it was still offered."""

@@ -141,7 +141,7 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
         present = await rows.hosts.regions()
         begun = await rows.placements.get(wanted.machine_id) if wanted.machine_id else None
     if begun is not None:
-        await _take_up(ctx, app, begun)
+        begun = await _take_up(ctx, app, begun)
         if begun.status == "accepted":
             return await _ask(ctx, who, app_name, begun, None)
     config = machine_config.parse(wanted.config)
@@ -157,7 +157,10 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
         taken = await _place_or_abandon(ctx, who, offer, regions, wanted.avoiding)
     else:
         taken = await _offer_again(ctx, who, offer, row.host_id)
-    await _accept(ctx, app, replace(row, host_id=taken.host_id), taken.view, config.standbys)
+    settled = await _accept(ctx, app, row, taken, config.standbys)
+    if settled.host_id != taken.host_id:
+        # Another replica was first; the machine that its host has not is a stray (`strays`).
+        return await _ask(ctx, who, app_name, settled, None)
     return Machine(taken.view, "ok")
 
 
@@ -380,20 +383,24 @@ def _offer(
     )
 
 
-async def _take_up(ctx: Context, app: App, begun: Placement) -> None:
-    """See that a machine that was begun before may be gone on with; upkeep then leaves it alone.
+async def _take_up(ctx: Context, app: App, begun: Placement) -> Placement:
+    """Return a machine that was begun before as it is now; upkeep leaves it alone for a while.
 
     Raises:
         Failure: `GivenUp`; `conflict` when the id is another app's.
     """
     if begun.app_id != app.id:
         raise errors.Failure("conflict", f"machine {begun.machine_id} is of another app")
-    if begun.status == "accepted":
-        return
     async with ctx.store.write() as rows:
-        renewed = await rows.placements.renew_offer(begun.machine_id, ctx.clock.now_ms())
-    if not renewed:
-        raise GivenUp(begun.machine_id)
+        await rows.placements.renew_offer(begun.machine_id, ctx.clock.now_ms())
+        return await _not_given_up(rows, begun.machine_id)
+
+
+async def _not_given_up(rows: Rows, machine_id: str) -> Placement:
+    row = await rows.placements.get(machine_id)
+    if row is None or row.status == "abandoned":
+        raise GivenUp(machine_id)
+    return row
 
 
 async def _offer_again(
@@ -435,17 +442,23 @@ async def _place_or_abandon(
 
 
 async def _accept(
-    ctx: Context, app: App, row: Placement, view: host_rpc.MachineView, watched: list[str]
-) -> None:
-    """Note that a host has the machine, unless it was given up meanwhile: then upkeep ends it."""
-    now_ms = ctx.clock.now_ms()
+    ctx: Context, app: App, row: Placement, taken: placement.Taken, watched: list[str]
+) -> Placement:
+    """Note that a host has the machine; return where it is, if another replica noted that first.
+
+    Raises:
+        Failure: `GivenUp` when it was given up meanwhile: upkeep ends it.
+    """
+    now_ms, view = ctx.clock.now_ms(), taken.view
     async with ctx.store.write() as rows:
-        if not await rows.placements.accept(row.machine_id, now_ms):
-            raise GivenUp(row.machine_id)
+        if not await rows.placements.accept(row.machine_id, taken.host_id, view.region, now_ms):
+            return await _not_given_up(rows, row.machine_id)
+        row = replace(row, host_id=taken.host_id)
         await rows.placements.record_view(row.machine_id, kept(view), now_ms)
         await rows.placements.add_version(_version(app, row.machine_id, view, now_ms))
         await rows.standbys.put(row, watched)
         await apps.mark_deployed(rows, app)
+    return row
 
 
 def kept(view: host_rpc.MachineView) -> dict[str, Any]:

@@ -154,7 +154,10 @@ async def offer_to(ctx: Context, who: Principal, offer: host_rpc.Offer, host_id:
     """
     now_ms = ctx.clock.now_ms()
     async with ctx.store.write() as rows:
-        await rows.placements.assign(offer.machine_id, host_id, offer.region, now_ms)
+        if not await rows.placements.assign(offer.machine_id, host_id, offer.region, now_ms):
+            raise errors.Failure(
+                "conflict", f"machine {offer.machine_id} is made by another replica of control"
+            )
     # The app's key is sealed for the one host that may get the machine.
     sealed = await secrets.for_host(ctx, offer.app_id, host_id)
     if sealed is not None:

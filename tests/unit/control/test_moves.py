@@ -236,3 +236,34 @@ async def test_draining_leaves_a_machine_that_is_on_its_way_alone(place: Place) 
     assert place.alive() == {place.machine_id: HOME}
     await place.moves.sweep()
     assert place.alive() == {successor(place.machine_id, 0): ABROAD}
+
+
+async def test_of_two_replicas_that_empty_a_host_none_takes_the_new_one_away(
+    place: Place,
+) -> None:
+    await hosts.drain(place.ctx, OPERATOR, HOME)
+    await asyncio.gather(Evacuation(place.ctx).sweep(), Evacuation(place.ctx).sweep())
+    assert list(place.alive().values()) == [NEIGHBOR]
+    await Evacuation(place.ctx).sweep()
+    assert list(place.alive().values()) == [NEIGHBOR]
+
+
+async def test_a_replica_overtaken_while_it_empties_a_host_leaves_the_new_one(
+    place: Place,
+) -> None:
+    """Whatever it had asked of the new host, the other one does all that is left meanwhile."""
+    await hosts.drain(place.ctx, OPERATOR, HOME)
+    ask = place.world.hosts.call
+    asked: list[tuple[str, str]] = []
+
+    async def late(host_id: str, verb: str, *rest: Any) -> Any:
+        answer = await ask(host_id, verb, *rest)
+        asked.append((host_id, verb))
+        if asked.count((host_id, verb)) == 1 and host_id == NEIGHBOR:
+            await Evacuation(place.ctx).sweep()
+        return answer
+
+    place.world.hosts.call = late  # type: ignore[method-assign]
+    await Evacuation(place.ctx).sweep()
+    assert (NEIGHBOR, "machine.reserve") in asked
+    assert list(place.alive().values()) == [NEIGHBOR]

@@ -182,13 +182,15 @@ class PlacementTable(Rows):
         renewed = statement.values(created_at_ms=at_ms, updated_at_ms=at_ms)
         return await self._connection.change(renewed) == 1
 
-    async def assign(self, machine_id: str, host_id: str, region: str, at_ms: int) -> None:
-        """Note which host it is offered to."""
-        await self._update(machine_id, host_id=host_id, region=region, updated_at_ms=at_ms)
+    async def assign(self, machine_id: str, host_id: str, region: str, at_ms: int) -> bool:
+        """Note which host it is offered to; tell whether it was still offered."""
+        return await self._settle(machine_id, host_id=host_id, region=region, updated_at_ms=at_ms)
 
-    async def accept(self, machine_id: str, at_ms: int) -> bool:
-        """Note that its host has it; tell whether it was still offered."""
-        return await self._settle(machine_id, status="accepted", updated_at_ms=at_ms)
+    async def accept(self, machine_id: str, host_id: str, region: str, at_ms: int) -> bool:
+        """Note that a host has it; tell whether it was still offered."""
+        return await self._settle(
+            machine_id, status="accepted", host_id=host_id, region=region, updated_at_ms=at_ms
+        )
 
     async def abandon(self, machine_id: str) -> bool:
         """Give it up, due to be destroyed at once; tell whether it was still offered."""
