@@ -2,7 +2,8 @@
 
 `SimulatedHosts` is control's `Hosts` port; each `SimulatedHost` keeps books of memory, walks its
 machines through their states and publishes facts. Scripts: `away` (does not answer),
-`lose_replies` (does it, then is not heard), `refuse_reserve` (a failure to answer with).
+`lose_replies` (does it, then is not heard), `refuse_reserve` (a failure to answer with),
+`unready_looks` (apps that do not listen yet).
 """
 
 import asyncio
@@ -37,6 +38,7 @@ class SimulatedHost(SimulatedImages):
         away: Whether it does not answer.
         lose_replies: How many next requests are done but not answered.
         refuse_reserve: What the next reserves are refused with.
+        unready_looks: How many next looks at processes find nothing that listens.
         lines: Log lines it has.
         asked: Every request, in order, as `(verb, body)`.
         sealing: The key that opens secrets sealed for it.
@@ -63,6 +65,7 @@ class SimulatedHost(SimulatedImages):
         self.away = False
         self.lose_replies = 0
         self.refuse_reserve: list[errors.Failure] = []
+        self.unready_looks = 0
         self.lines: list[host_rpc.LogEntry] = []
         self.intervals: list[host_rpc.UsageInterval] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -327,10 +330,12 @@ class SimulatedHost(SimulatedImages):
 
     async def _ps(self, body: dict[str, Any]) -> dict[str, Any]:
         self._running(body)
-        listening = host_rpc.ListenSocket(proto="tcp", address="[::]:80")
+        ready = self.unready_looks == 0
+        self.unready_looks = max(0, self.unready_looks - 1)
+        listening = (host_rpc.ListenSocket(proto="tcp", address="[::]:80"),) if ready else ()
         found = (
             host_rpc.GuestProcess(pid=1, command="/init", rss=1_000),
-            host_rpc.GuestProcess(pid=7, command="nginx", rss=9_000, listen_sockets=(listening,)),
+            host_rpc.GuestProcess(pid=7, command="nginx", rss=9_000, listen_sockets=listening),
             host_rpc.GuestProcess(pid=9, command="nginx", rss=5_000, cpu=12),
         )
         return {"processes": [one.model_dump(mode="json") for one in found]}

@@ -51,7 +51,7 @@ async def until_well(
         await work.say_lines(machine_id, _LINES, group=group)
         raise
     if not sockets.checked(view.config):
-        await sockets.warn(work, view, group)
+        await sockets.warn(work, view, group, patience_s=sockets.PATIENCE_S)
     return view
 
 

@@ -9,27 +9,44 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from godwit.base import errors
-from godwit.control.deploys.work import Work
+from godwit.control.deploys.work import POLL_S, Work
 from godwit.wire import host_rpc
 from godwit.wire.host_rpc import GuestProcess, MachineView
 
 _LOOPBACK = ("127.", "[::1]", "[::ffff:127.", "::1")
 _SHOWN = 5
+_INIT = 1
+PATIENCE_S = 20.0
+"""How long an app that listens nowhere yet is given: an interpreter takes its time to begin."""
 
 
-async def warn(work: Work, view: MachineView, group: str) -> None:
-    """Say so if a started machine does not listen where it is expected to."""
+async def warn(work: Work, view: MachineView, group: str, *, patience_s: float = 0.0) -> None:
+    """Say so if a started machine does not listen where it is expected to.
+
+    Args:
+        work: The run.
+        view: The machine.
+        group: Whose.
+        patience_s: How long it may listen nowhere at all before that is said.
+    """
     expected = ports(view.config)
     if not expected or view.state != "started":
         return
+    ends = work.ctx.clock.monotonic() + patience_s
     asked = {"machine_id": view.machine_id}
-    try:
-        body = await work.ctx.hosts.call(
-            view.host_id, "machine.ps", asked, work.order.who, work.ctx.options.ask_s
-        )
-    except errors.Failure:
-        return
-    told = sentence(expected, host_rpc.GuestProcesses.model_validate(body).processes)
+    while True:
+        try:
+            body = await work.ctx.hosts.call(
+                view.host_id, "machine.ps", asked, work.order.who, work.ctx.options.ask_s
+            )
+        except errors.Failure:
+            return
+        processes = host_rpc.GuestProcesses.model_validate(body).processes
+        told = sentence(expected, processes)
+        begins = not any(one.listen_sockets for one in processes if one.pid != _INIT)
+        if not told or not begins or work.ctx.clock.monotonic() >= ends:
+            break
+        await work.ctx.clock.sleep(POLL_S)
     if told:
         await work.say("warning", told, group=group, machine_id=view.machine_id)
 

@@ -46,6 +46,17 @@ async def test_a_deploy_without_checks_looks_at_sockets(
     assert any("does not listen on 0.0.0.0:8080" in one for one in told(done)) == warned
 
 
+@pytest.mark.parametrize(("looks", "warned"), [(5, False), (1_000, True)])
+async def test_an_app_gets_some_time_to_begin_to_listen(
+    yard: Yard, looks: int, warned: bool
+) -> None:
+    yard.host.unready_looks = looks
+    definition: dict[str, Any] = {"app": "shop", "http_service": {"internal_port": 80}}
+    done = await yard.deploy(definition, "nginx:1")
+    assert done.row.outcome == "complete"
+    assert any("no port at all" in one for one in told(done)) == warned
+
+
 async def test_where_checks_fail_the_sockets_are_told(yard: Yard) -> None:
     done = await yard.deploy(WEB, "nginx:sick", wait_timeout_s=20)
     assert any("does not listen on 0.0.0.0:8080" in one for one in told(done))
