@@ -101,6 +101,22 @@ async def test_a_machine_holds_its_image_until_it_is_destroyed(
     assert bench.world.images == ({ONE} if state == "stopped" else set())
 
 
+async def test_a_machine_holds_the_images_of_its_containers(bench: Gated) -> None:
+    images = [agents.image(ONE), agents.image(TWO)]
+    names = [{"name": "a", "image": "one"}, {"name": "b", "image": "two"}]
+    given = offer(M) | {"config": {"containers": names}, "container_images": images}
+    await bench.call("machine.reserve", **given)
+    await bench.reach("started")
+    await bench.call("images.pin")
+    assert await held(bench) == {ONE: "in use", TWO: "in use"}
+    await bench.app.image_keeper.sweep()
+    assert bench.world.images == {ONE, TWO}
+    await bench.call("machine.destroy", machine_id=M, force=True)
+    await bench.reach("destroyed")
+    await bench.app.image_keeper.sweep()
+    assert bench.world.images == set()
+
+
 async def test_a_version_on_its_way_holds_its_image(bench: Gated) -> None:
     await create(bench, M, ONE)
     await bench.call("images.pin")

@@ -58,17 +58,21 @@ async def fetch_image(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dict[st
     kept = None if auth.is_login(token) else token
     if kept != machine.pull_token:
         await work.store(work.machine.model_copy(update={"pull_token": kept}))
-    return {
-        **_told(local),
-        "containers": [_told(one) for one in await _of_containers(work, machine.container_images)],
-    }
+    here = {machine.image.digest: local}
+    contained = await _of_containers(work, machine.container_images, here)
+    return {**_told(local), "containers": [_told(one) for one in contained]}
 
 
 async def _of_containers(
-    work: Work, images: tuple[host_rpc.ImageRef, ...]
+    work: Work, images: tuple[host_rpc.ImageRef, ...], here: dict[str, ports.LocalImage]
 ) -> tuple[ports.LocalImage, ...]:
-    """Return the images of containers, each pulled once however many run it."""
-    here: dict[str, ports.LocalImage] = {}
+    """Return the images of containers, each pulled once however many run it.
+
+    Args:
+        work: The machine's.
+        images: By the containers' place in the config.
+        here: Those that were ensured before, by digest.
+    """
     for image in images:
         if image.digest not in here:
             here[image.digest], _token = await _ensure(work, image, None)
@@ -88,7 +92,7 @@ async def fetch_new_image(work: Work, _: Mapping[str, Mapping[str, Any]]) -> dic
     """Ensure the images of the version to come are here, before anything is stopped for it."""
     update = host_rpc.Update.model_validate(work.input["update"])
     local, _token = await _ensure(work, update.image, update.pull_token)
-    await _of_containers(work, update.container_images)
+    await _of_containers(work, update.container_images, {update.image.digest: local})
     return {"digest": local.digest}
 
 
