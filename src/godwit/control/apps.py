@@ -85,6 +85,11 @@ async def require_operable(
         raise errors.invalid(f"could not find app {name!r}: it was deleted") from failure
 
 
+def hostname(app: App, domain: str) -> str:
+    """Return the name under which an app answers."""
+    return f"{app.name}.{domain}".lower()
+
+
 async def get(ctx: Context, who: Principal, name: str) -> AppWithCount:
     """Return an app.
 
@@ -171,7 +176,7 @@ def fact(ctx: Context, app: App, *, epoch: int, revision: int, deleted: bool) ->
         network_number=app.network_number,
         app_id=app.id,
         app=app.name,
-        hostnames=() if deleted else (f"{app.name}.{ctx.options.apps_domain}".lower(),),
+        hostnames=() if deleted else (hostname(app, ctx.options.apps_domain),),
     )
 
 

@@ -221,3 +221,11 @@ async def test_a_time_that_is_none_is_refused(acme: httpx.AsyncClient, moment: s
     refused = await acme.get(ORG, params={"updated_after": moment})
     assert refused.status_code == 400
     assert "updated_after" in refused.json()["error"]
+
+
+async def test_an_app_says_which_name_a_domain_of_ones_own_points_at(
+    acme: httpx.AsyncClient,
+) -> None:
+    (listed,) = (await acme.get("/v1/apps", params={"org_slug": "acme"})).json()["apps"]
+    shown = (await acme.get("/v1/apps/shop")).json()
+    assert shown["cname_target"] == listed["cname_target"] == "shop.godwit.localhost"

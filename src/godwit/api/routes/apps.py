@@ -37,7 +37,7 @@ async def list_apps(
     page = await apps.page(
         ctx, who, org_slug, role=_role(app_role), after=after, limit=limit or _MOST
     )
-    shown = [App.of(found) for found in page.apps]
+    shown = [App.of(found, ctx.options.apps_domain) for found in page.apps]
     if page.next_name is None:
         return AppList(apps=shown, total_apps=page.total)
     next_cursor = cursors.encode(kind, now_ms, (0, page.next_name))
@@ -53,7 +53,8 @@ async def list_apps(
 )
 async def create_app(ctx: Ctx, who: Who, body: CreateApp) -> App:
     """Create an app. The answer is there when the app is: `wait` changes nothing."""
-    return App(**fields(await apps.create(ctx, who, body.wanted()), 0))
+    made = await apps.create(ctx, who, body.wanted())
+    return App(**fields(made, 0, ctx.options.apps_domain))
 
 
 @ROUTER.get(
@@ -64,7 +65,7 @@ async def create_app(ctx: Ctx, who: Who, body: CreateApp) -> App:
 )
 async def show_app(ctx: Ctx, who: Who, app_name: str) -> App:
     """Show an app: 404 when the name is free, 403 when it is somebody else's."""
-    return App.of(await apps.get(ctx, who, app_name))
+    return App.of(await apps.get(ctx, who, app_name), ctx.options.apps_domain)
 
 
 @ROUTER.delete(

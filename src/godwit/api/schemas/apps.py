@@ -44,7 +44,7 @@ class OrgRef(Out):
 
 
 class App(Out):
-    """An app."""
+    """An app; `cname_target` is the name that a domain of one's own points at."""
 
     id: str
     internal_numeric_id: int
@@ -55,13 +55,14 @@ class App(Out):
     network: str
     network_cidr: str
     app_role: str = ""
+    cname_target: str
     created_at: int
     organization: OrgRef
 
     @classmethod
-    def of(cls, found: apps.AppWithCount) -> "App":
-        """Return an app as the API shows it."""
-        return cls(**fields(found.app, found.machines))
+    def of(cls, found: apps.AppWithCount, domain: str) -> "App":
+        """Return an app as the API shows it, on a platform whose apps answer below a domain."""
+        return cls(**fields(found.app, found.machines, domain))
 
 
 class AppList(Out):
@@ -72,7 +73,7 @@ class AppList(Out):
     next_cursor: str = ""
 
 
-def fields(app: records.App, machines: int) -> dict[str, Any]:
+def fields(app: records.App, machines: int, domain: str) -> dict[str, Any]:
     """Return an app's public fields."""
     high, low = divmod(app.network_number, 65_536)
     return {
@@ -84,6 +85,7 @@ def fields(app: records.App, machines: int) -> dict[str, Any]:
         "network": app.network_name,
         "network_cidr": f"fdaa:{high:x}:{low:x}::/48",
         "app_role": app.role,
+        "cname_target": apps.hostname(app, domain),
         "created_at": app.created_at_ms,
         "organization": OrgRef(
             name=app.org_name, slug=app.org_slug, internal_numeric_id=app.org_number
