@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from godwit.agent import ports
 from godwit.wire import guest, guest_containers, host_rpc
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
@@ -261,3 +262,50 @@ async def test_a_command_in_a_container_that_is_not_there_is_refused():
         assert orphan.exit_code == 0, orphan
         fine = await machine.run("sleep 1; ls -d /proc/[0-9]* | wc -l", container="web")
         assert fine.exit_code == 0
+
+
+@lab.own_namespace
+async def test_as_many_images_as_there_may_be_containers_each_on_its_own_disk():
+    async with vm_lab.host() as here:
+        names = [f"c{number}" for number in range(1, len(ports.IMAGE_DISKS) + 1)]
+        images = tuple(another_image(here, name) for name in names)
+        copies = here.templates()
+        machine = of(
+            here.machine(5, resources=SIZE, swap_bytes=64 << 20, cache_bytes=64 << 20),
+            *(
+                container(name, FOREVER, image=disk)
+                for name, disk in zip(names, ports.IMAGE_DISKS, strict=True)
+            ),
+            images=images,
+        )
+        for kind in ("cold", "warm"):
+            assert (await machine.boot()).start_kind == kind
+            for name in names:
+                seen = await machine.run("cat /etc/image; ls -d /.fly/cache", container=name)
+                assert seen.stdout == f"{name}\n/.fly/cache\n", (seen, machine.log())
+            if kind == "cold":
+                await machine.close()
+                await here.vmm.discard(machine.id, machine.plan.slot)
+                await copies.make(machine.plan.org_id, machine.plan.hardware)
+                here.vmm = here.another_vmm(copies)
+        await copies.close()
+
+
+@lab.own_namespace
+async def test_containers_run_on_after_a_suspend():
+    async with vm_lab.host() as here:
+        db = container("db", f"echo kept >/tmp/state; echo up; {FOREVER}", image="image1")
+        web = container("web", FOREVER, **after("db"))
+        machine = of(here.machine(5), web, db, images=(another_image(here, "two"),))
+        await machine.boot()
+        await machine.says("db | up")
+        await machine.close()
+        await here.vmm.suspend(machine.id, machine.plan.instance_id)
+        await here.vmm.discard(machine.id, machine.plan.slot, keep="all")
+        await here.vmm.resume(machine.plan)
+        machine.session = await here.vmm.connect(machine.id)
+        await machine.phase("running")
+        seen = await machine.run("cat /tmp/state /etc/image", container="db")
+        assert seen.stdout == "kept\ntwo\n", seen
+        await machine.session.stop("SIGTERM", 30_000)
+        assert (await machine.ended()).guest.signal == 15

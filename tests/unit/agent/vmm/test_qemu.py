@@ -140,7 +140,9 @@ def test_a_template_has_the_devices_of_its_copies():
     assert devices(made) == devices(copy()) == devices(command())
 
 
-@pytest.mark.parametrize(("disk", "bus"), [("swap", 13), ("cache", 14)])
+@pytest.mark.parametrize(
+    ("disk", "bus"), [("swap", 13), ("cache", 14), ("image1", 16), ("image8", 23)]
+)
 def test_a_further_disk_has_a_slot_of_its_own_in_machine_and_template(disk, bus):
     made = guest_of(plan(), disks=(disk,))
     template = dataclasses.replace(made, slot=0, devices=None)
@@ -150,6 +152,16 @@ def test_a_further_disk_has_a_slot_of_its_own_in_machine_and_template(disk, bus)
     assert found.startswith(place)
     assert uses(argv, qemu.Descriptors().further(disk)) == 1
     assert devices(qemu.command(template, Kit(), ACCELERATORS["tcg"])) == devices(argv)
+
+
+def test_images_of_containers_are_only_read():
+    def told(disk) -> str:
+        argv = qemu.command(guest_of(plan(), disks=(disk,)), Kit(), ACCELERATORS["tcg"])
+        (found,) = (word for word in argv if f"node-name={disk}-file" in word)
+        return found
+
+    assert "read-only=on" in told("image1")
+    assert "read-only=on" not in told("cache")
 
 
 def test_only_a_root_that_lasts_is_synced():

@@ -126,6 +126,13 @@ def test_swap_is_one_more_disk_of_the_guest_and_of_its_clone():
     assert [disk.drive_id for disk in disks] == ["root", "scratch", "swap"]
 
 
+def test_images_of_containers_are_disks_that_are_only_read():
+    given = dataclasses.replace(guest(), disks=("cache", "image1", "image2"))
+    made = config.cold_boot(given, "gw5", RATES)
+    assert [drive.is_read_only for drive in made.drives] == [True, False, False, True, True]
+    assert "godwit.disks=root,scratch,cache,image1,image2" in (made.boot_source.boot_args or "")
+
+
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(shown(config.cold_boot(GROWING, "gw5", RATES)))
