@@ -8,7 +8,7 @@ ALONE := tests -m "(vm or host or net) and not e2e
 # End-to-end tests and those of the lab get a network, mounts and processes of their own; all end with the last test.
 ISOLATED := unshare --net --mount --pid --fork --kill-child --mount-proc bash tools/isolated.sh
 
-.PHONY: help setup demo down test test-fast test-full bench fmt lint types imports rust-lint \
+.PHONY: help setup demo down test test-alone test-isolated test-fast test-full bench fmt lint types imports rust-lint \
 	rust-test programs
 
 help: ## Show the commands
@@ -26,7 +26,13 @@ down: ## End the demo, and Godwit here if it is up; nothing is left running
 
 test: setup lint types imports rust-lint rust-test ## Every test: Python, Rust, real microVMs (about 50 minutes)
 	$(PYTEST) $(TOGETHER) and not full"
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-alone test-isolated
+
+# Neither keeps a core busy: machines boot, programs start, clocks run out.
+test-alone:
 	$(PYTEST) $(ALONE) and not full"
+
+test-isolated:
 	$(ISOLATED) $(PYTEST) tests/e2e -m "not full"
 	$(ISOLATED) $(PYTEST) tests/lab -m "not full"
 
