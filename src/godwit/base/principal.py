@@ -33,6 +33,9 @@ Scope = Literal[
 ]
 
 ALL_SCOPES: frozenset[Scope] = frozenset(Scope.__args__)  # type: ignore[attr-defined]
+_OF_ONE_APP = ("apps:", "machines:", "secrets:", "logs:", "builds:", "images:")
+APP_SCOPES = frozenset(scope for scope in ALL_SCOPES if scope.startswith(_OF_ONE_APP))
+"""What somebody may be allowed who acts on some apps alone: all else is about organizations."""
 
 
 class Principal(BaseModel):
@@ -42,6 +45,7 @@ class Principal(BaseModel):
         subject: `user:<email>`, `token:<id>` or `component:<name>`; what the audit row says.
         org_ids: Organizations it may act in; `None` means every one (the operator).
         scopes: What it may do there.
+        app_ids: The apps that it may act on, all of these organizations for `None`.
         machine_id: Not `None`: it is a machine that asks for itself, and may do nothing else.
     """
 
@@ -50,20 +54,29 @@ class Principal(BaseModel):
     subject: str
     org_ids: frozenset[str] | None
     scopes: frozenset[Scope]
+    app_ids: frozenset[str] | None = None
     machine_id: str | None = None
 
-    def may_see(self, org_id: str) -> bool:
-        """Tell whether the organization's things exist for this principal."""
+    def may_see(self, org_id: str, app_id: str | None = None) -> bool:
+        """Tell whether the organization's things, or an app's, exist for this principal."""
+        if self.app_ids is not None and app_id not in self.app_ids:
+            return False
         return self.org_ids is None or org_id in self.org_ids
 
     def require(
-        self, scope: Scope, org_id: str | None = None, *, machine_id: str | None = None
+        self,
+        scope: Scope,
+        org_id: str | None = None,
+        *,
+        app_id: str | None = None,
+        machine_id: str | None = None,
     ) -> None:
         """Return if the principal has the scope (in that organization).
 
         Args:
             scope: What is needed.
             org_id: Where.
+            app_id: On which app of it; `None` when it is about the whole organization.
             machine_id: The one machine it is about; `None` when it is about anything else.
 
         Raises:
@@ -81,8 +94,9 @@ class Principal(BaseModel):
                 f"this token lacks the scope {scope}",
                 hint="make a token that has it with `godwit tokens create`",
             )
-        if org_id is not None and not self.may_see(org_id):
-            raise errors.Failure("permission_denied", "this token is not for that organization")
+        if org_id is not None and not self.may_see(org_id, app_id):
+            what = "organization" if self.app_ids is None else "app"
+            raise errors.Failure("permission_denied", f"this token is not for that {what}")
 
 
 def machine(machine_id: str, org_id: str) -> Principal:

@@ -328,6 +328,7 @@ class Token(Answer):
     id: str
     name: str = ""
     org_slug: str | None = None
+    apps: list[str] = []
     scopes: list[str] = []
     created_at: str | int | None = None
     expires_at: str | int | None = None

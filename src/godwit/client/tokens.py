@@ -24,7 +24,13 @@ class Tokens:
         return [Token.model_validate(one) for one in answer.get("tokens") or []]
 
     async def create(
-        self, name: str, *, org_slug: str | None, scopes: Sequence[str], expiry: str | None
+        self,
+        name: str,
+        *,
+        org_slug: str | None,
+        scopes: Sequence[str],
+        expiry: str | None,
+        app_name: str | None = None,
     ) -> NewToken:
         """Make a token; its secret is in the answer and nowhere else.
 
@@ -33,10 +39,13 @@ class Tokens:
             org_slug: The one organization it is for; `None` for all of the maker's.
             scopes: What it may do; empty for all the maker may do.
             expiry: A Go duration; `None` for no end.
+            app_name: The one app it is for; `None` for all.
         """
         body: dict[str, Any] = {"name": name}
         if org_slug:
             body["org_slug"] = org_slug
+        if app_name:
+            body["app_name"] = app_name
         if scopes:
             body["scopes"] = list(scopes)
         if expiry:

@@ -60,7 +60,7 @@ async def require(
         raise errors.not_found(
             f"app {name!r} not found", hint="list yours with `godwit apps list`"
         )
-    if not who.may_see(app.org_id):
+    if not who.may_see(app.org_id, app.id):
         raise errors.Failure("permission_denied", f"app {name!r} belongs to somebody else")
     log.bind(org_id=app.org_id, network_id=app.network_id, app=app.name)
     return app
@@ -80,7 +80,7 @@ async def require_operable(
         if failure.code != "not_found" or not ids.is_app_name(name):
             raise
         former = await rows.apps.deleted_by_name(name)
-        if former is None or not who.may_see(former.org_id):
+        if former is None or not who.may_see(former.org_id, former.id):
             raise
         raise errors.invalid(f"could not find app {name!r}: it was deleted") from failure
 

@@ -92,7 +92,7 @@ async def run(
     Raises:
         Failure: The build failed.
     """
-    who.require("builds:write", app.org_id)
+    who.require("builds:write", app.org_id, app_id=app.id)
     tag = wanted.label or f"deployment-{ids.ulid(ctx.clock.now_ms()).lower()}"
     request = BuildRequest(
         org_id=app.org_id,

@@ -54,6 +54,7 @@ class Token:
 
     Attributes:
         org_ids: Organizations it may act in; `None` means every one (the operator).
+        app_ids: The apps that it may act on; `None` means all of these organizations.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Token:
     created_at_ms: int
     expires_at_ms: int | None = None
     revoked_at_ms: int | None = None
+    app_ids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ async def grant(ctx: Context, who: Principal, scopes: Sequence[str]) -> str:
     async with ctx.store.read() as rows:
         for wanted in parse_scopes(scopes):
             app = await rows.apps.by_name(wanted.app)
-            if app is not None and who.may_see(app.org_id):
+            if app is not None and who.may_see(app.org_id, app.id):
                 granted.append(Access(wanted.repository, wanted.actions & _allowed(who)))
                 owners[app.name] = app
     for org_id in {owners[one.app].org_id for one in granted if "push" in one.actions}:

@@ -99,7 +99,7 @@ async def listed(
     async with ctx.store.read() as rows:
         app = await apps.require(rows, who, "secrets:read", app_name)
         if values:
-            who.require("secrets:read_values", app.org_id)
+            who.require("secrets:read_values", app.org_id, app_id=app.id)
         key = await rows.app_secrets.key(app.id)
         found = await rows.app_secrets.of_app(app.id)
     version = key.version if key else 0
@@ -120,7 +120,7 @@ async def get(
     async with ctx.store.read() as rows:
         app = await apps.require(rows, who, "secrets:read", app_name)
         if value:
-            who.require("secrets:read_values", app.org_id)
+            who.require("secrets:read_values", app.org_id, app_id=app.id)
         key = await rows.app_secrets.key(app.id)
         found = [row for row in await rows.app_secrets.of_app(app.id) if row.name == name]
     if key is None or not found:

@@ -6,12 +6,11 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from godwit.base import clock, errors, ids
-from godwit.base.principal import ALL_SCOPES, Principal, Scope
-from godwit.control import audit, organizations
+from godwit.base.principal import ALL_SCOPES, APP_SCOPES, Principal, Scope
+from godwit.control import apps, audit, organizations
 from godwit.control.context import Context
 from godwit.control.records import App, Token
 from godwit.control.rows import Rows
@@ -27,22 +26,25 @@ class NewToken:
 
     Attributes:
         org_slug: `None` means wherever the caller itself may act.
-        scopes: `None` means those the caller has.
+        app_name: The one app that it is for; `None` means all.
+        scopes: `None` means those the caller has, of those that an app knows if it is for one.
         lifetime_s: `None` means until it is revoked, or as long as the maker's own.
     """
 
     name: str
     org_slug: str | None = None
+    app_name: str | None = None
     scopes: tuple[str, ...] | None = None
     lifetime_s: int | None = None
 
 
 @dataclass(frozen=True)
 class TokenWithSlugs:
-    """A token and the slugs of its organizations; none for one that is good everywhere."""
+    """A token, the slugs of its organizations and the names of its apps; none for all."""
 
     token: Token
     slugs: tuple[str, ...]
+    apps: tuple[str, ...] = ()
 
 
 def digest(secret: str) -> str:
@@ -60,10 +62,12 @@ async def authenticate(ctx: Context, secret: str) -> Principal | None:
         return None
     if token.expires_at_ms is not None and token.expires_at_ms <= ctx.clock.now_ms():
         return None
+    known = ALL_SCOPES if token.app_ids is None else APP_SCOPES
     return Principal(
         subject=f"token:{token.id}",
         org_ids=None if token.org_ids is None else frozenset(token.org_ids),
-        scopes=frozenset(scope for scope in ALL_SCOPES if scope in token.scopes),
+        scopes=frozenset(scope for scope in known if scope in token.scopes),
+        app_ids=None if token.app_ids is None else frozenset(token.app_ids),
     )
 
 
@@ -74,14 +78,11 @@ async def create(ctx: Context, who: Principal, wanted: NewToken) -> tuple[TokenW
         Failure: `invalid_argument`, `not_found`, `permission_denied`.
     """
     who.require("tokens:write")
-    scopes = _scopes(who, wanted.scopes)
+    scopes = _scopes(who, wanted)
     now_ms = ctx.clock.now_ms()
     secret = _PREFIX + secrets.token_urlsafe(32)
     async with ctx.store.write() as rows:
-        org_ids = None if who.org_ids is None else tuple(sorted(who.org_ids))
-        if wanted.org_slug is not None:
-            org = await organizations.require(rows, who, "tokens:write", wanted.org_slug)
-            org_ids = (org.id,)
+        org_ids, app_ids = await _reach(rows, who, wanted)
         token = Token(
             id=ids.tagged("tok"),
             name=wanted.name,
@@ -91,6 +92,7 @@ async def create(ctx: Context, who: Principal, wanted: NewToken) -> tuple[TokenW
             scopes=tuple(sorted(scopes)),
             created_at_ms=now_ms,
             expires_at_ms=await _expiry(rows, who, wanted, now_ms),
+            app_ids=app_ids,
         )
         await rows.tokens.add(token)
         await audit.record(
@@ -105,6 +107,22 @@ async def create(ctx: Context, who: Principal, wanted: NewToken) -> tuple[TokenW
         )
         made = await _with_slugs(rows, token)
     return made, secret
+
+
+async def _reach(
+    rows: Rows, who: Principal, wanted: NewToken
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Return in which organizations, and on which apps, a new token may act."""
+    org_ids = None if who.org_ids is None else tuple(sorted(who.org_ids))
+    if wanted.org_slug is not None:
+        org = await organizations.require(rows, who, "tokens:write", wanted.org_slug)
+        org_ids = (org.id,)
+    if wanted.app_name is None:
+        return org_ids, None
+    app = await apps.require(rows, who, "tokens:write", wanted.app_name)
+    if wanted.org_slug not in (None, app.org_slug):
+        raise errors.invalid(f"app {app.name!r} is not of organization {wanted.org_slug!r}")
+    return (app.org_id,), (app.id,)
 
 
 async def visible(
@@ -219,13 +237,24 @@ async def _expiry(rows: Rows, who: Principal, wanted: NewToken, now_ms: int) -> 
 
 async def _with_slugs(rows: Rows, token: Token) -> TokenWithSlugs:
     found = await rows.organizations.by_ids(token.org_ids) if token.org_ids else []
-    return TokenWithSlugs(token, tuple(org.slug for org in found))
+    named = [await rows.apps.by_id(app_id) for app_id in token.app_ids or ()]
+    return TokenWithSlugs(
+        token,
+        tuple(org.slug for org in found),
+        tuple(app.name for app in named if app is not None and app.deleted_at_ms is None),
+    )
 
 
-def _scopes(who: Principal, wanted: Sequence[str] | None) -> frozenset[Scope]:
+def _scopes(who: Principal, new: NewToken) -> frozenset[Scope]:
+    of_one_app, wanted = new.app_name is not None, new.scopes
     if wanted is None:
-        return who.scopes
+        return who.scopes & APP_SCOPES if of_one_app else who.scopes
     unknown = sorted(set(wanted) - ALL_SCOPES)
+    if of_one_app and not unknown and not APP_SCOPES.issuperset(wanted):
+        raise errors.invalid(
+            f"scopes: {', '.join(sorted(set(wanted) - APP_SCOPES))} cannot be had for one app;"
+            f" there are {', '.join(sorted(APP_SCOPES))}"
+        )
     if unknown:
         raise errors.invalid(
             f"scopes: unknown {', '.join(unknown)}; there are {', '.join(sorted(ALL_SCOPES))}"

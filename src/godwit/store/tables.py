@@ -78,6 +78,7 @@ TOKENS = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("expires_at_ms", sa.BigInteger, nullable=True),
     sa.Column("revoked_at_ms", sa.BigInteger, nullable=True),
+    sa.Column("app_ids", sa.JSON(none_as_null=True), nullable=True),
 )
 
 TOKEN_ORGANIZATIONS = sa.Table(

@@ -123,6 +123,7 @@ CASES = [
     Case("POST", "/x/v1/keyring/rotate", private=False),
     Case("GET", "/x/v1/tokens", {"org_slug": "acme"}),
     Case("POST", "/x/v1/tokens", json={"name": "t", "org_slug": "acme", "scopes": []}),
+    Case("POST", f"{APP}/deploy_token", json={"expiry": "24h"}),
     Case("DELETE", "/x/v1/tokens/{token_id}"),
     Case("GET", "/registry/token", private=False),
     Case("POST", "/registry/events", json={"events": []}, private=False),

@@ -59,6 +59,53 @@ async def test_a_foreign_organization_gets_nothing(served: Served) -> None:
     assert len(served.world.host.asked) == before
 
 
+async def test_a_token_for_an_app_reaches_that_app_and_nothing_else(served: Served) -> None:
+    things = await table.make_things(served)
+    await served.acme.post("/v1/apps", json={"name": "second", "org_slug": "acme"})
+    made = [
+        await served.acme.post(f"/v1/apps/{app}/deploy_token", json={"expiry": "1h"})
+        for app in ("shop", "second")
+    ]
+    own, other = (served.client(one.json()["token"]) for one in made)
+    current = (await own.get("/v1/tokens/current")).json()["tokens"][0]
+    assert (current["org_slug"], current["apps"]) == ("acme", ["shop"])
+    for case in table.destroying_last():
+        if not case.private:
+            continue
+        assert (await table.send(other, case, things)).status_code in (403, 404), case
+        status = (await table.send(own, case, things)).status_code
+        if "{app_name}" in case.path and not case.path.endswith("/deploy_token"):
+            assert is_allowed(status), case
+        else:
+            assert status in (403, 404), case
+
+
+async def test_a_token_for_an_app_is_nothing_once_the_app_is_gone(served: Served) -> None:
+    await table.make_things(served)
+    made = await served.acme.post("/v1/apps/shop/deploy_token", json={})
+    own = served.client(made.json()["token"])
+    assert (await own.delete("/v1/apps/shop", params={"force": "true"})).status_code == 202
+    await served.acme.post("/v1/apps", json={"name": "shop", "org_slug": "acme"})
+    assert (await own.get("/v1/apps/shop")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"app_name": "nope"}, "app 'nope' not found"),
+        ({"app_name": "shop", "org_slug": "rival"}, "rival"),
+        ({"app_name": "shop", "scopes": ["orgs:read"]}, "orgs:read cannot be had for one app"),
+    ],
+)
+async def test_what_a_token_for_an_app_cannot_be(
+    served: Served, body: dict[str, object], said: str
+) -> None:
+    await table.make_things(served)
+    answer = await served.acme.post("/x/v1/tokens", json={"name": "t", **body})
+    assert answer.status_code in (400, 404)
+    assert said in answer.json()["error"]
+
+
 @pytest.mark.parametrize("method_path", sorted(table.OPERATORS_ONLY))
 async def test_what_is_the_operators_is_not_a_tenants(
     served: Served, method_path: tuple[str, str]

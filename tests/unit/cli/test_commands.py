@@ -248,7 +248,15 @@ class TestTokens:
         done = cli("tokens", "create", "readonly", "--scope", "apps:write")
         assert (done.code, "has its own" in done.stderr) == (exits.USAGE, True)
 
-    @pytest.mark.parametrize("kind", ["deploy", "machine-exec", "ssh", "wireguard"])
+    def test_one_for_an_app(self, hello):
+        assert hello("tokens", "create", "deploy", "-x", "24h").code == 0
+        asked = hello.fake.bodies[-1][1]
+        assert asked == {"name": "deploy", "app_name": "hello", "expiry": "24h"}
+        assert hello("tokens", "create", "logs", "--app", "shop", "-s", "logs:read").code == 0
+        asked = hello.fake.bodies[-1][1]
+        assert asked == {"name": "logs", "app_name": "shop", "scopes": ["logs:read"]}
+
+    @pytest.mark.parametrize("kind", ["machine-exec", "ssh", "wireguard"])
     def test_a_narrower_token_than_there_is_is_not_made_a_wider_one(self, cli, kind):
         done = cli("tokens", "create", kind)
         assert done.code == exits.USAGE

@@ -103,14 +103,14 @@ class Machines:
             Failure: `not_found`, also for other organizations' machines.
         """
         found = self._drivers.get(machine_id)
-        if found is None or not who.may_see(found.machine.org_id):
+        if found is None or not who.may_see(found.machine.org_id, found.machine.app_id):
             raise errors.not_found(f"machine {machine_id} is not on this host")
         return found
 
     def of_app(self, who: Principal, app_id: str) -> list[driver.Driver]:
         """Return an app's machines that the principal may see, by id."""
         found = (self._drivers[each] for each in sorted(self._apps.get(app_id, ())))
-        return [each for each in found if who.may_see(each.machine.org_id)]
+        return [each for each in found if who.may_see(each.machine.org_id, app_id)]
 
     def running_of_app(self, app_id: str) -> int:
         """Return how many machines of an app are here, destroyed ones not counted."""
@@ -123,7 +123,7 @@ class Machines:
         Raises:
             Failure: `insufficient_capacity`, `conflict` (the id is another organization's).
         """
-        who.require("machines:write", offer.org_id)
+        who.require("machines:write", offer.org_id, app_id=offer.app_id)
         async with self._taking_on:
             known = self._drivers.get(offer.machine_id)
             if known is not None:

@@ -93,7 +93,8 @@ class Desk:
         """
         driver = self.machines.get(who, machine_id)
         log.bind(**driver.machine.about)
-        who.require(scope, driver.machine.org_id, machine_id=machine_id)
+        machine = driver.machine
+        who.require(scope, machine.org_id, app_id=machine.app_id, machine_id=machine_id)
         return driver
 
     def permit(self, who: Principal, machine_id: str, nonce: str | None) -> None:

@@ -84,7 +84,7 @@ class Look:
         asked = parse(OfApp, body)
         found = self._desk.machines.of_app(who, asked.app_id)
         for driver in found:
-            who.require("machines:read", driver.machine.org_id)
+            who.require("machines:read", driver.machine.org_id, app_id=asked.app_id)
         if asked.machine_ids is not None:
             wanted = set(asked.machine_ids)
             found = [each for each in found if each.machine.machine_id in wanted]
@@ -143,7 +143,7 @@ class Look:
         sources = []
         for driver in self._desk.machines.of_app(who, asked.app_id):
             machine = driver.machine
-            who.require("logs:read", machine.org_id)
+            who.require("logs:read", machine.org_id, app_id=asked.app_id)
             if asked.machine_id in (None, machine.machine_id):
                 sources.append(
                     logs.Source(

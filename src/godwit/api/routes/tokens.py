@@ -8,9 +8,11 @@ from godwit.api import basic, problems
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.common import ERRORS
 from godwit.api.schemas.tokens import (
+    CreateDeployToken,
     CreateToken,
     CurrentToken,
     CurrentTokens,
+    DeployToken,
     NewToken,
     RegistryToken,
     Token,
@@ -46,7 +48,11 @@ async def show_current(ctx: Ctx, who: Who) -> CurrentTokens:
     found = await tokens.current(ctx, who)
     slug = found.slugs[0] if len(found.slugs) == 1 else ""
     current = CurrentToken(
-        token_id=found.token.id, user=found.token.name, organization=slug, org_slug=slug
+        token_id=found.token.id,
+        user=found.token.name,
+        organization=slug,
+        org_slug=slug,
+        apps=list(found.apps),
     )
     return CurrentTokens(tokens=[current])
 
@@ -76,6 +82,25 @@ async def create_token(ctx: Ctx, who: Who, body: CreateToken) -> NewToken:
     """Create a token that can do no more than the one that asks."""
     found, secret = await tokens.create(ctx, who, body.wanted())
     return NewToken.made(found, secret)
+
+
+@ROUTER.post(
+    "/v1/apps/{app_name}/deploy_token",
+    operation_id="App_create_deploy_token",
+    openapi_extra=needs("tokens:write"),
+    responses=ERRORS,
+)
+async def create_deploy_token(
+    ctx: Ctx, who: Who, app_name: str, body: CreateDeployToken
+) -> DeployToken:
+    """Create a token that may do with this app what the one that asks may, and nothing else."""
+    wanted = tokens.NewToken(
+        name=f"deploy {app_name}",
+        app_name=app_name,
+        lifetime_s=None if body.expiry is None else body.expiry // 1000,
+    )
+    _, secret = await tokens.create(ctx, who, wanted)
+    return DeployToken(token=secret)
 
 
 @ROUTER.delete(

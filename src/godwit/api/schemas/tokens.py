@@ -22,6 +22,7 @@ class CreateToken(In):
 
     name: ShortText = "unnamed"
     org_slug: ShortText | None = None
+    app_name: ShortText | None = None
     scopes: list[ShortText] | None = Field(None, max_length=100)
     expiry: Lifetime | None = None
 
@@ -30,18 +31,35 @@ class CreateToken(In):
         return tokens.NewToken(
             name=self.name,
             org_slug=self.org_slug,
+            app_name=self.app_name,
             scopes=None if self.scopes is None else tuple(self.scopes),
             lifetime_s=None if self.expiry is None else self.expiry // 1000,
         )
 
 
+class CreateDeployToken(In):
+    """A token for an app; `expiry` is a Go duration, without one it lasts as its maker's."""
+
+    expiry: Lifetime | None = None
+
+
+class DeployToken(Out):
+    """The secret of a new token, which is shown this once."""
+
+    token: str
+
+
 class Token(Out):
-    """A token without its secret; `org_slug` only when it is for one organization."""
+    """A token without its secret; `org_slug` only when it is for one organization.
+
+    `apps` are those that it is for, when it is not for all.
+    """
 
     id: str
     name: str
     org_slug: str | None
     org_slugs: list[str]
+    apps: list[str]
     everywhere: bool
     scopes: list[str]
     created_at: str
@@ -105,6 +123,7 @@ def _fields(found: tokens.TokenWithSlugs) -> dict[str, object]:
         "name": token.name,
         "org_slug": found.slugs[0] if len(found.slugs) == 1 else None,
         "org_slugs": list(found.slugs),
+        "apps": list(found.apps),
         "everywhere": token.org_ids is None,
         "scopes": list(token.scopes),
         "created_at": clock.rfc3339(token.created_at_ms),

@@ -7,7 +7,7 @@ import typer
 
 from godwit.base import durations, errors
 from godwit.cli import connect, session, times, tree
-from godwit.cli.options import JsonOption, OrgOption, YesOption
+from godwit.cli.options import AppOption, ConfigOption, JsonOption, OrgOption, YesOption
 from godwit.client.api import Api
 from godwit.client.records import NewToken
 
@@ -16,8 +16,9 @@ app = tree.group("Create, list and revoke API tokens.")
 _READS = ("orgs:read", "apps:read", "machines:read", "secrets:read", "logs:read")
 _KINDS: Mapping[str, tuple[str, ...]] = {"org": (), "readonly": _READS}
 """The kinds of stock clients that are here, and what each may do; nothing named is everything."""
+_DEPLOY = "deploy"
+"""The kind for one app alone."""
 _LATER: Mapping[str, str] = {
-    "deploy": "tokens for one app alone are not there yet",
     "machine-exec": "tokens for single commands are not there yet",
     "ssh": "tokens for SSH are not there yet",
     "wireguard": "tokens for WireGuard are not there yet",
@@ -27,6 +28,7 @@ _LATER: Mapping[str, str] = {
 @app.command(
     epilog=tree.examples(
         "godwit tokens create ci --org acme",
+        "godwit tokens create deploy --app hello --expiry 720h",
         "godwit tokens create readonly --org acme --name dashboards",
         "godwit tokens create reader --scope apps:read --scope machines:read --expiry 720h",
     )
@@ -36,13 +38,16 @@ def create(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|KIND", help="What it is for, for people; or `org`, or `readonly`."
+            metavar="NAME|KIND",
+            help="What it is for, for people; or `deploy`, `org` or `readonly`.",
         ),
     ],
     *,
     named: Annotated[
         str | None, typer.Option("--name", "-n", help="Name of a token whose kind is given.")
     ] = None,
+    app: AppOption = None,
+    config: ConfigOption = None,
     org: OrgOption = None,
     scope: Annotated[
         list[str] | None,
@@ -56,8 +61,9 @@ def create(
 ) -> None:
     """Make a token and print it; it is shown this once.
 
-    A kind makes one for a single organization: `org` may do there all that you may, `readonly`
-    only look.
+    `deploy` makes one for a single app, which may do with it all that you may: the one for a
+    deploy by a machine of yours. The other kinds are for a single organization: `org` may do there
+    all that you may, `readonly` only look.
     """
     here = session.of(context)
     if expiry is not None:
@@ -66,13 +72,18 @@ def create(
     kind = _KINDS.get(name)
     if kind is not None and scope:
         raise errors.invalid(f"--scope: a token of the kind {name} has its own")
+    one_app = connect.app_name(here, app, config) if name == _DEPLOY or app else None
 
     async def work(api: Api) -> NewToken:
         slug = org or here.environ.get("FLY_ORG")
         if kind is not None:
             slug = await connect.organization(here, api, org)
         return await api.tokens.create(
-            named or name, org_slug=slug, scopes=kind or scope or (), expiry=expiry
+            named or name,
+            org_slug=slug if one_app is None else org,
+            scopes=kind or scope or (),
+            expiry=expiry,
+            app_name=one_app,
         )
 
     made = connect.call(here, work)
@@ -113,12 +124,13 @@ def list_(context: typer.Context, org: OrgOption = None, as_json: JsonOption = F
         here.out.json([one.model_dump(mode="json") for one in found])
         return
     here.out.table(
-        ("id", "name", "organization", "scopes", "created", "expires", "revoked"),
+        ("id", "name", "organization", "apps", "scopes", "created", "expires", "revoked"),
         [
             (
                 one.id,
                 one.name,
                 one.org_slug,
+                ",".join(one.apps),
                 ",".join(one.scopes),
                 times.moment(one.created_at),
                 times.moment(one.expires_at),

@@ -198,7 +198,7 @@ async def _decide(
 ) -> _Decided:
     async with ctx.store.read() as rows:
         app = await apps.require_operable(rows, who, "apps:write", app_name)
-        who.require("machines:write", app.org_id)
+        who.require("machines:write", app.org_id, app_id=app.id)
         await _refuse_second(rows, app)
         last = await rows.releases.last_version(app.id)
         present = await rows.hosts.regions()

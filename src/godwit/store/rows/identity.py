@@ -131,6 +131,8 @@ class TokenTable(Rows):
             values = dict(row)
             org_id, everywhere = values.pop("org_id"), values.pop("everywhere")
             values["scopes"] = tuple(values["scopes"])
+            if values["app_ids"] is not None:
+                values["app_ids"] = tuple(values["app_ids"])
             token = found.get(values["id"]) or Token(**values, org_ids=None if everywhere else ())
             if org_id is not None:
                 token = replace(token, org_ids=(*(token.org_ids or ()), org_id))
