@@ -121,6 +121,31 @@ async def test_one_waits_for_another_to_be_healthy_and_for_a_third_to_have_done_
 
 
 @lab.own_namespace
+async def test_the_shim_is_told_what_each_container_does():
+    async with vm_lab.host() as here:
+        first = container("first", "sleep 3; exit 3", restart="on-failure", max_retries=9)
+        waits = container("waits", FOREVER, **after("later"))
+        later = container("later", FOREVER, **after("prepare", "exited_successfully"))
+        prepare = container("prepare", "sleep 1")
+        machine = of(here.machine(5), first, waits, later, prepare)
+        await machine.boot()
+        wanted = {
+            "first": "starting",
+            "waits": "started",
+            "later": "started",
+            "prepare": "stopped",
+        }
+        async with asyncio.timeout(vm_lab.BOOT_S):
+            seen: list[dict[str, str]] = []
+            async for status in machine.session.changes():
+                seen.append({one.name: one.state for one in status.containers})
+                if seen[-1] == wanted:
+                    break
+        before = {"waits": "created", "prepare": "started"}.items()
+        assert any(before <= one.items() for one in seen), seen
+
+
+@lab.own_namespace
 async def test_one_that_fails_starts_again_in_a_root_that_is_as_it_was():
     async with vm_lab.host() as here:
         count = "echo x >>/tmp/starts; echo start $(cat /tmp/starts | wc -l)"

@@ -29,6 +29,7 @@ from godwit.agent.machines import (
     registry,
     scheduler,
     secrets,
+    standing,
     store,
     usage,
     views,
@@ -119,6 +120,7 @@ def make_host(
         control=control or control_line.ControlLine(),
         withdrawn=withdrawn,
         answered=answered,
+        standings=standing.Standings(),
         **({} if limits is None else {"sized": limits.sized}),
     )
 
@@ -160,6 +162,7 @@ class App:
             memory=limits,
             drains=self._drains,
             secrets=host.secrets,
+            standings=host.standings,
         )
         handlers = rpc.handlers(self._desk)
         self._deeds = Deeds(parts.database, self._control, parts.clock, owned)

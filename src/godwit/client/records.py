@@ -162,6 +162,13 @@ class Cpu(Answer):
     throttle: int | None = None
 
 
+class Container(Answer):
+    """A container of a machine that runs, and what it does."""
+
+    name: str = ""
+    state: str = ""
+
+
 class Machine(Answer):
     """A machine. `events` holds the latest few, newest first."""
 
@@ -177,6 +184,7 @@ class Machine(Answer):
     config: dict[str, Any] = {}
     events: list[Event] = []
     checks: list[CheckStatus] = []
+    containers: list[Container] = []
     host_status: str = "ok"
     cordoned: bool = False
     lease: Lease | None = None

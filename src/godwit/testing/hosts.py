@@ -18,6 +18,7 @@ from godwit.testing.simulated_images import SimulatedImages
 from godwit.testing.simulated_machine import SimulatedMachine, host_key
 from godwit.testing.simulated_terminals import SimulatedTerminals
 from godwit.wire import facts, host_rpc
+from godwit.wire.guest_containers import Standing
 from godwit.wire.record import Record
 
 Handler = Callable[[dict[str, Any]], Awaitable[Record | dict[str, Any]]]
@@ -527,6 +528,11 @@ class SimulatedHost(SimulatedImages):
             updated_at=clock.rfc3339(machine.updated_at_ms),
             events=tuple(machine.events[:5]),
             checks=machine.checks,
+            containers=tuple(
+                Standing(name=one["name"], state="started")
+                for one in machine.config.get("containers", ())
+                if machine.state == "started"
+            ),
             epoch=self.epoch,
             revision=machine.revision,
         )

@@ -12,6 +12,7 @@ from godwit.testing.guest_call import GuestCall
 from godwit.testing.typed_back import TypedBack
 from godwit.testing.world import Boot, Hands, Saved, Vm, World
 from godwit.wire import host_rpc, shim
+from godwit.wire.guest_containers import Standing
 
 _numbers = itertools.count(1)
 _RESUME_S = 0.1
@@ -274,6 +275,11 @@ class FakeSession:
             vmm_pid=None if vm.phase == "exited" else vm.number,
             phase=vm.phase,
             started_at_ms=vm.started_at_ms,
+            containers=tuple(
+                Standing(name=one.name, state="started")
+                for one in vm.plan.run_spec.containers
+                if vm.phase == "running"
+            ),
             exit=vm.exit,
         )
 

@@ -15,6 +15,19 @@ MAIN = "app"
 """What the container is called that a machine is about, unless it is the first."""
 
 
+class Standing(Record):
+    """A container by its name, and what it does now.
+
+    Attributes:
+        state: `created` (it waits for others, and has not run yet), `starting` (it has ended and
+            is started again in a moment), `started`, `stopped` (for good); another word is a
+            newer release's.
+    """
+
+    name: str
+    state: str
+
+
 class SharedVolume(Record):
     """A directory that containers share, empty at each boot.
 

@@ -48,6 +48,7 @@ Hosts ask control, on `godwit.control.rpc.<host_id>.<verb>`, in the same envelop
 from typing import Any, Literal
 
 from godwit.base import errors, principal
+from godwit.wire.guest_containers import Standing
 from godwit.wire.record import Record
 from godwit.wire.secrets import HostSecrets
 
@@ -398,6 +399,7 @@ class MachineView(Record):
     updated_at: str
     events: tuple[MachineEvent, ...] = ()
     checks: tuple[CheckStatus, ...] = ()
+    containers: tuple[Standing, ...] = ()
     metadata: dict[str, str] = {}
     lease: Lease | None = None
     secrets_version: int = 0

@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from godwit.wire.guest_containers import Standing
 from godwit.wire.record import Record
 
 Phase = Literal["booting", "ready", "running", "exited"]
@@ -145,6 +146,7 @@ class Status(Record):
         asleep: The guest was asked to sleep and has said its last word until it is woken.
         process_pid: Pid inside the guest of the main process, once it runs.
         started_at_ms: Host's Unix time at which `started` arrived.
+        containers: What the machine's containers do now.
     """
 
     v: int = 1
@@ -159,6 +161,7 @@ class Status(Record):
     hello: Hello | None = None
     process_pid: int | None = None
     started_at_ms: int | None = None
+    containers: tuple[Standing, ...] = ()
     dropped_log_bytes: int = 0
     exit: ExitRecord | None = None
 

@@ -141,6 +141,23 @@ async def test_restart_takes_seconds_or_a_duration(served: Served) -> None:
     assert served.world.host.asked[-1][1]["signal"] == "SIGKILL"
 
 
+async def test_a_running_machine_tells_what_its_containers_do(served: Served) -> None:
+    await table.make_things(served)
+    containers = [{"name": "web", "image": "nginx"}, {"name": "cache", "image": "redis"}]
+    body = {"config": {"containers": containers}}
+    made = await served.acme.post("/v1/apps/shop/machines", json=body)
+    assert made.status_code == 200, made.text
+    one = f"/v1/apps/shop/machines/{made.json()['id']}"
+    assert (await served.acme.get(f"{one}/wait")).status_code == 200
+    assert (await served.acme.get(one)).json()["containers"] == [
+        {"name": "web", "state": "started"},
+        {"name": "cache", "state": "started"},
+    ]
+    assert (await served.acme.post(f"{one}/stop")).status_code == 200
+    assert (await served.acme.get(f"{one}/wait", params={"state": "stopped"})).status_code == 200
+    assert (await served.acme.get(one)).json().get("containers", []) == []
+
+
 async def test_summaries_leave_out_what_is_large(served: Served) -> None:
     await table.make_things(served)
     for found in (await served.acme.get("/v1/apps/shop/machines?summary=true")).json():

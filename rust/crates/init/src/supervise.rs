@@ -189,6 +189,9 @@ impl Supervisor {
         };
         self.link.tell(&started);
         self.machine.started = Some(started);
+        if let Some(containers) = &mut self.containers {
+            containers.tell_again(&mut self.link);
+        }
         self.link.flush();
         Ok(())
     }
@@ -311,6 +314,9 @@ impl Supervisor {
         }));
         for message in self.machine.started.iter().chain(&self.last_word) {
             self.link.tell(message);
+        }
+        if let Some(containers) = &mut self.containers {
+            containers.tell_again(&mut self.link);
         }
         if self.lost_output > 0 {
             let lost = std::mem::take(&mut self.lost_output);

@@ -92,6 +92,11 @@ impl Shim {
                     }
                 }
             }
+            GuestMessage::Containers { containers } => {
+                if self.machine.containers(containers) {
+                    self.publish();
+                }
+            }
             GuestMessage::Asleep {} => self.hear_asleep(),
             GuestMessage::Exited(exited) => {
                 self.machine.exited(exited);

@@ -1,11 +1,14 @@
 //! What the shim knows of its machine, and what it makes of it in the end. Pure.
 
+use godwit_wire::containers::Standing;
 use godwit_wire::messages::{Exited, Failed, Hello};
 use godwit_wire::shim::{Cause, ExitRecord, Phase, ShimConfig, StartKind, Status, VmmExit};
 
 /// What the guest says of itself is kept this short.
 const MAX_WORD: usize = 128;
 const MAX_SENTENCE: usize = 2048;
+/// More containers than a machine may have.
+const MAX_CONTAINERS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -19,6 +22,7 @@ pub(crate) struct Machine {
     pub(crate) hello: Option<Hello>,
     process_pid: Option<i32>,
     started_at_ms: Option<u64>,
+    containers: Vec<Standing>,
     guest: Option<Exited>,
     failure: Option<Failed>,
     /// Why the shim killed the VMM, if it did.
@@ -38,6 +42,7 @@ impl Machine {
             hello: None,
             process_pid: None,
             started_at_ms: None,
+            containers: Vec::new(),
             guest: None,
             failure: None,
             killed: None,
@@ -77,6 +82,17 @@ impl Machine {
             self.process_pid = Some(pid);
             self.started_at_ms = Some(now_ms);
         }
+        news
+    }
+
+    /// What the containers do now; returns whether that is news.
+    pub(crate) fn containers(&mut self, mut standing: Vec<Standing>) -> bool {
+        standing.truncate(MAX_CONTAINERS);
+        for one in &mut standing {
+            shorten(&mut one.name, MAX_WORD);
+        }
+        let news = self.containers != standing;
+        self.containers = standing;
         news
     }
 
@@ -139,6 +155,7 @@ impl Machine {
             hello: self.hello.clone(),
             process_pid: self.process_pid,
             started_at_ms: self.started_at_ms,
+            containers: self.containers.clone(),
             dropped_log_bytes,
             exit: self.exit.clone(),
         }
@@ -176,6 +193,7 @@ fn shorten(text: &mut String, most: usize) {
 
 #[cfg(test)]
 mod tests {
+    use godwit_wire::containers::{Standing, State};
     use godwit_wire::messages::{Exited, Failed, Hello};
     use godwit_wire::shim::{Cause, LogLimits, Phase, ShimConfig, StartKind, Vmm, VmmExit};
 
@@ -247,6 +265,22 @@ mod tests {
             (Some(7), Some(100))
         );
         assert_eq!(status.hello.unwrap().boot_id.len(), 128);
+    }
+
+    #[test]
+    fn containers_are_news_only_when_they_do_something_else() {
+        let mut machine = machine();
+        let told = |state| Standing {
+            name: "db".repeat(500),
+            state,
+        };
+        assert!(machine.containers(vec![told(State::Created); 500]));
+        assert!(!machine.containers(vec![told(State::Created); 500]));
+        assert!(machine.containers(vec![told(State::Started)]));
+        let status = machine.status(0);
+        assert_eq!(status.containers.len(), 1);
+        assert_eq!(status.containers[0].state, State::Started);
+        assert_eq!(status.containers[0].name.len(), 128);
     }
 
     #[test]

@@ -6,6 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::run_spec::{File, Process};
 
+/// What a container does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It waits for others, and has not run yet.
+    Created,
+    /// It has ended, and is started again in a moment.
+    Starting,
+    Started,
+    /// It has ended for good.
+    Stopped,
+    #[serde(other)]
+    Unknown,
+}
+
+/// A container by its name, and what it does now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub name: String,
+    pub state: State,
+}
+
 /// A directory that containers share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedVolume {

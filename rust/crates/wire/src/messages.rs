@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::containers::Standing;
 use crate::run_spec::{RunSpec, slash};
 
 /// The protocol that [`GuestMessage::Hello`] speaks of.
@@ -127,6 +128,10 @@ pub enum GuestMessage {
         at_ms: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         boot_id: Option<String>,
+    },
+    /// What all containers do now: whenever one does something else, and after hello.
+    Containers {
+        containers: Vec<Standing>,
     },
     /// The answer to `sleep`; nothing more is said until `wake`.
     Asleep {},

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::containers::Standing;
 use crate::messages::{Exec, Exited, Failed, Hello};
 use crate::run_spec::RunSpec;
 
@@ -148,6 +149,8 @@ pub struct Status {
     pub hello: Option<Hello>,
     pub process_pid: Option<i32>,
     pub started_at_ms: Option<u64>,
+    #[serde(default)]
+    pub containers: Vec<Standing>,
     #[serde(default)]
     pub dropped_log_bytes: u64,
     pub exit: Option<ExitRecord>,

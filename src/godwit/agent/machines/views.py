@@ -11,6 +11,7 @@ from godwit.agent.machines import holdings, lifecycle, records
 from godwit.base import clock, encoded, errors
 from godwit.durable.journal import Run
 from godwit.wire import facts, host_rpc
+from godwit.wire.guest_containers import Standing
 
 _EMBEDDED_EVENTS = 5
 _DEFAULT_SOFT_LIMIT = 20
@@ -123,6 +124,7 @@ def view(
     *,
     written: holdings.Written | None = None,
     lease: host_rpc.Lease | None = None,
+    containers: Sequence[Standing] = (),
 ) -> host_rpc.MachineView:
     """Return a machine as its owner sees it; a version on its way is shown already.
 
@@ -132,6 +134,7 @@ def view(
         checks: Their last results.
         written: What its metadata became since that version was submitted.
         lease: The one that is held.
+        containers: What they do now.
     """
     machine, update = snapshot.machine, _pending(snapshot.run)
     updated_at_ms = max(machine.updated_at_ms, written.updated_at_ms if written else 0)
@@ -156,6 +159,7 @@ def view(
         updated_at=clock.rfc3339(updated_at_ms),
         events=tuple(event.public() for event in snapshot.events[:_EMBEDDED_EVENTS]),
         checks=tuple(checks),
+        containers=tuple(containers),
         metadata=settings.metadata(config),
         lease=lease,
         secrets_version=(machine if update is None else update).secrets_version,

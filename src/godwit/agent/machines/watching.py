@@ -31,6 +31,8 @@ async def _saw_the_end(host: work.Host, machine_id: str) -> bool:
         async for status in session.changes():
             if status.phase == "exited":
                 return True
+            host.standings.note(machine_id, status.containers)
     finally:
+        host.standings.note(machine_id, ())
         await session.close()
     return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from godwit.agent import control_line, meters, ports
-from godwit.agent.machines import events, exits, records, secrets, store, usage
+from godwit.agent.machines import events, exits, records, secrets, standing, store, usage
 from godwit.base.clock import Clock
 from godwit.durable.database import Transaction, Writer
 from godwit.durable.journal import Run
@@ -69,6 +69,7 @@ class Host:
     last_words: LastWords = _silent
     withdrawn: Withdrawn = at_once
     answered: Answered = at_once
+    standings: standing.Standings = field(default_factory=standing.Standings)
 
 
 Told = Callable[[records.Machine, tuple[records.Event, ...]], None]

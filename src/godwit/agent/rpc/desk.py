@@ -19,6 +19,7 @@ from godwit.agent.machines.memory import MemoryLimits
 from godwit.agent.machines.metadata import MetadataBook
 from godwit.agent.machines.registry import Machines
 from godwit.agent.machines.secrets import Secrets
+from godwit.agent.machines.standing import Standings
 from godwit.base import errors, log
 from godwit.base.principal import Principal, Scope
 from godwit.durable.database import Writer
@@ -72,6 +73,7 @@ class Desk:
         vmm: For exec and signals, and where the logs are.
         database: Where versions are read from.
         secrets: For commands, which see what the machine's process sees.
+        standings: What machines' containers do.
     """
 
     identity: views.Identity
@@ -84,6 +86,7 @@ class Desk:
     memory: MemoryLimits
     drains: Drains
     secrets: Secrets
+    standings: Standings
 
     def find(self, who: Principal, scope: Scope, machine_id: str) -> Driver:
         """Return a machine for one who may see it and holds the scope.
@@ -161,6 +164,7 @@ class Desk:
             self.checks.results(machine_id),
             written=self.metadata.written(machine_id, snapshot.version),
             lease=minted or lease,
+            containers=self.standings.of(machine_id),
         )
 
     @contextlib.asynccontextmanager

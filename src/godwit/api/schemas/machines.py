@@ -176,6 +176,13 @@ class HeldLease(Out):
     owner: str
 
 
+class Container(Out):
+    """A container of a machine that runs: `created`, `starting`, `started` or `stopped`."""
+
+    name: str
+    state: str
+
+
 class Machine(Out):
     """A machine. With `summary`, config, events, checks and host_status are left out.
 
@@ -197,6 +204,7 @@ class Machine(Out):
     incomplete_config: Json | None = None
     events: list[Event] = []
     checks: list[CheckStatus] = []
+    containers: list[Container] = []
     host_status: str = "ok"
     host_features: list[str] = []
     nonce: str = ""
@@ -232,6 +240,8 @@ class Machine(Out):
             "host_status": machine.host_status,
             "host_features": [],
         }
+        if view.containers:
+            found["containers"] = [Container(**one.model_dump()) for one in view.containers]
         if machine.host_status != "ok":
             found["incomplete_config"] = view.config
         if view.lease is not None and view.lease.nonce:

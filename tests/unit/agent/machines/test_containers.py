@@ -1,5 +1,6 @@
 """A machine of containers through its agent: its images are brought here, attached and told."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -73,5 +74,22 @@ def test_a_new_version_has_its_containers_images_before_the_old_one_stops() -> N
         assert await agent.rest(M) == "started"
         assert {digest("a"), digest("b")} <= host.world.images
         assert host.world.vms[M].plan.hardware.disks == ("image1",)
+
+    scenario(body)
+
+
+def test_what_containers_do_is_known_while_the_machine_runs() -> None:
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        driver = await agent.create(M, **contained("a", "b"))
+        assert await agent.rest(M) == "started"
+        async with asyncio.timeout(60):
+            while not agent.host.standings.of(M):
+                await host.clock.sleep(0.1)
+        told = {one.name: one.state for one in agent.host.standings.of(M)}
+        assert told == {"a0": "started", "b1": "started"}
+        await agent.ask(M, "stop")
+        assert await agent.rest(M) == "stopped"
+        assert agent.host.standings.of(M) == ()
+        assert driver.machine.state == "stopped"
 
     scenario(body)

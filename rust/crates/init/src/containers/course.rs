@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use godwit_wire::containers::{Condition, Container, RestartPolicy};
+use godwit_wire::containers::{Condition, Container, RestartPolicy, State};
 
 use crate::sessions::Ended;
 
@@ -86,6 +86,15 @@ impl Course {
 
     pub(crate) fn is_running(&self, at: usize) -> bool {
         matches!(self.units[at].phase, Phase::Running(_))
+    }
+
+    pub(crate) fn state(&self, at: usize) -> State {
+        match self.units[at].phase {
+            Phase::Waiting(None) => State::Created,
+            Phase::Waiting(Some(_)) => State::Starting,
+            Phase::Running(_) => State::Started,
+            Phase::Over(_) => State::Stopped,
+        }
     }
 
     /// Which ones are to be started now, given which are healthy.
@@ -225,7 +234,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
-    use godwit_wire::containers::{Condition, Container, Dependency, RestartPolicy};
+    use godwit_wire::containers::{Condition, Container, Dependency, RestartPolicy, State};
     use godwit_wire::run_spec::Process;
 
     use super::{After, Course};
@@ -290,6 +299,20 @@ mod tests {
         assert_eq!(course.due(&healthy, now), [2]);
         course.note_start(2, now);
         assert_eq!(course.due(&healthy, now), [3]);
+    }
+
+    #[test]
+    fn each_is_created_started_starting_again_or_stopped() {
+        let now = Instant::now();
+        let mut course = Course::new(&[container("db", &[])]);
+        assert_eq!(course.state(0), State::Created);
+        course.note_start(0, now);
+        assert_eq!(course.state(0), State::Started);
+        course.note_end(0, code(4), false, now);
+        assert_eq!(course.state(0), State::Starting);
+        course.note_start(0, now);
+        course.note_end(0, code(0), false, now);
+        assert_eq!(course.state(0), State::Stopped);
     }
 
     #[test]

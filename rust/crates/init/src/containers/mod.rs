@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use godwit_wire::channel::Kind;
-use godwit_wire::containers::{Container, Question};
-use godwit_wire::messages::Failed;
+use godwit_wire::containers::{Container, Question, Standing, State};
+use godwit_wire::messages::{Failed, GuestMessage};
 use godwit_wire::run_spec::RunSpec;
 
 use crate::link::Link;
@@ -57,6 +57,8 @@ pub(crate) struct Containers {
     first_key: u32,
     stream: u32,
     stop_signal: i32,
+    /// What the host was last told of their states; empty when it has to hear all of them.
+    told: Vec<State>,
     /// Whether one had to be killed in its stop: then a kill is no lack of memory.
     pub(crate) killed_by_stop: bool,
 }
@@ -95,6 +97,7 @@ impl Containers {
             first_key,
             stream,
             stop_signal: DEFAULT_SIGNAL,
+            told: Vec::new(),
             killed_by_stop: false,
         }))
     }
@@ -138,6 +141,28 @@ impl Containers {
                 self.note_end(at, not_started(), link, now);
             }
         }
+        self.tell_states(link);
+    }
+
+    /// Tells a host that may be another one, or have missed some, all states.
+    pub(crate) fn tell_again(&mut self, link: &mut Link) {
+        self.told.clear();
+        self.tell_states(link);
+    }
+
+    fn tell_states(&mut self, link: &mut Link) {
+        let states = (0..self.specs.len()).map(|at| self.course.state(at));
+        let states: Vec<State> = states.collect();
+        if states == self.told {
+            return;
+        }
+        let standing = |(spec, state): (&Container, &State)| Standing {
+            name: spec.name.clone(),
+            state: *state,
+        };
+        let containers = self.specs.iter().zip(&states).map(standing).collect();
+        link.tell(&GuestMessage::Containers { containers });
+        self.told = states;
     }
 
     /// Hears that a process has ended; it may have been a check.

@@ -116,6 +116,9 @@ def _details(here: session.Session, found: Machine, events: list[Event]) -> None
             ("check", "status", "output"),
             [(one.name, one.status, one.output.strip()) for one in found.checks],
         )
+    if found.containers:
+        here.out.data("")
+        here.out.table(("container", "state"), [(one.name, one.state) for one in found.containers])
     if events:
         here.out.data("")
         event_table(here, events)
