@@ -223,6 +223,7 @@ async def test_a_suspended_machine_goes_on_where_it_was(suspendable):
         machine.plan = dataclasses.replace(machine.plan, suspendable=suspendable)
         before = await machine.boot()
         await asked(machine, "echo kept >/memo; echo fresh >/dev/shm/memo")
+        await asked(machine, "until [ -e /count ]; do sleep 0.1; done")
         for _ in range(2):
             awake_s = -time.monotonic()
             counted = int(await asked(machine, "cat /count"))
