@@ -13,7 +13,7 @@ from godwit.base import errors, principal, tasks
 from godwit.bus import connection, control_rpc, facts, rpc
 from godwit.wire import host_rpc
 from godwit.wire.facts import MOST_BYTES, AppFact, HostFact, MachineFact
-from tests.host.conftest import Bus, until
+from tests.host.conftest import Bus, persist, until
 
 WHO = principal.component("test")
 BID_REQUEST = host_rpc.BidRequest(
@@ -307,6 +307,8 @@ async def test_a_host_asks_control_under_its_own_name_only(bus: Bus) -> None:
     ):
         await control_rpc.serve(control, owned, {"pull_token": pull_token})
         asked = control_rpc.Client(host, bus.identity.host_id)
+        # What one connection subscribes to, another one reaches a moment later.
+        await persist(lambda: asked.pull_token("m", "r"))
         assert await asked.pull_token("m", "r") == f"{bus.identity.host_id}:m:r"
         stranger = control_rpc.Client(host, "ffffffff")
         with pytest.raises(errors.Failure):

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from godwit.base import errors
 from godwit.control import residence
 
 _PROBE_S = 5.0
+_AGAIN_S = 0.01
 _LOCK = 4_714_201_918_340_427
 """Any number, as long as every Godwit takes the same."""
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -158,12 +160,7 @@ def _begin_postgres(connection: sa.Connection) -> None:
 
 
 def _configured_sqlite(busy_ms: int) -> Callable[[Any, Any], None]:
-    pragmas = (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        f"busy_timeout={busy_ms}",
-    )
+    pragmas = (f"busy_timeout={busy_ms}", "synchronous=FULL", "foreign_keys=ON")
 
     def configure(connection: Any, _record: Any) -> None:
         # The driver must not begin transactions by itself: `_begin_sqlite` does.
@@ -171,9 +168,27 @@ def _configured_sqlite(busy_ms: int) -> Callable[[Any, Any], None]:
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
+        _keep_a_log(cursor, busy_ms)
         cursor.close()
 
     return configure
+
+
+def _keep_a_log(cursor: Any, busy_ms: int) -> None:
+    """Have the file written through a log; that is for good, so all but the first find it so.
+
+    SQLite does not wait for another process that is just doing the same to a new file.
+    """
+    ends = time.monotonic() + busy_ms / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= ends:
+                raise
+            time.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

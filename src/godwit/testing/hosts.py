@@ -530,7 +530,7 @@ class SimulatedHost(SimulatedImages):
             checks=machine.checks,
             containers=tuple(
                 Standing(name=one["name"], state="started")
-                for one in machine.config.get("containers", ())
+                for one in machine.config.get("containers") or ()
                 if machine.state == "started"
             ),
             epoch=self.epoch,
