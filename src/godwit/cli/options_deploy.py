@@ -152,6 +152,15 @@ ExcludeMachinesOption = Annotated[
     list[str] | None,
     typer.Option("--exclude-machines", metavar="IDS", help="All but these machines."),
 ]
+OnlyRegionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--regions",
+        "--only-regions",
+        metavar="CODES",
+        help="Only machines there; separated by commas.",
+    ),
+]
 ProcessGroupsOption = Annotated[
     list[str] | None,
     typer.Option("--process-groups", metavar="NAMES", help="Only these process groups."),
@@ -181,6 +190,15 @@ VolumeSizeOption = Annotated[
 NoPublicIpsOption = Annotated[
     bool,
     typer.Option("--no-public-ips", help="Refused for an app whose services are public here."),
+]
+BuildOnlyOption = Annotated[
+    bool, typer.Option("--build-only", help="Build the image, print it, and stop.")
+]
+WaitLockOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-lock", metavar="[TIME]", help="Wait while another deploy of the app runs.  [30m]"
+    ),
 ]
 FlycastOption = Annotated[
     bool, typer.Option("--flycast", help="A private address only; not there yet: refused.")
@@ -305,6 +323,13 @@ class ScopeFlags:
             process_groups=listed(self.process_groups),
         )
         return wanted.model_copy(update=scope.model_dump(include=scope.model_fields_set))
+
+
+@dataclass(frozen=True)
+class LaunchScopeFlags(ScopeFlags):
+    """The same for `launch`, whose `--region` is the primary region of the app."""
+
+    regions: OnlyRegionsOption = None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ import subprocess
 import tomllib
 
 import pytest
+import typer
 import yaml
 
 from godwit.appconfig import files
 from godwit.cli import exits
+from godwit.cli.commands import deploy, launch
 from godwit.cli.launch import naming
 
 DOCKERFILE = "FROM python:3.11-slim\nEXPOSE 5000\n"
@@ -297,6 +299,43 @@ def test_the_deploy_at_the_end_is_told_how(project):
     assert "(--no-db, --no-redis: nothing to choose here)" in done.stderr
 
 
+def test_launch_takes_what_deploy_takes():
+    only_of_a_deploy = {"--plan", "--follow", "--cancel", "--app", "-a", "-j", "directory"}
+    taken = {app: set(_names(app)) for app in (deploy.app, launch.app)}
+    assert taken[deploy.app] - taken[launch.app] == only_of_a_deploy
+
+
+def _names(app):
+    for parameter in typer.main.get_command(app).params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+
+
+def test_the_deploy_at_the_end_has_a_scope(project):
+    project.write(
+        "fly.toml", '[processes]\nweb = "a"\nworker = "b"\n[http_service]\nprocesses = ["web"]\n'
+    )
+    done = project(
+        *("launch", "--yes", "-r", "lcl", "--only-regions", "lcl,ams", "--exclude-regions", "fra"),
+        *("--process-groups", "web", "--wait-lock"),
+    )
+    assert done.code == 0, done.stderr
+    (body,) = [body for target, body in project.fake.bodies if target.endswith("/deploys")]
+    options = body["options"]
+    assert options["regions"] == ["lcl", "ams"]
+    assert options["exclude_regions"] == ["fra"]
+    assert options["process_groups"] == ["web"]
+    assert written(project)["primary_region"] == "lcl"
+
+
+def test_only_the_image_is_built(project):
+    done = project("launch", "--yes", "--build-only")
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("registry.internal/hello:deployment-1@sha256:")
+    assert list(project.fake.apps) == ["my-hello-app"]
+    assert project.fake.machines == {}
+    assert not any(target.endswith("/deploys") for target, _ in project.fake.bodies)
+
+
 class TestFrom:
     @pytest.fixture
     def repository(self, tmp_path):
@@ -353,6 +392,11 @@ def test_files_are_given_to_the_machines_and_not_to_the_config(project):
         (("--db=mpg",), "--db: this platform makes no databases yet"),
         (("--volume", "data"), "--volume: this platform has no volumes yet"),
         (("--attach",), "--attach: apps cannot be attached to others yet"),
+        (
+            ("--", "--port", "80"),
+            "--port 80: it is for what writes Dockerfiles, which is not there yet",
+        ),
+        (("--build-only", "--no-deploy"), "--build-only and --no-deploy: one of them"),
         (("--file-local", "/a"), '--file-local /a: expected NAME=VALUE, got "/a"'),
     ],
 )

@@ -19,17 +19,8 @@ from godwit.client.records import Deploy
 
 app = tree.single()
 
-BuildOnlyOption = Annotated[
-    bool, typer.Option("--build-only", help="Build the image, print it, and stop.")
-]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Show what would be done to machines, and stop.")
-]
-WaitLockOption = Annotated[
-    str | None,
-    typer.Option(
-        "--wait-lock", metavar="[TIME]", help="Wait while another deploy of the app runs.  [30m]"
-    ),
 ]
 CancelOption = Annotated[
     bool, typer.Option("--cancel", help="Have the deploy that runs go back; deploy nothing.")
@@ -65,10 +56,10 @@ def deploy(
     scope: flags.ScopeFlags,
     changed: flags.ConfigFlags,
     provision: flags.ProvisionFlags,
-    build_only: BuildOnlyOption = False,
+    build_only: flags.BuildOnlyOption = False,
     plan: PlanOption = False,
     detach: options.DetachOption = False,
-    wait_lock: WaitLockOption = None,
+    wait_lock: flags.WaitLockOption = None,
     follow_running: FollowOption = False,
     cancel: CancelOption = False,
     yes: options.YesOption = False,
@@ -98,7 +89,7 @@ def deploy(
         loaded = await _loaded(here, api, config, changes, image)
         name = connect.app_name(here, loaded.checked().app)
         if build_only:
-            await _build(here, api, loaded, name, source)
+            await build_image(here, api, loaded, name, source)
             return
         provision.told(here, loaded.checked())
         if plan:
@@ -153,9 +144,10 @@ async def _loaded(
     return overrides.apply(overrides.without_file(here.directory, changes.app, known), changes)
 
 
-async def _build(
+async def build_image(
     here: session.Session, api: Api, loaded: files.Loaded, name: str, source: Source
 ) -> None:
+    """Build the image of an app, and print its name; `launch` may end here."""
     await api.apps.get(name)
     telling = progress.of(here.out)
     with telling:

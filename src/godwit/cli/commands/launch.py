@@ -1,5 +1,6 @@
 """`godwit launch`."""
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,12 @@ IntoOption = Annotated[
     str | None,
     typer.Option("--into", metavar="DIR", help="Where to clone to; empty or not there."),
 ]
+ArgumentsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[-- ARG]...", help="For what writes Dockerfiles; not there yet: refused."
+    ),
+]
 NowOption = Annotated[bool, typer.Option("--now", help="Deploy, without asking.")]
 
 _COMMENT = "The app's configuration. `godwit config validate` tells what is wrong with it."
@@ -125,6 +132,7 @@ class LaterFlags:
     db: Annotated[str | None, later("--db")] = None
     volume: Annotated[list[str] | None, later("--volume")] = None
     attach: Annotated[bool, typer.Option("--attach", help="Not there yet: refused.")] = False
+    arguments: ArgumentsArgument = None
 
     def refuse(self) -> None:
         """Refuse those that were given, before anything is made.
@@ -136,9 +144,45 @@ class LaterFlags:
             (self.db, "--db", "this platform makes no databases yet"),
             (self.volume, "--volume", "this platform has no volumes yet"),
             (self.attach, "--attach", "apps cannot be attached to others yet"),
+            (
+                self.arguments,
+                " ".join(self.arguments or ()),
+                "it is for what writes Dockerfiles, which is not there yet (a directory: --path)",
+            ),
         ):
             if given:
                 raise errors.invalid(f"{flag}: {sentence}")
+
+
+class _End(enum.Enum):
+    """How far a launch goes."""
+
+    CREATED = enum.auto()
+    BUILT = enum.auto()
+    DEPLOYED = enum.auto()
+
+
+@dataclass(frozen=True)
+class EndFlags:
+    """What flags say of how far a launch goes, and how it ends."""
+
+    no_deploy: NoDeployOption = False
+    build_only: flags.BuildOnlyOption = False
+    detach: options.DetachOption = False
+    wait_lock: flags.WaitLockOption = None
+    now: NowOption = False
+
+    def end(self) -> _End:
+        """Return how far it goes.
+
+        Raises:
+            Failure: Flags contradict each other.
+        """
+        if self.build_only and self.no_deploy:
+            raise errors.invalid("--build-only and --no-deploy: one of them")
+        if self.build_only:
+            return _End.BUILT
+        return _End.CREATED if self.no_deploy and not self.now else _End.DEPLOYED
 
 
 @app.command(
@@ -148,6 +192,7 @@ class LaterFlags:
         "godwit launch --generate-name --ha=false --now",
         "godwit launch --image nginx --internal-port 80 --yes",
         "godwit launch --no-deploy --path ./service",
+        "godwit launch --name hello --build-only --yes",
         "godwit launch --from https://git.example.org/team/shop.git --into shop",
     )
 )
@@ -163,17 +208,16 @@ def launch(
     copy_config: CopyConfigOption = False,
     build: flags.BuildFlags,
     rollout: flags.RolloutFlags,
-    ha: flags.HaOption = True,
+    scope: flags.LaunchScopeFlags,
     provision: flags.ProvisionFlags,
     given_files: flags.FileFlags,
+    host_dedication_id: flags.HostDedicationOption = None,
     lacking: LaterFlags,
     dockerignore_from_gitignore: FromGitignoreOption = False,
     secret: SecretOption = None,
-    detach: options.DetachOption = False,
     as_json: AsJsonOption = False,
     as_yaml: AsYamlOption = False,
-    no_deploy: NoDeployOption = False,
-    now: NowOption = False,
+    ending: EndFlags,
     yes: options.YesOption = False,
 ) -> None:
     """Create an app from a directory and deploy it.
@@ -184,15 +228,17 @@ def launch(
     if as_json and as_yaml:
         raise errors.invalid("--json and --yaml: one of them")
     lacking.refuse()
+    end = ending.end()
     wishes = wish.wishes()
     directory = _directory(here, path, from_, into)
     existing = _existing(here, directory, config, take=copy_config or yes)
     source = build.source(directory, here.environ)
-    wanted = rollout.wanted().model_copy(update={"ha": ha})
-    request = (
-        None
-        if no_deploy and not now
-        else Request(source, wanted, detach=detach, dns_checks=rollout.dns_checks)
+    request = Request(
+        source,
+        scope.added(rollout.wanted()),
+        detach=ending.detach,
+        wait_lock_s=flags.seconds(ending.wait_lock, "--wait-lock"),
+        dns_checks=rollout.dns_checks,
     )
     if dockerignore_from_gitignore:
         _copy_ignores(here, directory)
@@ -202,12 +248,15 @@ def launch(
         existing,
         wishes,
         request,
+        end,
         suffix,
         provision,
-        overrides.Overrides(files=given_files.sections(here.directory)),
+        overrides.Overrides(
+            files=given_files.sections(here.directory), host_dedication_id=host_dedication_id
+        ),
         overrides.pairs(secret, "--secret"),
     )
-    _run(here, launching, yes=yes or now)
+    _run(here, launching, yes=yes or ending.now)
 
 
 @dataclass(frozen=True)
@@ -215,7 +264,7 @@ class _Launching:
     """What is launched from where.
 
     Attributes:
-        request: The deploy at the end; `None` for none.
+        request: The build and the deploy at the end, as far as it goes.
         suffix: Of the config file to write.
         changes: For this deploy only; not written into the config file.
     """
@@ -223,7 +272,8 @@ class _Launching:
     directory: Path
     existing: files.Loaded | None
     wishes: proposal.Wishes
-    request: Request | None
+    request: Request
+    end: _End
     suffix: str
     provision: flags.ProvisionFlags
     changes: overrides.Overrides
@@ -258,11 +308,14 @@ def _run(here: session.Session, what: _Launching, *, yes: bool) -> None:
         if what.secrets:
             values = {key: value.encode() for key, value in what.secrets.items()}
             await api.secrets.change(plan.name, values)
-        if what.request is None:
+        if what.end is _End.CREATED:
             here.out.data(plan.name)
             here.out.hint(f"deploy it with `godwit deploy{_shown(here, what.directory)}`")
             return
         loaded = overrides.apply(files.load(written), what.changes)
+        if what.end is _End.BUILT:
+            await deploy_command.build_image(here, api, loaded, plan.name, what.request.source)
+            return
         await deploy_command.perform(here, api, loaded, plan.name, what.request)
 
     connect.call(here, work)
