@@ -218,6 +218,7 @@ EXAMPLES: dict[str, BaseModel] = {
         app_id="app_01k8",
         app="hello",
         hostnames=("hello.godwit.localhost",),
+        addresses=("198.51.100.80", "2001:db8::80"),
     ),
     "fact_machine": facts.MachineFact(
         owner="a1b2c3d4",
@@ -243,6 +244,33 @@ EXAMPLES: dict[str, BaseModel] = {
                 ports=(
                     facts.ServicePort(
                         start_port=80, end_port=80, handlers=("http",), force_https=False
+                    ),
+                    facts.ServicePort(
+                        start_port=443,
+                        end_port=444,
+                        handlers=("tls", "http", "proxy_proto"),
+                        tls_options=facts.TlsOptions(
+                            alpn=("h2",), versions=("TLSv1.2", "TLSv1.3"), default_self_signed=True
+                        ),
+                        http_options=facts.HttpOptions(
+                            compress=False,
+                            h2_backend=True,
+                            idle_timeout=600,
+                            headers_read_timeout=15,
+                            pristine=True,
+                            remove=("server",),
+                            add=(("x-frame-options", "DENY"),),
+                            replay_cache=(
+                                facts.ReplayCache(
+                                    path_prefix="/",
+                                    ttl_seconds=60,
+                                    type="cookie",
+                                    name="session",
+                                    allow_bypass=True,
+                                ),
+                            ),
+                        ),
+                        proxy_version="v2",
                     ),
                 ),
                 concurrency="requests",

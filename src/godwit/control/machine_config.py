@@ -37,6 +37,7 @@ from godwit.control.config_fields import (
     Variables,
 )
 from godwit.control.config_part import Part
+from godwit.control.config_ports import MOST_OPTION_BYTES, ServicePort, option_bytes
 from godwit.wire import metadata
 
 MOST_BYTES = 196_608
@@ -128,34 +129,6 @@ class NamedCheck(Check):
     def _has_port(self) -> "NamedCheck":
         if self.port is None and self.type != "exec":
             raise ValueError("port: is required")
-        return self
-
-
-class ServicePort(Part):
-    """An external port, or a range of them."""
-
-    port: Port | None = None
-    start_port: Port | None = None
-    end_port: Port | None = None
-    handlers: list[Literal["http", "tls", "pg_tls", "proxy_proto", "tcp"]] = Field(
-        [], max_length=5
-    )
-    force_https: bool = False
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "ServicePort":
-        ranged = self.start_port is not None or self.end_port is not None
-        if self.port is not None and ranged:
-            raise ValueError("give port, or start_port and end_port, not both")
-        if ranged:
-            if self.start_port is None or self.end_port is None:
-                raise ValueError("start_port and end_port go together")
-            if self.start_port > self.end_port:
-                raise ValueError("start_port is after end_port")
-        elif self.port is None:
-            raise ValueError("port: is required")
-        if self.force_https and "http" not in self.handlers:
-            raise ValueError("force_https needs the http handler")
         return self
 
 
@@ -420,6 +393,13 @@ def _refuse_too_much(given: Mapping[str, Any], parsed: MachineConfig) -> None:
         raise errors.invalid(
             f"config.services: {ports} ports, at most {MOST_PORTS} are taken in all",
             hint="give adjacent ports as start_port and end_port",
+        )
+    options = sum(option_bytes(port) for service in parsed.services for port in service.ports)
+    if options > MOST_OPTION_BYTES:
+        raise errors.invalid(
+            f"config.services: the options of all ports have {options} bytes as edges are told of"
+            f" them, at most {MOST_OPTION_BYTES} are taken",
+            hint="let the app set the headers of its responses",
         )
     checks = len(parsed.checks) + sum(len(service.checks) for service in parsed.services)
     if checks > MOST_CHECKS:

@@ -12,9 +12,9 @@ local socket (see `LocalFrame`). A record replaces another of the same subject o
     facts.<region>.member.control.<host_id>       owner `control`, in every region's stream
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from godwit.wire.record import Record
 
@@ -27,6 +27,7 @@ class AppFact(Record):
 
     Attributes:
         hostnames: Full names the edge answers for, lower case.
+        addresses: IP addresses that are this app's alone, on every edge that has them.
     """
 
     kind: Literal["app"] = "app"
@@ -41,15 +42,87 @@ class AppFact(Record):
     app_id: str
     app: str
     hostnames: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+TlsVersion = Literal["TLSv1.2", "TLSv1.3"]
+TLS_VERSIONS: tuple[TlsVersion, ...] = ("TLSv1.2", "TLSv1.3")
+
+
+class TlsOptions(Record):
+    """How the edge speaks TLS at a port.
+
+    Attributes:
+        alpn: Protocols it agrees to; empty for those of the handlers.
+        versions: Empty for all.
+        default_self_signed: Whether a client that names no host of the app's is shown a
+            certificate that nobody vouches for, instead of being refused.
+    """
+
+    alpn: tuple[str, ...] = ()
+    versions: tuple[TlsVersion, ...] = ()
+    default_self_signed: bool = False
+
+
+class ReplayCache(Record):
+    """For which requests the edge remembers where they were replayed.
+
+    Attributes:
+        type: What tells clients apart: a cookie or a header.
+        name: Of that cookie or header.
+        allow_bypass: Whether a client may ask for the app itself.
+    """
+
+    path_prefix: str
+    ttl_seconds: int
+    type: Literal["cookie", "header"]
+    name: str
+    allow_bypass: bool = False
+
+
+class HttpOptions(Record):
+    """How the edge speaks HTTP at a port.
+
+    Attributes:
+        compress: Whether responses are compressed; `None` where the config says nothing.
+        h2_backend: The app speaks HTTP/2 without TLS.
+        idle_timeout: Seconds that a connection to the app may be idle.
+        headers_read_timeout: Seconds that a client may take for a request's head.
+        pristine: The edge adds no headers of its own to responses.
+        remove: Headers that are taken from responses.
+        add: Headers that are added to responses, name and value.
+    """
+
+    compress: bool | None = None
+    h2_backend: bool = False
+    idle_timeout: int | None = None
+    headers_read_timeout: int | None = None
+    pristine: bool = False
+    remove: tuple[str, ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    replay_cache: tuple[ReplayCache, ...] = ()
 
 
 class ServicePort(Record):
-    """An external port, or an inclusive range of them."""
+    """An external port, or an inclusive range of them.
+
+    Attributes:
+        proxy_version: Of the PROXY header that the handler `proxy_proto` writes.
+    """
 
     start_port: int
     end_port: int
     handlers: tuple[str, ...] = ()
     force_https: bool = False
+    tls_options: TlsOptions | None = None
+    http_options: HttpOptions | None = None
+    proxy_version: Literal["v1", "v2"] = "v1"
+
+    @model_serializer(mode="wrap")
+    def _without_absent_options(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most ports do not have: a fact has room for a hundred of them."""
+        told: dict[str, Any] = whole(self)
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class Service(Record):

@@ -27,6 +27,11 @@ def forwarding(basename: str, addr: str) -> dict[str, object]:
 SERVICE = {"protocol": "tcp", "internal_port": 80}
 
 
+def port(**options: object) -> dict[str, object]:
+    given = {"port": 443, "handlers": ["tls", "http"], **options}
+    return {"services": [{**SERVICE, "ports": [given]}]}
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -41,6 +46,23 @@ SERVICE = {"protocol": "tcp", "internal_port": 80}
         ({"services": [{**SERVICE, "internal_port": 70_000}]}, "less than or equal to 65535"),
         ({"services": [{**SERVICE, "protocol": "sctp"}]}, "protocol: must be 'tcp' or 'udp'"),
         ({"services": [{**SERVICE, "ports": [{"port": 80, "handlers": ["h3"]}]}]}, "handlers[0]"),
+        (port(handlers=["http", "proxy_proto"]), "http goes with tls alone"),
+        (port(handlers=["pg_tls", "tls"]), "exclude each other"),
+        (port(tls_options={"versions": ["SSLv3"]}), "tls_options.versions[0]"),
+        (port(tls_options={"alpn": ["x" * 256]}), "tls_options.alpn[0]: must have 1 to 255"),
+        (port(proxy_proto_options={"version": "v3"}), "proxy_proto_options.version"),
+        (port(http_options={"idle_timeout": -1}), "http_options.idle_timeout"),
+        (port(http_options={"response": {"headers": {"a b": "x"}}}), "is no name of a header"),
+        (port(http_options={"response": {"headers": {"a": "x\ny"}}}), "is not what a header may"),
+        (port(http_options={"response": {"headers": {"a": True}}}), "must be false, a string"),
+        (
+            port(http_options={"replay_cache": [{"path_prefix": "/", "ttl_seconds": 9}]}),
+            "replay_cache[0].ttl_seconds",
+        ),
+        (
+            port(http_options={"response": {"headers": {"a" * 200: ["x"] * 20}}}),
+            "the options of all ports have",
+        ),
         ({"services": [{**SERVICE, "ports": [{"start_port": 9, "end_port": 8}]}]}, "is after"),
         (
             {"services": [{**SERVICE, "ports": [{"port": 80, "force_https": True}]}]},

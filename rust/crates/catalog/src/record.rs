@@ -1,7 +1,7 @@
 //! Facts as the view keeps them: addresses parsed, what repeats shared.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use godwit_wire::facts::{self, AppFact, Fact, HostFact, MachineFact, Service};
@@ -59,6 +59,8 @@ pub struct AppRecord {
     pub network_number: u32,
     pub app_id: Arc<str>,
     pub hostnames: Arc<[Arc<str>]>,
+    /// Addresses that are this app's alone; what is none was left out.
+    pub addresses: Arc<[IpAddr]>,
 }
 
 /// A host.
@@ -150,6 +152,7 @@ impl AppRecord {
             network_number: fact.network_number,
             app_id: names.text(&fact.app_id),
             hostnames: lower.map(Arc::from).collect(),
+            addresses: fact.addresses.iter().flat_map(|a| a.parse()).collect(),
         }
     }
 
@@ -166,6 +169,7 @@ impl AppRecord {
             app_id: self.app_id.to_string(),
             app: self.name.to_string(),
             hostnames: self.hostnames.iter().map(ToString::to_string).collect(),
+            addresses: self.addresses.iter().map(ToString::to_string).collect(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! An immutable picture of the catalog, with the indexes that edge and DNS ask.
 
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use godwit_wire::facts::Fact;
@@ -14,6 +16,7 @@ pub struct View {
     machines: OrdMap<MachineKey, Arc<Machine>>,
     apps: HashMap<Arc<str>, Arc<App>>,
     hostnames: HashMap<Arc<str>, Claim>,
+    addresses: HashMap<IpAddr, Claim>,
     hosts: HashMap<Arc<str>, Arc<Host>>,
     networks: HashMap<u32, Arc<Network>>,
 }
@@ -64,7 +67,21 @@ impl View {
 
     /// The app that a full, lower-case host name leads to.
     pub fn app_of_hostname(&self, hostname: &str) -> Option<&Arc<App>> {
-        match self.hostnames.get(hostname)? {
+        self.claimant(self.hostnames.get(hostname)?)
+    }
+
+    /// The app that an address belongs to.
+    pub fn app_of_address(&self, address: IpAddr) -> Option<&Arc<App>> {
+        self.claimant(self.addresses.get(&address)?)
+    }
+
+    /// Every app.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.apps.values()
+    }
+
+    fn claimant(&self, claim: &Claim) -> Option<&Arc<App>> {
+        match claim {
             Claim::One(app) => self.apps.get(app),
             Claim::Many(apps) => apps
                 .iter()
@@ -163,13 +180,10 @@ impl View {
     pub(crate) fn put_app(&mut self, record: &Arc<AppRecord>) {
         self.take_app(&record.name);
         for hostname in record.hostnames.iter() {
-            let claims = self
-                .hostnames
-                .get(hostname)
-                .map(Claim::apps)
-                .unwrap_or_default();
-            self.hostnames
-                .insert(hostname.clone(), Claim::with(claims, &record.name));
+            claim(&mut self.hostnames, hostname, &record.name);
+        }
+        for address in record.addresses.iter() {
+            claim(&mut self.addresses, address, &record.name);
         }
         self.enter_network(record.network_number, &record.name);
         self.app_entry(&record.name).record = Some(record.clone());
@@ -179,15 +193,10 @@ impl View {
         let app = Arc::make_mut(self.apps.get_mut(name)?);
         let record = app.record.take()?;
         for hostname in record.hostnames.iter() {
-            let claims = self
-                .hostnames
-                .get(hostname)
-                .map(Claim::apps)
-                .unwrap_or_default();
-            match Claim::without(claims, name) {
-                Some(claim) => self.hostnames.insert(hostname.clone(), claim),
-                None => self.hostnames.remove(hostname),
-            };
+            unclaim(&mut self.hostnames, hostname, name);
+        }
+        for address in record.addresses.iter() {
+            unclaim(&mut self.addresses, address, name);
         }
         self.leave_network(record.network_number, name);
         self.drop_app_if_empty(name);
@@ -303,6 +312,19 @@ fn newest<'a>(
     machines
         .take_while(|machine| &*machine.key.id == id)
         .max_by_key(|machine| (machine.is_started(), machine.instance_id.clone()))
+}
+
+fn claim<K: Clone + Eq + Hash>(claims: &mut HashMap<K, Claim>, key: &K, app: &Arc<str>) {
+    let apps = claims.get(key).map(Claim::apps).unwrap_or_default();
+    claims.insert(key.clone(), Claim::with(apps, app));
+}
+
+fn unclaim<K: Clone + Eq + Hash>(claims: &mut HashMap<K, Claim>, key: &K, app: &str) {
+    let apps = claims.get(key).map(Claim::apps).unwrap_or_default();
+    match Claim::without(apps, app) {
+        Some(claim) => claims.insert(key.clone(), claim),
+        None => claims.remove(key),
+    };
 }
 
 impl Claim {

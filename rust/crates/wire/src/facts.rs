@@ -29,6 +29,9 @@ pub struct AppFact {
     /// Full names the edge answers for, lower case.
     #[serde(default)]
     pub hostnames: Vec<String>,
+    /// IP addresses that are this app's alone, on every edge that has them.
+    #[serde(default)]
+    pub addresses: Vec<String>,
 }
 
 /// A machine as edges, DNS and control's view need it.
@@ -144,6 +147,85 @@ pub struct ServicePort {
     pub handlers: Vec<String>,
     #[serde(default)]
     pub force_https: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_options: Option<Box<TlsOptions>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_options: Option<Box<HttpOptions>>,
+    /// Of the PROXY header that the handler `proxy_proto` writes.
+    #[serde(default)]
+    pub proxy_version: ProxyVersion,
+}
+
+/// How the edge speaks TLS at a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsOptions {
+    /// Protocols it agrees to; empty for those of the handlers.
+    pub alpn: Vec<String>,
+    /// Empty for all.
+    pub versions: Vec<TlsVersion>,
+    /// Whether a client that names no host of the app's is shown a certificate that nobody
+    /// vouches for, instead of being refused.
+    pub default_self_signed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1.2")]
+    V12,
+    #[serde(rename = "TLSv1.3")]
+    V13,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersion {
+    #[default]
+    V1,
+    V2,
+}
+
+/// How the edge speaks HTTP at a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpOptions {
+    /// Whether responses are compressed; `None` where the config says nothing.
+    pub compress: Option<bool>,
+    /// The app speaks HTTP/2 without TLS.
+    pub h2_backend: bool,
+    /// Seconds that a connection to the app may be idle.
+    pub idle_timeout: Option<u32>,
+    /// Seconds that a client may take for a request's head.
+    pub headers_read_timeout: Option<u32>,
+    /// The edge adds no headers of its own to responses.
+    pub pristine: bool,
+    /// Headers that are taken from responses.
+    pub remove: Vec<String>,
+    /// Headers that are added to responses, name and value.
+    pub add: Vec<(String, String)>,
+    pub replay_cache: Vec<ReplayCache>,
+}
+
+/// For which requests the edge remembers where they were replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReplayCache {
+    pub path_prefix: String,
+    pub ttl_seconds: u32,
+    /// What tells clients apart.
+    #[serde(rename = "type")]
+    pub by: ReplayCacheBy,
+    /// Of that cookie or header.
+    pub name: String,
+    /// Whether a client may ask for the app itself.
+    #[serde(default)]
+    pub allow_bypass: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayCacheBy {
+    Cookie,
+    Header,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

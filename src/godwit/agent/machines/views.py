@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from godwit.agent.machines import config as settings
-from godwit.agent.machines import holdings, lifecycle, records
+from godwit.agent.machines import holdings, lifecycle, records, service_ports
 from godwit.base import clock, encoded, errors
 from godwit.durable.journal import Run
 from godwit.wire import facts, host_rpc
@@ -253,7 +253,7 @@ def services(config: Mapping[str, Any], passing: Mapping[int, bool]) -> tuple[fa
                 facts.Service(
                     protocol="udp" if given.get("protocol") == "udp" else "tcp",
                     internal_port=internal_port,
-                    ports=_ports(given),
+                    ports=service_ports.ports(given),
                     passing=passing.get(index, True),
                     autostart=given.get("autostart") is not False
                     and config.get("disable_machine_autostart") is not True,
@@ -264,22 +264,4 @@ def services(config: Mapping[str, Any], passing: Mapping[int, bool]) -> tuple[fa
             )
         except ValidationError:
             continue
-    return tuple(found)
-
-
-def _ports(service: Mapping[str, Any]) -> tuple[facts.ServicePort, ...]:
-    found = []
-    for given in settings.items(service.get("ports")):
-        single = settings.number(given.get("port"), 0)
-        start = settings.number(given.get("start_port"), single)
-        end = settings.number(given.get("end_port"), start)
-        if start in _PORTS and end in _PORTS and start <= end:
-            found.append(
-                facts.ServicePort(
-                    start_port=start,
-                    end_port=end,
-                    handlers=settings.strings(given.get("handlers")),
-                    force_https=given.get("force_https") is True,
-                )
-            )
     return tuple(found)

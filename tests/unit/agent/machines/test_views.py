@@ -54,6 +54,45 @@ def test_ports_come_single_or_as_a_range() -> None:
     )
 
 
+def test_a_ports_options_are_told_as_edges_need_them() -> None:
+    options = {
+        "compress": False,
+        "h2_backend": True,
+        "idle_timeout": 600,
+        "headers_read_timeout": "soon",
+        "response": {
+            "pristine": True,
+            "headers": {"Server": False, "X-Frame-Options": "DENY", "Vary": ["a", "b"]},
+        },
+        "replay_cache": [
+            {"path_prefix": "/", "ttl_seconds": 60, "type": "cookie", "name": "session"},
+            {"path_prefix": "/", "ttl_seconds": 60, "type": "song", "name": "session"},
+        ],
+    }
+    given = {
+        "port": 443,
+        "handlers": ["tls", "http", "tls"],
+        "tls_options": {"alpn": ["h2"], "versions": ["TLSv1.3", "SSLv3"]},
+        "http_options": options,
+        "proxy_proto_options": {"version": "v2"},
+    }
+    [found] = service(ports=[given]).ports
+    assert found.handlers == ("tls", "http")
+    assert found.tls_options == facts.TlsOptions(alpn=("h2",), versions=("TLSv1.3",))
+    assert found.proxy_version == "v2"
+    assert found.http_options == facts.HttpOptions(
+        compress=False,
+        h2_backend=True,
+        idle_timeout=600,
+        pristine=True,
+        remove=("Server",),
+        add=(("X-Frame-Options", "DENY"), ("Vary", "a"), ("Vary", "b")),
+        replay_cache=(
+            facts.ReplayCache(path_prefix="/", ttl_seconds=60, type="cookie", name="session"),
+        ),
+    )
+
+
 def test_limits_and_autostart_are_the_users() -> None:
     found = service(
         concurrency={"type": "requests", "soft_limit": 5, "hard_limit": 10}, autostart=False
@@ -114,9 +153,16 @@ def test_an_operation_this_build_does_not_know_is_shown_as_nothing_in_particular
 
 
 def test_the_longest_config_that_is_taken_makes_a_fact_that_the_bus_takes() -> None:
-    ports = [
-        {"start_port": 60_000, "end_port": 65_535, "handlers": ["proxy_proto"] * 5}
+    ports: list[dict[str, Any]] = [
+        {"start_port": 60_000, "end_port": 65_535, "handlers": ["proxy_proto", "pg_tls", "tcp"]}
     ] * machine_config.MOST_PORTS
+    for at in range(17):
+        headers = {"h" * 16: ["v"] * 2} if at else {"h" * 10: ["v"] * 20}
+        ports[at] = {
+            **ports[at],
+            "handlers": ["http", "tls"],
+            "http_options": {"idle_timeout": 2**31 - 1, "response": {"headers": headers}},
+        }
     one = {
         "protocol": "tcp",
         "internal_port": 65_535,

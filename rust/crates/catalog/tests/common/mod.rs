@@ -24,6 +24,7 @@ pub(crate) fn app(name: &str, network: u32, revision: u64) -> AppFact {
         app_id: format!("app_{name}"),
         app: name.into(),
         hostnames: vec![format!("{name}.godwit.localhost")],
+        addresses: Vec::new(),
     }
 }
 
