@@ -19,6 +19,7 @@ use crate::drain::{Phase, Phases};
 use crate::exchange;
 use crate::headers::Connected;
 use crate::metrics::count;
+use crate::targets::Handling;
 use crate::worker::Worker;
 
 /// A request's head, and the greatest piece read at once.
@@ -34,6 +35,7 @@ pub(crate) struct Connection {
     pub(crate) connected: Connected,
     /// The external port the client connected to.
     pub(crate) port: u16,
+    pub(crate) handling: Handling,
     activity: Activity,
 }
 
@@ -61,6 +63,7 @@ impl Connection {
             worker,
             connected,
             port,
+            handling: Handling::Http,
             activity: Activity::default(),
         }
     }

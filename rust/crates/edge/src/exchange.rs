@@ -162,9 +162,8 @@ impl<'a> Exchange<'a> {
             count(&edge.metrics.unrouted);
             return Err(refusal::unknown_host(host));
         };
-        Ok(worker
-            .targets
-            .get(app, self.connection.port, &edge.loads, &edge.metrics))
+        let at = (self.connection.port, self.connection.handling);
+        Ok(worker.targets.get(app, at, &edge.loads, &edge.metrics))
     }
 
     fn note(&mut self, reached: &Reached) {

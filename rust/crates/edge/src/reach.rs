@@ -12,6 +12,7 @@
 //! that started while a request waited has what is left of the time to start for the rest of its
 //! way, its app's first accept included. So many requests of an app wait at most.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use godwit_watch::WakeError;
 use godwit_wire::facts::Concurrency;
 use rand::Rng;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::balance::{self, Band, Candidate, Doubt};
@@ -31,9 +33,9 @@ use crate::worker::Worker;
 
 /// A machine that takes the request.
 #[derive(Debug)]
-pub(crate) struct Reached {
+pub(crate) struct Reached<U = Upstream> {
     pub(crate) slot: Slot,
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: U,
     pub(crate) targets: Arc<Targets>,
     pub(crate) machine_id: Arc<str>,
     pub(crate) port: u16,
@@ -80,6 +82,31 @@ pub(crate) async fn reach(
     port: &str,
     find: impl Fn() -> Result<Arc<Targets>, Refusal>,
 ) -> Result<Reached, Refusal> {
+    search(worker, wish, port, find, Requests).await
+}
+
+/// Find a machine for a stream of bytes, and a connection to it that carried nothing yet.
+#[allow(dead_code, reason = "the handlers of raw TCP follow")]
+pub(crate) async fn reach_bytes(
+    worker: &Worker,
+    port: &str,
+    find: impl Fn() -> Result<Arc<Targets>, Refusal>,
+) -> Result<Reached<TcpStream>, Refusal> {
+    let wish = Wish {
+        repeatable: false,
+        fresh: true,
+        not_at: None,
+    };
+    search(worker, wish, port, find, Bytes).await
+}
+
+async fn search<C: Connect>(
+    worker: &Worker,
+    wish: Wish,
+    port: &str,
+    find: impl Fn() -> Result<Arc<Targets>, Refusal>,
+    how: C,
+) -> Result<Reached<C::To>, Refusal> {
     let mut search = Search::new(worker, wish);
     loop {
         let targets = find()?;
@@ -89,7 +116,7 @@ pub(crate) async fn reach(
         let verdict = search.decide(&targets, port);
         match verdict {
             Verdict::Try(index) => {
-                if let Some(reached) = search.attempt(&targets, index).await {
+                if let Some(reached) = search.attempt(&targets, index, &how).await {
                     return Ok(reached);
                 }
             }
@@ -99,6 +126,62 @@ pub(crate) async fn reach(
             Verdict::Await => search.await_back(&targets).await?,
             Verdict::Refuse(refusal) => return Err(refusal),
         }
+    }
+}
+
+/// How a machine that was chosen is connected to.
+trait Connect {
+    type To;
+
+    fn connect(
+        &self,
+        worker: &Worker,
+        wish: &Wish,
+        target: &Target,
+        targets: &Targets,
+    ) -> impl Future<Output = io::Result<Self::To>> + Send;
+}
+
+/// For one request: a kept connection will do.
+struct Requests;
+
+/// For a stream of bytes.
+struct Bytes;
+
+impl Connect for Requests {
+    type To = Upstream;
+
+    async fn connect(
+        &self,
+        worker: &Worker,
+        wish: &Wish,
+        target: &Target,
+        targets: &Targets,
+    ) -> io::Result<Upstream> {
+        let pool = (target.concurrency == Concurrency::Requests).then_some(&worker.pool);
+        let pooled = pool.filter(|_| !wish.fresh);
+        if let Some(kept) = pooled.and_then(|pool| pool.take(target, wish.repeatable)) {
+            return Ok(kept);
+        }
+        count(&targets.metrics.upstream_connects);
+        let within = Duration::from_millis(worker.edge.config.limits.connect_ms);
+        upstream::connect(target, within, pool).await
+    }
+}
+
+impl Connect for Bytes {
+    type To = TcpStream;
+
+    async fn connect(
+        &self,
+        worker: &Worker,
+        _: &Wish,
+        target: &Target,
+        targets: &Targets,
+    ) -> io::Result<TcpStream> {
+        count(&targets.metrics.upstream_connects);
+        let within = Duration::from_millis(worker.edge.config.limits.connect_ms);
+        upstream::dial(target, within).await
     }
 }
 
@@ -200,11 +283,16 @@ impl<'a> Search<'a> {
     }
 
     /// Take a slot and a connection; `None` means decide again.
-    async fn attempt(&mut self, targets: &Arc<Targets>, index: usize) -> Option<Reached> {
+    async fn attempt<C: Connect>(
+        &mut self,
+        targets: &Arc<Targets>,
+        index: usize,
+        how: &C,
+    ) -> Option<Reached<C::To>> {
         let target = &targets.ready[index];
         let slot = target.load.take(target.hard, &targets.queue)?;
         self.ticket = None;
-        match self.connection(target, targets).await {
+        match how.connect(self.worker, &self.wish, target, targets).await {
             Ok(upstream) => {
                 target.load.clear_suspect();
                 Some(Reached {
@@ -223,17 +311,6 @@ impl<'a> Search<'a> {
                 None
             }
         }
-    }
-
-    async fn connection(&self, target: &Target, targets: &Targets) -> std::io::Result<Upstream> {
-        let pool = (target.concurrency == Concurrency::Requests).then_some(&self.worker.pool);
-        let pooled = pool.filter(|_| !self.wish.fresh);
-        if let Some(kept) = pooled.and_then(|pool| pool.take(target, self.wish.repeatable)) {
-            return Ok(kept);
-        }
-        count(&targets.metrics.upstream_connects);
-        let within = Duration::from_millis(self.worker.edge.config.limits.connect_ms);
-        upstream::connect(target, within, pool).await
     }
 
     /// Wait until a sleeper is started.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use godwit_catalog::{App, Machine};
-use godwit_wire::facts::{Concurrency, Protocol, Service};
+use godwit_wire::facts::{Concurrency, Protocol, Service, ServicePort};
 
 use crate::load::{Load, Loads, Queue};
 use crate::metrics::{AppMetrics, Metrics};
@@ -56,13 +56,42 @@ pub(crate) struct Besides {
     pub(crate) elsewhere: bool,
 }
 
+/// How a client's connection is spoken at a port: which of a machine's services it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Handling {
+    /// Requests, in plain text.
+    Http,
+    /// Requests, by TLS that ends here.
+    Https,
+    /// Bytes, with or without TLS.
+    Bytes,
+}
+
+impl Handling {
+    /// What these handlers make of a connection.
+    pub(crate) fn of(handlers: &[String]) -> Self {
+        let has = |name: &str| handlers.iter().any(|handler| handler == name);
+        match (has("http"), has("tls")) {
+            (true, true) => Handling::Https,
+            (true, false) => Handling::Http,
+            (false, _) => Handling::Bytes,
+        }
+    }
+}
+
 impl Targets {
-    fn build(app: &Arc<App>, port: u16, loads: &Loads, metrics: &Metrics) -> Self {
+    fn build(
+        app: &Arc<App>,
+        port: u16,
+        handling: Handling,
+        loads: &Loads,
+        metrics: &Metrics,
+    ) -> Self {
         let mut besides = Besides::default();
         let (mut ready, mut asleep) = (Vec::new(), Vec::new());
         besides.elsewhere = app.machines.len() > app.local.len();
         for machine in app.local.iter().filter(|m| app.is_own(m)) {
-            let Some(service) = service_at(machine, port) else {
+            let Some(service) = service_at(machine, port, handling) else {
                 continue;
             };
             if machine.cordoned || machine.draining {
@@ -118,19 +147,14 @@ fn org_of(app: &App) -> Option<&Arc<str>> {
     record.or_else(|| app.local.first().map(|machine| &machine.org_id))
 }
 
-/// The service that takes plain HTTP at an external port.
-fn service_at(machine: &Machine, port: u16) -> Option<&Service> {
-    machine
-        .services
-        .iter()
-        .filter(|service| service.protocol == Protocol::Tcp)
-        .find(|service| {
-            service.ports.iter().any(|range| {
-                let plain = range.handlers.iter().any(|handler| handler == "http")
-                    && !range.handlers.iter().any(|handler| handler == "tls");
-                plain && (range.start_port..=range.end_port).contains(&port)
-            })
-        })
+/// The service that takes connections of this kind at an external port.
+fn service_at(machine: &Machine, port: u16, handling: Handling) -> Option<&Service> {
+    let fits = |range: &ServicePort| {
+        (range.start_port..=range.end_port).contains(&port)
+            && Handling::of(&range.handlers) == handling
+    };
+    let mut services = machine.services.iter();
+    services.find(|service| service.protocol == Protocol::Tcp && service.ports.iter().any(fits))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +188,7 @@ pub(crate) struct TargetCache {
     built: Mutex<Built>,
 }
 
-type Built = HashMap<(Arc<str>, u16), Arc<Targets>>;
+type Built = HashMap<(Arc<str>, u16, Handling), Arc<Targets>>;
 
 /// A worker keeps no more than this many; apps without requests leave sooner or later.
 const KEPT: usize = 8192;
@@ -174,12 +198,12 @@ impl TargetCache {
     pub(crate) fn get(
         &self,
         app: &Arc<App>,
-        port: u16,
+        (port, handling): (u16, Handling),
         loads: &Loads,
         metrics: &Metrics,
     ) -> Arc<Targets> {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (app.name.clone(), port);
+        let key = (app.name.clone(), port, handling);
         if let Some(targets) = built.get(&key)
             && Arc::ptr_eq(&targets.app, app)
         {
@@ -188,7 +212,7 @@ impl TargetCache {
         if built.len() >= KEPT {
             built.clear();
         }
-        let targets = Arc::new(Targets::build(app, port, loads, metrics));
+        let targets = Arc::new(Targets::build(app, port, handling, loads, metrics));
         built.insert(key, targets.clone());
         targets
     }
@@ -225,7 +249,8 @@ mod tests {
             catalog.apply_kept(&Fact::Machine(Box::new(fact)));
         }
         let app = catalog.view().app("hello").unwrap();
-        Targets::build(app, port, &Loads::default(), &Metrics::default())
+        let loads = Loads::default();
+        Targets::build(app, port, Handling::Http, &loads, &Metrics::default())
     }
 
     #[test]

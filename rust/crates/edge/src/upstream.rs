@@ -57,12 +57,7 @@ pub(crate) async fn connect(
     within: Duration,
     pool: Option<&Arc<Pool>>,
 ) -> io::Result<Upstream> {
-    let connecting = TcpStream::connect(SocketAddr::V4(target.address));
-    let stream = timeout(within, connecting)
-        .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+    let stream = dial(target, within).await?;
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
@@ -71,6 +66,17 @@ pub(crate) async fn connect(
     });
     let home = pool.map(|pool| (pool.clone(), key(target)));
     Ok(Upstream { sender, home })
+}
+
+/// Connect to a machine, for bytes of any kind.
+pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<TcpStream> {
+    let connecting = TcpStream::connect(SocketAddr::V4(target.address));
+    let stream = timeout(within, connecting)
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+    Ok(stream)
 }
 
 fn keepalive() -> TcpKeepalive {
