@@ -133,6 +133,37 @@ def test_config_comes_back_exactly_as_submitted(machines: Machines) -> None:
     }
 
 
+def test_a_file_holds_the_config_of_an_image_at_every_start(machines: Machines) -> None:
+    file = {"guest_path": "/etc/image.json", "image_config": machines.image, "mode": 0o440}
+    machine = machines.run("sleep", "600", files=[file])
+
+    def read() -> dict:
+        command = ["sh", "-c", "stat -c %a /etc/image.json; cat /etc/image.json"]
+        path = f"/{machine['id']}/exec"
+        ran = machines.call("POST", path, json={"command": command, "timeout": 30})
+        mode, _, document = ran["stdout"].partition("\n")
+        assert mode == "440"
+        found: dict = json.loads(document)
+        return found
+
+    first = read()
+    assert (first["os"], first["architecture"]) == ("linux", "amd64")
+    assert first["rootfs"]["diff_ids"]
+    machines.call("POST", f"/{machine['id']}/restart")
+    machines.wait(machine["id"], "started")
+    assert read() == first
+    assert machines.get(machine["id"])["config"]["files"] == [file]
+
+
+def test_a_file_of_an_image_that_is_not_there_makes_no_machine(machines: Machines) -> None:
+    repository = machines.image.partition("@")[0].rpartition(":")[0]
+    file = {"guest_path": "/x", "image_config": f"{repository}:nothing"}
+    body = {"config": {"image": machines.image, "files": [file]}}
+    answer = machines.call("POST", "", json=body, expect=400)
+    assert "files with image_config " in answer["error"]
+    assert f"{repository}:nothing does not exist" in answer["error"]
+
+
 @pytest.mark.parametrize(
     ("program", "code", "signal"),
     [("import sys; sys.exit(3)", 3, -1), ("import os; os.kill(os.getpid(), 9)", 137, 9)],

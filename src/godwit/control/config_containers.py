@@ -198,8 +198,6 @@ def check_containers(
                     hint="name one of config.volumes",
                 )
         _unique([mount.path for mount in container.mounts], f"{place}.mounts", "path")
-        if any(file.image_config for file in container.files):
-            raise errors.invalid(f"{place}.files: this platform has no files from images yet")
 
 
 def _check_dependencies(containers: Sequence[Container]) -> None:

@@ -14,7 +14,7 @@ from godwit.base import encoded, errors
 from godwit.control.config_containers import Container
 from godwit.control.config_fields import File
 from godwit.control.machine_config import Init, MachineConfig, Process
-from godwit.images import config as of_image
+from godwit.images import config as image_config
 from godwit.wire import guest
 
 _FIXED_BYTES = 16_384
@@ -23,6 +23,8 @@ _OF_PLATFORM_BYTES = 4_096
 """`FLY_*`, the image's reference among them."""
 _OF_FIELD_BYTES = 1_100
 """A variable that says something of the machine: at most its image's reference."""
+MOST_IMAGE_FILE_BYTES = 32_768
+"""Of an image's config that a file is made of, as base64."""
 _AROUND_BYTES = 8
 """Quotes, colon and comma of a variable."""
 
@@ -91,7 +93,8 @@ def most_bytes(config: MachineConfig, secrets: Sizes) -> int:
 
 def _of_file(file: File, secrets: Sizes) -> int:
     content = secrets.one(file.secret_name) if file.secret_name else 0
-    return encoded.size(file) + content
+    of_image = MOST_IMAGE_FILE_BYTES if file.image_config else 0
+    return encoded.size(file) + content + of_image
 
 
 def _of_process(
@@ -110,4 +113,4 @@ def _of_process(
         further += len(process.env_from) * _OF_FIELD_BYTES
     argv = (process.exec, process.entrypoint, process.cmd)
     env = guest.split_environment({**shared, **own})
-    return encoded.size((argv, env)) + further + _OF_PLATFORM_BYTES + of_image.MOST_BYTES
+    return encoded.size((argv, env)) + further + _OF_PLATFORM_BYTES + image_config.MOST_BYTES

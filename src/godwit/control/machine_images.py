@@ -1,17 +1,27 @@
 """The images of a machine: resolved to digests before any host is offered the machine.
 
 Called by `machines` for a new machine and a new version. A machine of containers has one for each;
-the machine itself is the image its config names, or that of its main container.
+the machine itself is the image its config names, or that of its main container. Files may be made
+of the configs of further images; those are read here, so that a version of a machine has the same
+files at every start.
 """
 
-from dataclasses import dataclass
+import base64
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from godwit.appconfig.containers import PLACEHOLDER
 from godwit.base import errors
-from godwit.control import registry
+from godwit.control import handed, registry
 from godwit.control.context import Context
 from godwit.control.machine_config import MachineConfig
 from godwit.control.records import App
 from godwit.wire import guest_containers, host_rpc
+
+_MOST_FILE_IMAGES = 4
+"""Whose configs are files: all of them have to fit one request to a host."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +31,13 @@ class Resolved:
     Attributes:
         image: The machine itself.
         containers: By their place in the config.
+        files: Configs of the images that files are made of, in base64, by reference.
         pull_token: What opens the registry of `image`, as far as a host may keep it.
     """
 
     image: host_rpc.ImageRef
     containers: tuple[host_rpc.ImageRef, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
     pull_token: str | None = None
 
 
@@ -53,5 +65,55 @@ async def resolve(ctx: Context, app: App, config: MachineConfig) -> Resolved:
     return Resolved(
         image=image,
         containers=tuple(found[reference][0] for reference in references),
+        files=await _files(ctx, app, config),
         pull_token=registry.offered(token),
     )
+
+
+def further(config: Mapping[str, Any]) -> list[str]:
+    """Return the images that a machine's raw config names besides its own, as they are written.
+
+    Args:
+        config: One that was taken, or a part of a release that nobody has checked.
+    """
+    containers = _objects(config.get("containers"))
+    holders = (config, *containers)
+    files = itertools.chain.from_iterable(_objects(one.get("files")) for one in holders)
+    named = (
+        *(one.get("image") for one in containers),
+        *(one.get("image_config") for one in files),
+    )
+    texts = (text for text in named if isinstance(text, str) and text not in ("", PLACEHOLDER))
+    return list(dict.fromkeys(texts))
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+async def _files(ctx: Context, app: App, config: MachineConfig) -> dict[str, str]:
+    files = itertools.chain(config.files, *(one.files for one in config.containers))
+    wanted = dict.fromkeys(file.image_config for file in files if file.image_config)
+    if len(wanted) > _MOST_FILE_IMAGES:
+        raise errors.invalid(
+            f"config.files: {len(wanted)} images as image_config, at most {_MOST_FILE_IMAGES}"
+            " are taken"
+        )
+    return {reference: await _config_of(ctx, app, reference) for reference in wanted}
+
+
+async def _config_of(ctx: Context, app: App, reference: str) -> str:
+    """Return the config of an image in base64."""
+    try:
+        token = await registry.pull_token(ctx, app, reference)
+        document = await ctx.images.config_document(reference, token)
+    except errors.Failure as failure:
+        said = f"files with image_config {reference}: {failure.message}"
+        raise errors.Failure(failure.code, said, hint=failure.hint) from failure
+    content = base64.b64encode(document).decode()
+    if len(content) > handed.MOST_IMAGE_FILE_BYTES:
+        raise errors.invalid(
+            f"files with image_config {reference}: its config has {len(document)} bytes, at most"
+            f" {handed.MOST_IMAGE_FILE_BYTES // 4 * 3} are taken"
+        )
+    return content

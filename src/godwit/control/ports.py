@@ -139,6 +139,13 @@ class Images(Protocol):
             Failure: `manifest_unknown`, `invalid_argument`, `unavailable`.
         """
 
+    async def config_document(self, reference: str, token: str | None) -> bytes:
+        """Return the config of the image a reference names now (OCI image-spec, config.md).
+
+        Raises:
+            Failure: As `resolve`.
+        """
+
     async def check(self, registry: str, token: str) -> None:
         """Return if a registry takes what a pull token holds.
 

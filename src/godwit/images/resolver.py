@@ -23,11 +23,13 @@ class Inspected:
     """An image as its registry describes it.
 
     Attributes:
+        document: Its OCI config as it lies in the registry; what `config` was read from.
         size_bytes: Of its layers as they travel.
     """
 
     image: host_rpc.ImageRef
     config: ImageConfig
+    document: bytes
     size_bytes: int
 
 
@@ -86,6 +88,11 @@ class Resolver:
                 hint="put long values into a file of the image",
             )
         return found.image
+
+    async def config_document(self, text: str, token: str | None) -> bytes:
+        """Return the OCI config of the image a reference means now; fails like `resolve`."""
+        found = await self.inspect(text, token)
+        return found.document
 
     async def inspect(self, text: str, token: str | None) -> Inspected:
         """Return the image a reference means now, with its config; fails like `resolve`.
@@ -184,7 +191,7 @@ async def inspect(
         insecure=plain,
     )
     size = sum(layer.size for layer in located.manifest.layers)
-    return Inspected(image, config.runtime, size)
+    return Inspected(image, config.runtime, body, size)
 
 
 def labels_told(labels: Mapping[str, str]) -> dict[str, str]:

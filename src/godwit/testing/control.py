@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,11 @@ class AnyImage:
             tag=reference.partition(":")[2] or "latest",
             digest=f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}",
         )
+
+    async def config_document(self, reference: str, token: str | None) -> bytes:
+        """Return a config with the image's name in it."""
+        await self.resolve(reference, token)
+        return json.dumps({"os": "linux", "comment": reference}).encode()
 
 
 class ScriptedBuilder:

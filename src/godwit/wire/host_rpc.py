@@ -168,6 +168,7 @@ class Offer(Record):
     Attributes:
         config: The machine config exactly as submitted.
         container_images: Of its containers, by their place in the config.
+        image_files: What `files[].image_config` puts into files, in base64, by its reference.
         pull_token: Bearer token for the platform's registry; for others, and for the images of
             containers, the host asks control.
         skip_launch: Prepare only; ends `stopped`.
@@ -193,6 +194,7 @@ class Offer(Record):
     resources: Resources
     config: dict[str, Any]
     container_images: tuple[ImageRef, ...] = ()
+    image_files: dict[str, str] = {}
     pull_token: str | None = None
     skip_launch: bool = False
     cordoned: bool = False
@@ -210,7 +212,7 @@ class Update(Record):
         current_version: When given, the update is refused unless it matches.
         lease_ttl_s: Above 0, the caller holds the machine's lease afterwards.
         nonce: Of the caller's lease.
-        secrets_version: As in `Offer`, as are `secrets` and `container_images`.
+        secrets_version: As in `Offer`, as are `secrets`, `container_images` and `image_files`.
     """
 
     v: int = 1
@@ -220,6 +222,7 @@ class Update(Record):
     resources: Resources
     config: dict[str, Any]
     container_images: tuple[ImageRef, ...] = ()
+    image_files: dict[str, str] = {}
     pull_token: str | None = None
     skip_launch: bool = False
     current_version: str | None = None

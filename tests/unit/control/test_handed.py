@@ -18,6 +18,7 @@ from tests.unit.control.conftest import Town
 IMAGE = of_image.ImageConfig(
     entrypoint=("/entry",), env=("PATH=/bin", f"LONG={'x' * 32_000}"), working_directory="/srv"
 )
+LARGEST = "A" * handed.MOST_IMAGE_FILE_BYTES
 NETWORK = guest.Network(addresses=(guest.Address(address="fdaa:0:1:1:0:0:2:2", prefix=128),))
 VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
 NAMES = st.sampled_from(["A", "TOKEN", "Key.with-more_letters"])
@@ -39,7 +40,8 @@ def built(config: dict[str, Any], values: dict[str, bytes]) -> guest.RunSpec:
         reference="nginx", registry="r", repository="nginx", digest=f"sha256:{'a' * 64}"
     )
     contained = config.get("containers", ())
-    offer = offer.model_copy(update={"container_images": (image,) * len(contained)})
+    further = {"container_images": (image,) * len(contained), "image_files": {"nginx": LARGEST}}
+    offer = offer.model_copy(update=further)
     machine = records.from_offer(offer, 1_048_574, 0)
     spec = run_spec.build(
         machine,
@@ -62,8 +64,10 @@ def test_no_more_is_handed_than_was_foreseen(
 ) -> None:
     values = {"A": b"a", **values}
     file = {"guest_path": "/f", "secret_name": "KEY"}
+    of_an_image = {"guest_path": "/image.json", "image_config": "nginx"}
     content = {"KEY": base64.b64encode(b"k" * 99)}
     config = {"image": "nginx", "env": env, "processes": several, "files": [file] * 3}
+    config["files"] = [*config["files"], of_an_image]
     parsed = machine_config.parse(config)
     known = handed.Known({name: len(value) for name, value in {**values, **content}.items()})
     spec = built(config, {**values, **content})

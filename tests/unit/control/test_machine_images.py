@@ -1,5 +1,8 @@
-"""The images of a machine of containers: each is resolved, and refused by the container's name."""
+"""The images of a machine: those of containers and files are asked for, and told when missing."""
 
+import base64
+import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -67,3 +70,65 @@ async def test_secrets_of_containers_have_to_be_there(town: Town) -> None:
     file = {**SIDE, "files": [{"guest_path": "/k", "secret_name": "NOPE"}]}
     with pytest.raises(errors.Failure, match="has no secret NOPE"):
         await made(town, {"containers": [file]})
+
+
+def of_image(reference: str, path: str = "/image.json") -> dict[str, str]:
+    return {"guest_path": path, "image_config": reference}
+
+
+async def test_a_file_holds_the_config_of_an_image(town: Town) -> None:
+    config = {
+        "containers": [{**SIDE, "files": [of_image("other:1")]}, APP],
+        "files": [of_image("shop:2"), of_image("other:1", "/other.json")],
+    }
+    offer = await made(town, config)
+    assert offer.config == config
+    said = {name: json.loads(base64.b64decode(text)) for name, text in offer.image_files.items()}
+    assert said == {
+        "shop:2": {"os": "linux", "comment": "shop:2"},
+        "other:1": {"os": "linux", "comment": "other:1"},
+    }
+
+
+async def test_an_update_has_the_files_of_its_images(town: Town) -> None:
+    wanted = machines.NewMachine(config={"image": "nginx:1"})
+    machine = await machines.create(town.world.ctx, town.acme, "shop", wanted)
+    version = machines.NewVersion(config={"image": "nginx:1", "files": [of_image("other:1")]})
+    await machines.update(town.world.ctx, town.acme, "shop", machine.view.machine_id, version)
+    asked = [body for verb, body in town.world.host.asked if verb == "machine.update"]
+    assert list(asked[-1]["image_files"]) == ["other:1"]
+
+
+async def test_a_file_of_an_image_that_is_not_there(town: Town) -> None:
+    with pytest.raises(errors.Failure) as caught:
+        await made(town, {"image": "nginx:1", "files": [of_image("missing:1")]})
+    assert caught.value.code == "manifest_unknown"
+    assert caught.value.message == "files with image_config missing:1: missing:1 is not there"
+    assert town.world.host.asked == []
+
+
+async def test_files_of_another_organizations_image_are_refused(town: Town) -> None:
+    await town.world.app("secret", "rival")
+    theirs = f"{town.world.ctx.options.registry}/secret:v1"
+    with pytest.raises(errors.Failure) as caught:
+        await made(town, {"image": "nginx:1", "files": [of_image(theirs)]})
+    assert caught.value.code == "permission_denied"
+
+
+async def test_files_of_more_images_than_a_request_holds_are_refused(town: Town) -> None:
+    files = [of_image(f"other:{at}", f"/{at}") for at in range(5)]
+    with pytest.raises(errors.Failure, match="5 images as image_config, at most 4 are taken"):
+        await made(town, {"image": "nginx:1", "files": files})
+
+
+async def test_a_config_that_is_too_large_for_a_file_is_refused(town: Town) -> None:
+    class Wordy:
+        resolve = town.world.images.resolve
+
+        async def config_document(self, reference: str, token: str | None) -> bytes:
+            return b" " * 24_577
+
+    ctx = dataclasses.replace(town.world.ctx, images=Wordy())
+    wanted = machines.NewMachine(config={"image": "nginx:1", "files": [of_image("other:1")]})
+    with pytest.raises(errors.Failure, match="has 24577 bytes, at most 24576 are taken"):
+        await machines.create(ctx, town.acme, "shop", wanted)

@@ -92,7 +92,7 @@ class Talkative(resolver.Resolver):
     async def inspect(self, text, token):
         env = tuple(f"V{at}={'x' * 1_000}" for at in range(40))
         image = host_rpc.ImageRef(reference=text, registry="r", repository="a", digest="sha256:0")
-        return resolver.Inspected(image, ImageConfig(cmd=("run",), env=env), 1)
+        return resolver.Inspected(image, ImageConfig(cmd=("run",), env=env), b"", 1)
 
 
 async def test_an_image_that_says_too_much_of_how_it_runs_makes_no_machine():

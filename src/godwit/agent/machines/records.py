@@ -37,6 +37,7 @@ class Machine(Record):
         sentence: Why it rests there, for people.
         exit_code: Of the last exit.
         container_images: Of its containers, by their place in the config.
+        image_files: As in the offer.
         image_config: Of the image it was last started from.
         container_configs: Those of its containers' images then.
         started_at_ms: When its process was last started, or resumed.
@@ -60,6 +61,7 @@ class Machine(Record):
     resources: host_rpc.Resources
     config: dict[str, Any]
     container_images: tuple[host_rpc.ImageRef, ...] = ()
+    image_files: dict[str, str] = {}
     pull_token: str | None = None
     min_secrets_version: int | None = None
     secrets_version: int = 0
@@ -156,6 +158,7 @@ def from_offer(offer: host_rpc.Offer, slot: int, now_ms: int) -> Machine:
         resources=offer.resources,
         config=offer.config,
         container_images=offer.container_images,
+        image_files=offer.image_files,
         pull_token=offer.pull_token,
         min_secrets_version=offer.min_secrets_version,
         secrets_version=offer.secrets_version,
@@ -175,6 +178,7 @@ def updated(machine: Machine, update: host_rpc.Update, now_ms: int) -> Machine:
             "resources": update.resources,
             "config": update.config,
             "container_images": update.container_images,
+            "image_files": update.image_files,
             "pull_token": update.pull_token,
             "min_secrets_version": update.min_secrets_version,
             "secrets_version": update.secrets_version,

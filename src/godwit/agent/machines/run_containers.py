@@ -77,13 +77,13 @@ def _containers(
     made = []
     for at, own in enumerate(given):
         try:
-            files = run_spec.files(own, secrets)
+            files = run_spec.files(own, secrets, machine.image_files)
             process = _process(_alone(machine, at), own, images[at], addresses, secrets)
         except errors.Failure as failure:
             words = f"container {own.get('name')}: {failure.message}"
             raise errors.invalid(words, hint=failure.hint) from failure
         made.append(_container(own, disks[machine.container_images[at].digest], process, files))
-    shared = run_spec.files(machine.config, secrets)
+    shared = run_spec.files(machine.config, secrets, machine.image_files)
     made = [one.model_copy(update={"files": (*shared, *one.files)}) for one in made]
     main = main_of(machine.config)
     return tuple(sorted(made, key=lambda one: one.name != main))

@@ -140,13 +140,16 @@ def resolver(config: Mapping[str, Any]) -> guest.Resolver:
 
 
 def files(
-    config: Mapping[str, Any], secrets: Mapping[str, bytes] | None = _NONE
+    config: Mapping[str, Any],
+    secrets: Mapping[str, bytes] | None = _NONE,
+    image_files: Mapping[str, str] = _NO_MORE,
 ) -> tuple[guest.File, ...]:
     """Return the files put into the root before the process starts.
 
     Args:
         config: The machine's.
         secrets: In the clear; `None` leaves out what is made of them.
+        image_files: Configs of images in base64, by reference.
 
     Raises:
         Failure: `invalid_argument` for a file without an absolute path or a value, or of a secret
@@ -163,9 +166,11 @@ def files(
             if secrets is None:
                 continue
             value = _of_secret(f"files[{index}] ({path})", name, secrets)
+        if value is None:
+            value = image_files.get(str(entry.get("image_config")))
         if not isinstance(value, str):
             raise errors.invalid(
-                f"files[{index}] ({path}): this host makes files of raw_value and secret_name"
+                f"files[{index}] ({path}): it has no raw_value, secret_name or image_config"
             )
         found.append(
             guest.File(
@@ -209,7 +214,7 @@ def build(
         network=network,
         resolver=resolver(machine.config),
         hosts=hosts(machine, private_ip, local_ipv4),
-        files=files(machine.config, secrets),
+        files=files(machine.config, secrets, machine.image_files),
         process=own[0] if own else None,
         beside=own[1:],
     )

@@ -127,10 +127,18 @@ def test_files_carry_base64_and_take_plain_text_too() -> None:
     assert (found[0].mode, found[1].mode) == (0o600, 0o644)
 
 
+def test_a_file_is_the_config_of_an_image() -> None:
+    config = base64.b64encode(b'{"os": "linux"}').decode()
+    given = {"files": [{"guest_path": "/image.json", "image_config": "nginx"}]}
+    (found,) = run_spec.files(given, image_files={"nginx": config})
+    assert base64.b64decode(found.content_base64) == b'{"os": "linux"}'
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
         ({"guest_path": "etc/x", "raw_value": ""}, "files[0]: guest_path must be absolute"),
+        ({"guest_path": "/x", "image_config": "nginx"}, "it has no raw_value, secret_name or"),
         ({"guest_path": "/x", "secret_name": "S"}, "the machine has no secret S"),
     ],
 )
