@@ -5,6 +5,7 @@ its place before it sends the config anywhere.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from godwit.appconfig.model import Config
@@ -21,6 +22,18 @@ def named(config: Config) -> str:
 def is_inline(text: str) -> bool:
     """Tell whether it is the JSON itself, not the name of a file."""
     return text.lstrip().startswith("{")
+
+
+def of_document(document: Mapping[str, Any]) -> Json:
+    """Return the raw config of a file that was not checked; an empty one where there is none."""
+    experimental = document.get("experimental")
+    wins = experimental.get("machine_config") if isinstance(experimental, Mapping) else None
+    text = wins or document.get("machine_config")
+    try:
+        found = parse(text) if isinstance(text, str) and text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def parse(text: str) -> Json:

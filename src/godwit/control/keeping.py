@@ -13,7 +13,7 @@ from typing import Protocol
 
 from godwit.base import errors, ids, principal
 from godwit.bus.facts import TOMBSTONE_S
-from godwit.control import audit, registry_plan
+from godwit.control import audit, machine_images, registry_plan
 from godwit.control.context import BUILDS_AT_ONCE, Context
 from godwit.control.pins import Pins
 from godwit.images.registry_disk import Contents, Pushed
@@ -184,8 +184,9 @@ class Keeping:
                 image = (row.view or {}).get("image") or {}
                 if image.get("digest"):
                     needed.digest(image["digest"])
-                if image.get("reference"):
-                    needed.reference(image["reference"])
+                config = (row.view or {}).get("config") or {}
+                for reference in (image.get("reference"), *machine_images.further(config)):
+                    needed.reference(reference or "")
             if len(page) < _BATCH:
                 return
             after = page[-1].machine_id

@@ -195,13 +195,18 @@ class App:
 
 @dataclass(frozen=True)
 class Release:
-    """One deploy of an app: numbered from 1 within it."""
+    """One deploy of an app: numbered from 1 within it.
+
+    Attributes:
+        further_images: Those that its containers run and its files are made of.
+    """
 
     id: str
     org_id: str
     app_id: str
     version: int
     image_ref: str
+    further_images: list[str]
     config: dict[str, Any]
     status: ReleaseStatus
     strategy: str

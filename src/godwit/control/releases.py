@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from godwit.appconfig import raw
 from godwit.base import errors, ids
 from godwit.base.principal import Principal
-from godwit.control import apps, audit
+from godwit.control import apps, audit, machine_images
 from godwit.control.context import Context
 from godwit.control.records import App, Placement, Release, ReleaseStatus
 from godwit.control.rows import Rows
@@ -62,6 +63,7 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewRelease
             app_id=app.id,
             version=await rows.releases.last_version(app.id) + 1,
             image_ref=wanted.image_ref,
+            further_images=machine_images.further(raw.of_document(wanted.config)),
             config=wanted.config,
             status="running",
             strategy=wanted.strategy,

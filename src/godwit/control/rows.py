@@ -275,7 +275,7 @@ class ReleaseRows(Protocol):
         """Return one of an app, by its id or its number."""
 
     async def images(self, app_ids: Collection[str], newest: int) -> list[str]:
-        """Return the image references of the newest releases of each of these apps."""
+        """Return the references of all images of the newest releases of each of these apps."""
 
     async def set_status(
         self, release_id: str, status: ReleaseStatus, error: str, at_ms: int

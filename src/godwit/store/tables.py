@@ -208,6 +208,7 @@ RELEASES = sa.Table(
     sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("image_ref", sa.Text, nullable=False),
+    sa.Column("further_images", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("strategy", sa.String(32), nullable=False),

@@ -1,6 +1,7 @@
 """What would grow for ever does not: rows, tombstones, the registry; and hosts know the pins."""
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import datetime
 
@@ -72,6 +73,24 @@ async def test_a_host_is_told_what_the_releases_of_its_apps_need(town: Town) -> 
     assert town.world.host.pins == pins
 
 
+async def test_the_images_of_a_releases_containers_and_files_are_needed_too(town: Town) -> None:
+    file = {"guest_path": "/image.json", "image_config": "file:1"}
+    containers = [{"name": "app", "image": "."}, {"name": "side", "image": "side:1"}]
+    raw = json.dumps({"containers": [*containers, {"name": "own", "files": [file]}]})
+    for config in (
+        {"machine_config": raw},
+        {"experimental": {"machine_config": raw.replace(":1", ":2")}, "machine_config": raw},
+        {"machine_config": "{"},
+        {"machine_config": 5},
+    ):
+        wanted = releases.NewRelease("nginx", config=config)
+        await releases.create(town.world.ctx, town.acme, "shop", wanted)
+    await run(town)
+    await keeping(town).tick()
+    assert town.world.host.pins is not None
+    assert town.world.host.pins.references == ("file:1", "file:2", "nginx", "side:1", "side:2")
+
+
 async def test_only_the_newest_releases_are_pinned(town: Town) -> None:
     await run(town)
     for number in range(12):
@@ -137,6 +156,23 @@ async def test_the_registry_loses_what_no_release_and_no_machine_needs(town: Tow
         town.world.ctx, OPERATOR, org_slug=None, before="", limit=1
     )
     assert (page[0].action, page[0].detail["images"]) == ("registry.collect", 1)
+
+
+async def test_the_registry_keeps_what_containers_of_machines_run(town: Town) -> None:
+    containers = [
+        {"name": "app", "image": "nginx"},
+        {"name": "side", "image": f"{REGISTRY}/shop/side@{OLD}"},
+    ]
+    new = machines.NewMachine(config={"containers": containers})
+    await machines.create(town.world.ctx, town.acme, "shop", new)
+    stock = [
+        pushed(digest, age_ms=2 * DAY_MS, town=town, repository="shop/side")
+        for digest in (OLD, YOUNG)
+    ]
+    town.world.warehouse.stock = Contents(tuple(stock))
+    await keeping(town).collect()
+    ((gone, _),) = town.world.warehouse.collected
+    assert [one.digest for one in gone] == [YOUNG]
 
 
 async def test_nothing_is_done_to_a_registry_that_holds_nothing_to_collect(town: Town) -> None:

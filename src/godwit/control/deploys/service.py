@@ -8,11 +8,12 @@ it acts. `worker` does the rest.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from godwit.appconfig import raw
 from godwit.appconfig.machine import ReleaseMark
 from godwit.appconfig.model import Config
 from godwit.base import clock, errors, ids
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, listing, machine_config, registry
+from godwit.control import apps, audit, listing, machine_config, machine_images, registry
 from godwit.control import regions as places
 from godwit.control.context import Context
 from godwit.control.deploys import configs, definitions, operations, order, plan, refusals, unmade
@@ -350,6 +351,7 @@ def _release(decided: _Decided, who: Principal, now_ms: int) -> Release:
         app_id=decided.app.id,
         version=decided.last_version + 1,
         image_ref=decided.image,
+        further_images=machine_images.further(raw.of_document(wanted.definition)),
         config=wanted.definition,
         status="running",
         strategy=decided.settings.strategy,

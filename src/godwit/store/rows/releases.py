@@ -37,17 +37,22 @@ class ReleaseTable(Rows):
         return await self._one(query, Release)
 
     async def images(self, app_ids: Collection[str], newest: int) -> list[str]:
-        """Return the image references of the newest releases of each of these apps."""
+        """Return the references of all images of the newest releases of each of these apps."""
         place = sa.func.row_number().over(
             partition_by=RELEASES.c.app_id, order_by=RELEASES.c.version.desc()
         )
         ranked = (
-            sa.select(RELEASES.c.image_ref, place.label("place"))
+            sa.select(RELEASES.c.image_ref, RELEASES.c.further_images, place.label("place"))
             .where(RELEASES.c.app_id.in_(app_ids))
             .subquery()
         )
-        query = sa.select(ranked.c.image_ref).distinct().where(ranked.c.place <= newest)
-        return [str(one) for one in (await self._connection.execute(query)).scalars()]
+        query = sa.select(ranked.c.image_ref, ranked.c.further_images)
+        found: dict[str, None] = {}
+        for image, further in await self._connection.execute(
+            query.where(ranked.c.place <= newest)
+        ):
+            found |= dict.fromkeys((image, *further))
+        return list(found)
 
     async def set_status(
         self, release_id: str, status: ReleaseStatus, error: str, at_ms: int
