@@ -234,7 +234,7 @@ async def test_one_whose_check_fails_is_stopped_and_that_is_a_failure():
 
 
 @lab.own_namespace
-async def test_volumes_are_shared_in_memory_and_on_disk():
+async def test_volumes_are_shared_in_memory_and_on_disk_or_are_images_that_are_read():
     async with vm_lab.host() as here:
         binds = (
             guest_containers.Bind(volume="fast", path="/srv/fast"),
@@ -242,20 +242,25 @@ async def test_volumes_are_shared_in_memory_and_on_disk():
         )
         script = "echo one >/srv/fast/made; echo two >/data/deep/big/made; echo wrote"
         web = container("web", f"{script}; {FOREVER}", user="app", binds=binds)
-        side = container("side", FOREVER, binds=binds[:1], image="image1")
+        read = guest_containers.Bind(volume="read", path="/srv/read")
+        side = container("side", FOREVER, binds=(binds[0], read), image="image1")
         volumes = (
             guest.SharedVolume(name="fast", memory_mb=2),
             guest.SharedVolume(name="big"),
+            guest.SharedVolume(name="read", image="image2"),
         )
-        machine = of(
-            here.machine(5), web, side, volumes=volumes, images=(another_image(here, "two"),)
-        )
+        images = (another_image(here, "two"), another_image(here, "three"))
+        machine = of(here.machine(5), web, side, volumes=volumes, images=images)
         await machine.boot()
         await machine.says("web | wrote")
         seen = await machine.run("cat /srv/fast/made; ls /data", container="side")
         assert seen.stdout == "one\n", seen
         size = await machine.run("busybox df -k /srv/fast | tail -n 1", container="web")
         assert size.stdout.split()[1] == "2048"
+        seen = await machine.run("cat /etc/image /srv/read/etc/image", container="side")
+        assert seen.stdout.split() == ["two", "three"], seen
+        refused = await machine.run("echo mine >/srv/read/etc/image", container="side")
+        assert "Read-only file system" in refused.stderr
         beside = await machine.run("cat /.fly/volumes/big/made")
         assert beside.stdout == "two\n"
 

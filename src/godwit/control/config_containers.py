@@ -159,16 +159,16 @@ class TempDir(Part):
 
 
 class SharedVolume(Part):
-    """A directory that containers share."""
+    """A directory that containers share: an image, which they read, or an empty one."""
 
     name: Name
-    image: str = ""
+    image: str = Field("", max_length=1024)
     temp_dir: TempDir | None = None
 
     @model_validator(mode="after")
-    def _made_by_us(self) -> "SharedVolume":
-        if self.image:
-            raise ValueError("this platform has no volumes from images yet")
+    def _one_source(self) -> "SharedVolume":
+        if self.image and self.temp_dir is not None:
+            raise ValueError("give one of image and temp_dir")
         return self
 
 

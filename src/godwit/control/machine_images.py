@@ -15,6 +15,7 @@ from typing import Any
 from godwit.appconfig.containers import PLACEHOLDER
 from godwit.base import errors
 from godwit.control import handed, registry
+from godwit.control.config_containers import MOST_CONTAINERS
 from godwit.control.context import Context
 from godwit.control.machine_config import MachineConfig
 from godwit.control.records import App
@@ -30,7 +31,7 @@ class Resolved:
 
     Attributes:
         image: The machine itself.
-        containers: By their place in the config.
+        containers: By their place in the config; then those of volumes.
         files: Configs of the images that files are made of, in base64, by reference.
         pull_token: What opens the registry of `image`, as far as a host may keep it.
     """
@@ -45,13 +46,20 @@ async def resolve(ctx: Context, app: App, config: MachineConfig) -> Resolved:
     """Return the images of a machine of an app.
 
     Raises:
-        Failure: `manifest_unknown` and whatever else a registry says, of a container with its
-            name; `permission_denied` when one belongs to another organization's app.
+        Failure: `manifest_unknown` and whatever else a registry says, of a container or volume
+            with its name; `permission_denied` when one belongs to another organization's app;
+            `invalid_argument` for more images than a machine has disks for.
     """
     found: dict[str, tuple[host_rpc.ImageRef, str | None]] = {}
+    shared = [volume for volume in config.volumes if volume.image]
     references = [container.image for container in config.containers]
-    names = [container.name for container in config.containers]
-    main = config.image or references[guest_containers.main_of(names)]
+    references += [volume.image for volume in shared]
+    names = [f"container {one.name}" for one in config.containers]
+    names += [f"volume {one.name}" for one in shared]
+    main = (
+        config.image
+        or references[guest_containers.main_of([one.name for one in config.containers])]
+    )
     for reference in dict.fromkeys((main, *references)):
         try:
             token = await registry.pull_token(ctx, app, reference)
@@ -59,9 +67,15 @@ async def resolve(ctx: Context, app: App, config: MachineConfig) -> Resolved:
         except errors.Failure as failure:
             if reference not in references:
                 raise
-            said = f"container {names[references.index(reference)]}: {failure.message}"
+            said = f"{names[references.index(reference)]}: {failure.message}"
             raise errors.Failure(failure.code, said, hint=failure.hint) from failure
     image, token = found[main]
+    further_disks = {one.digest for one, _ in found.values()} - {image.digest}
+    if len(further_disks) > MOST_CONTAINERS:
+        raise errors.invalid(
+            f"config: containers and volumes have {len(further_disks)} images beside the machine's"
+            f" own, at most {MOST_CONTAINERS} are taken"
+        )
     return Resolved(
         image=image,
         containers=tuple(found[reference][0] for reference in references),
@@ -77,10 +91,11 @@ def further(config: Mapping[str, Any]) -> list[str]:
         config: One that was taken, or a part of a release that nobody has checked.
     """
     containers = _objects(config.get("containers"))
+    volumes = _objects(config.get("volumes"))
     holders = (config, *containers)
     files = itertools.chain.from_iterable(_objects(one.get("files")) for one in holders)
     named = (
-        *(one.get("image") for one in containers),
+        *(one.get("image") for one in (*containers, *volumes)),
         *(one.get("image_config") for one in files),
     )
     texts = (text for text in named if isinstance(text, str) and text not in ("", PLACEHOLDER))

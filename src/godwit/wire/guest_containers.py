@@ -29,14 +29,16 @@ class Standing(Record):
 
 
 class SharedVolume(Record):
-    """A directory that containers share, empty at each boot.
+    """A directory that containers share: empty at each boot, or an image that is read.
 
     Attributes:
         memory_mb: In memory, at most so much; 0 is a directory on the scratch disk.
+        image: Virtio serial of the disk of its image, of which nothing is changed; or empty.
     """
 
     name: str
     memory_mb: int = 0
+    image: str = ""
 
 
 class Dependency(Record):

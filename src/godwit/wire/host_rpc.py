@@ -167,7 +167,8 @@ class Offer(Record):
 
     Attributes:
         config: The machine config exactly as submitted.
-        container_images: Of its containers, by their place in the config.
+        container_images: Of its containers, by their place in the config; then of its volumes
+            that are images.
         image_files: What `files[].image_config` puts into files, in base64, by its reference.
         pull_token: Bearer token for the platform's registry; for others, and for the images of
             containers, the host asks control.

@@ -93,7 +93,10 @@ def test_a_container_that_is_not_one_is_refused_in_words(
         ({"init": {"tty": True}}, "config.init.tty: containers have no terminal"),
         ({"volumes": [{"name": "a"}, {"name": "a"}]}, "config.volumes[1].name: 'a' is there"),
         ({"volumes": [{"name": "A"}]}, "config.volumes[0].name: must be 1 to 63"),
-        ({"volumes": [{"name": "a", "image": "nginx"}]}, "no volumes from images yet"),
+        (
+            {"volumes": [{"name": "a", "image": "nginx", "temp_dir": {"storage_type": "disk"}}]},
+            "config.volumes[0]: give one of image and temp_dir",
+        ),
         (
             {"volumes": [{"name": "a", "temp_dir": {"storage_type": "memory"}}]},
             "config.volumes[0].temp_dir: size_mb: is required in memory",

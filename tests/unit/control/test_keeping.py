@@ -75,8 +75,10 @@ async def test_a_host_is_told_what_the_releases_of_its_apps_need(town: Town) -> 
 
 async def test_the_images_of_a_releases_containers_and_files_are_needed_too(town: Town) -> None:
     file = {"guest_path": "/image.json", "image_config": "file:1"}
-    containers = [{"name": "app", "image": "."}, {"name": "side", "image": "side:1"}]
-    raw = json.dumps({"containers": [*containers, {"name": "own", "files": [file]}]})
+    volumes = [{"name": "data", "image": "data:1"}, {"name": "tmp"}]
+    containers: list[dict] = [{"name": "app", "image": "."}, {"name": "side", "image": "side:1"}]
+    containers.append({"name": "own", "files": [file]})
+    raw = json.dumps({"containers": containers, "volumes": volumes})
     for config in (
         {"machine_config": raw},
         {"experimental": {"machine_config": raw.replace(":1", ":2")}, "machine_config": raw},
@@ -88,7 +90,8 @@ async def test_the_images_of_a_releases_containers_and_files_are_needed_too(town
     await run(town)
     await keeping(town).tick()
     assert town.world.host.pins is not None
-    assert town.world.host.pins.references == ("file:1", "file:2", "nginx", "side:1", "side:2")
+    further = [f"{name}:{tag}" for name in ("data", "file", "side") for tag in (1, 2)]
+    assert sorted(town.world.host.pins.references) == sorted([*further, "nginx"])
 
 
 async def test_only_the_newest_releases_are_pinned(town: Town) -> None:

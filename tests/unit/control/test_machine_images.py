@@ -51,6 +51,25 @@ async def test_an_image_that_is_not_there_is_told_with_its_container(town: Town)
     assert town.world.host.asked == []
 
 
+async def test_images_of_volumes_come_after_those_of_containers(town: Town) -> None:
+    volumes = [{"name": "tmp"}, {"name": "data", "image": "data:1"}]
+    offer = await made(town, {"containers": [SIDE, APP], "volumes": volumes})
+    images = [image.reference for image in offer.container_images]
+    assert images == ["proxy:1", "shop:2", "data:1"]
+    volumes = [{"name": "data", "image": "missing:1"}]
+    with pytest.raises(errors.Failure, match="volume data: missing:1 is"):
+        await made(town, {"containers": [SIDE], "volumes": volumes})
+
+
+async def test_no_more_images_than_a_machine_has_disks(town: Town) -> None:
+    containers = [{"name": f"c{at}", "image": f"own:{at}"} for at in range(8)]
+    offer = await made(town, {"image": "main:1", "containers": containers})
+    assert len(offer.container_images) == 8
+    volumes = [{"name": "data", "image": "data:1"}]
+    with pytest.raises(errors.Failure, match="have 9 images beside the machine's own, at most 8"):
+        await made(town, {"image": "main:1", "containers": containers, "volumes": volumes})
+
+
 async def test_an_update_has_the_images_of_its_containers(town: Town) -> None:
     wanted = machines.NewMachine(config={"image": "nginx:1"})
     machine = await machines.create(town.world.ctx, town.acme, "shop", wanted)

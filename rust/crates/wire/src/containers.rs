@@ -35,6 +35,9 @@ pub struct SharedVolume {
     /// In memory, at most so much; 0 is a directory on the scratch disk.
     #[serde(default)]
     pub memory_mb: u64,
+    /// Serial of the disk of an image that is read here; empty for a directory of its own.
+    #[serde(default)]
+    pub image: String,
 }
 
 /// What a container waits for of another one.

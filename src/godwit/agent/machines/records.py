@@ -36,7 +36,7 @@ class Machine(Record):
         state: Where it rests; what it is going through is in the journal.
         sentence: Why it rests there, for people.
         exit_code: Of the last exit.
-        container_images: Of its containers, by their place in the config.
+        container_images: As in the offer.
         image_files: As in the offer.
         image_config: Of the image it was last started from.
         container_configs: Those of its containers' images then.

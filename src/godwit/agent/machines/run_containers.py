@@ -57,7 +57,7 @@ def added(
     names = tuple(one.name for one in contained if one.name != _LOCALHOST)
     made = {
         "containers": contained,
-        "volumes": volumes(machine.config),
+        "volumes": volumes(machine),
         "hosts": (*spec.hosts, guest.HostsEntry(address="127.0.0.1", names=names)),
     }
     whole = spec.model_copy(update=made)
@@ -103,10 +103,16 @@ def further_images(machine: records.Machine) -> tuple[str, ...]:
     return tuple(image_disks(machine))[1:]
 
 
-def volumes(config: Mapping[str, Any]) -> tuple[guest.SharedVolume, ...]:
+def volumes(machine: records.Machine) -> tuple[guest.SharedVolume, ...]:
     """Return the volumes that containers share."""
+    disks = image_disks(machine)
+    images = iter(machine.container_images[len(settings.containers(machine.config)) :])
     found = []
-    for given in settings.items(config.get("volumes")):
+    for given in settings.items(machine.config.get("volumes")):
+        if given.get("image"):
+            disk = disks[next(images).digest]
+            found.append(guest.SharedVolume(name=str(given.get("name")), image=disk))
+            continue
         kept = settings.mapping(given.get("temp_dir"))
         size = settings.number(kept.get("size_mb"), 0)
         in_memory = kept.get("storage_type") == "memory"

@@ -111,14 +111,24 @@ def test_what_is_not_said_has_a_default() -> None:
     assert (asked.success_threshold, asked.failure_threshold, asked.stops) == (1, 3, False)
 
 
-def test_volumes_are_in_memory_or_on_disk() -> None:
+def test_volumes_are_in_memory_or_on_disk_or_images() -> None:
     given = [
+        {"name": "read", "image": "data"},
         {"name": "fast", "temp_dir": {"storage_type": "memory", "size_mb": 64}},
         {"name": "big", "temp_dir": {"storage_type": "disk", "size_mb": 4096}},
         {"name": "plain"},
     ]
-    found = run_containers.volumes({"volumes": given})
-    assert [(one.name, one.memory_mb) for one in found] == [("fast", 64), ("big", 0), ("plain", 0)]
+    made = machine(SIDE, APP, volumes=given)
+    images = (*made.container_images, image("data"))
+    made = made.model_copy(update={"container_images": images})
+    found = run_containers.volumes(made)
+    assert [(one.name, one.memory_mb, one.image) for one in found] == [
+        ("read", 0, "image2"),
+        ("fast", 64, ""),
+        ("big", 0, ""),
+        ("plain", 0, ""),
+    ]
+    assert run_containers.further_images(made) == (images[0].digest, images[2].digest)
 
 
 def test_a_stop_has_the_time_of_all_unless_it_is_said() -> None:

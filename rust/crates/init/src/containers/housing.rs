@@ -64,10 +64,7 @@ pub(crate) fn join(spec: &RunSpec, disks: &disks::Known) -> Staged<()> {
     let mut images = BTreeMap::from([(spec.root.image.as_str(), PathBuf::from(root::IMAGE))]);
     for container in &spec.containers {
         checked(&container.name)?;
-        if !images.contains_key(container.image.as_str()) {
-            let path = root::attach_image(&container.image, &spec.root.image_filesystem, disks)?;
-            images.insert(&container.image, path);
-        }
+        attach_once(&mut images, &container.image, spec, disks)?;
         let layers = Path::new(root::SCRATCH)
             .join("containers")
             .join(&container.name);
@@ -79,7 +76,24 @@ pub(crate) fn join(spec: &RunSpec, disks: &disks::Known) -> Staged<()> {
             |image, upper| identity::write_below(spec, image, upper),
         )?;
     }
-    make_volumes(&spec.volumes)
+    for volume in spec.volumes.iter().filter(|one| !one.image.is_empty()) {
+        attach_once(&mut images, &volume.image, spec, disks)?;
+    }
+    make_volumes(&spec.volumes, &images)
+}
+
+/// Has an image mounted, however many live of it.
+fn attach_once<'a>(
+    images: &mut BTreeMap<&'a str, PathBuf>,
+    image: &'a str,
+    spec: &RunSpec,
+    disks: &disks::Known,
+) -> Staged<()> {
+    if !images.contains_key(image) {
+        let path = root::attach_image(image, &spec.root.image_filesystem, disks)?;
+        images.insert(image, path);
+    }
+    Ok(())
 }
 
 fn checked(name: &str) -> Staged<()> {
@@ -90,7 +104,7 @@ fn checked(name: &str) -> Staged<()> {
     Ok(())
 }
 
-fn make_volumes(volumes: &[SharedVolume]) -> Staged<()> {
+fn make_volumes(volumes: &[SharedVolume], images: &BTreeMap<&str, PathBuf>) -> Staged<()> {
     let on_disk = Path::new(root::SCRATCH).join("volumes");
     // What is left of an earlier boot, on a scratch disk that lasts.
     match fs::remove_dir_all(&on_disk) {
@@ -104,6 +118,11 @@ fn make_volumes(volumes: &[SharedVolume]) -> Staged<()> {
         let place = Path::new(root::JOINED).join(VOLUMES).join(&volume.name);
         ensure_directory(STAGE, &place)?;
         let doing = || format!("cannot make the volume {}", volume.name);
+        if let Some(image) = images.get(volume.image.as_str()) {
+            // It stays read-only: the file system itself is.
+            mount_bind(image, &place).stage(STAGE, doing())?;
+            continue;
+        }
         if volume.memory_mb == 0 {
             let kept = on_disk.join(&volume.name);
             ensure_directory(STAGE, &kept)?;
