@@ -312,6 +312,14 @@ EXAMPLES: dict[str, BaseModel] = {
             servers=("nats://127.0.0.1:4222",), seed_file="/var/lib/godwit/keys/edge.seed"
         ),
         view_file="/var/lib/godwit/edge/view.json",
+        addresses=("198.51.100.80", "::"),
+        reserved_ports=(22, 4280),
+        proxies=("192.0.2.0/24", "2001:db8::1"),
+        tls=components.TlsAuthority(
+            certificate_file="/var/lib/godwit/keys/edge.crt",
+            key_file="/var/lib/godwit/keys/edge.key",
+        ),
+        handover_socket="/run/godwit/edge.handover",
     ),
     "dns_config": components.DnsConfig(
         host_id="a1b2c3d4",

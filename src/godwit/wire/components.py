@@ -35,6 +35,10 @@ class EdgeLimits(Record):
         wake_ms: For a stopped machine to be started for a request, its app's first accept
             included.
         response_ms: For the head of a machine's response.
+        handshake_ms: For all that precedes a client's first request or byte for the app: PROXY,
+            TLS.
+        handshakes: Handshakes under way at once, all clients together.
+        ports: Ports listened on for apps.
     """
 
     header_ms: int = 30_000
@@ -45,6 +49,22 @@ class EdgeLimits(Record):
     queue_length: int = 1_024
     wake_ms: int = 60_000
     response_ms: int = 600_000
+    handshake_ms: int = 10_000
+    handshakes: int = 2_048
+    ports: int = 1_024
+
+
+class TlsAuthority(Record):
+    """With what the edge makes certificates for apps' names.
+
+    Attributes:
+        certificate_file: PEM: the edge's own authority first, then whoever vouches for it,
+            without the root.
+        key_file: PEM, PKCS #8: the key of the first.
+    """
+
+    certificate_file: str
+    key_file: str
 
 
 class EdgeConfig(Record):
@@ -56,6 +76,13 @@ class EdgeConfig(Record):
         status_address: HTTP for `/ready`, `/metrics` and `/view`.
         workers: Threads that carry requests; 0 for one per CPU.
         access_log: One line per request on stderr.
+        addresses: IP addresses on which every TCP port is listened on that a service of an app
+            names.
+        reserved_ports: TCP ports that are never listened on for an app.
+        proxies: Peers that begin with a PROXY header: addresses, or prefixes such as
+            `192.0.2.0/24`.
+        tls: Without it no TLS is spoken.
+        handover_socket: Where a successor of the process asks for its listening sockets.
     """
 
     v: int = 1
@@ -71,6 +98,11 @@ class EdgeConfig(Record):
     workers: int = 0
     access_log: bool = False
     limits: EdgeLimits = EdgeLimits()
+    addresses: tuple[str, ...] = ()
+    reserved_ports: tuple[int, ...] = ()
+    proxies: tuple[str, ...] = ()
+    tls: TlsAuthority | None = None
+    handover_socket: str | None = None
 
 
 class DnsConfig(Record):

@@ -9,6 +9,7 @@
 mod catalog;
 pub mod disk;
 mod intern;
+mod ports;
 mod presence;
 mod record;
 mod subject;
@@ -16,6 +17,7 @@ mod tombstones;
 mod view;
 
 pub use catalog::{Catalog, Outcome, Skip, Skips};
+pub use ports::{PortRange, ranges_of};
 pub use presence::Presence;
 pub use record::{AppRecord, Host, Machine, MachineKey, Unreadable, Version};
 pub use subject::Book;

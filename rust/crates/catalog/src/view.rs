@@ -7,6 +7,7 @@ use std::sync::Arc;
 use godwit_wire::facts::Fact;
 use imbl::{HashMap, OrdMap};
 
+use crate::ports::{PortRange, Ports};
 use crate::presence::{self, Presence};
 use crate::record::{AppRecord, Host, Machine, MachineKey};
 
@@ -19,6 +20,7 @@ pub struct View {
     addresses: HashMap<IpAddr, Claim>,
     hosts: HashMap<Arc<str>, Arc<Host>>,
     networks: HashMap<u32, Arc<Network>>,
+    ports: Ports,
 }
 
 /// An app: what control says of it, and its machines.
@@ -75,9 +77,16 @@ impl View {
         self.claimant(self.addresses.get(&address)?)
     }
 
-    /// Every app.
-    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
-        self.apps.values()
+    /// Every address that is an app's alone, and that app.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<App>)> {
+        self.addresses
+            .iter()
+            .filter_map(|(address, claim)| Some((*address, self.claimant(claim)?)))
+    }
+
+    /// The external TCP ports that services claim.
+    pub fn port_ranges(&self) -> impl Iterator<Item = PortRange> + '_ {
+        self.ports.ranges()
     }
 
     fn claimant(&self, claim: &Claim) -> Option<&Arc<App>> {
@@ -156,6 +165,7 @@ impl View {
         self.take_machine(&machine.key);
         self.machines.insert(machine.key.clone(), machine.clone());
         self.enter_network(machine.network_number, &machine.app);
+        self.ports.enter(&machine.services);
         let app = self.app_entry(&machine.app);
         if &*machine.key.host == own_host {
             insert(&mut app.local, machine.clone());
@@ -167,6 +177,7 @@ impl View {
     pub(crate) fn take_machine(&mut self, key: &MachineKey) -> Option<Arc<Machine>> {
         let machine = self.machines.remove(key)?;
         self.leave_network(machine.network_number, &machine.app);
+        self.ports.leave(&machine.services);
         if let Some(app) = self.apps.get_mut(&machine.app) {
             let app = Arc::make_mut(app);
             presence::leave(&mut app.presence, &machine);

@@ -6,6 +6,7 @@ use godwit_watch::{Waker, Watch};
 use godwit_wire::components::EdgeConfig;
 use hyper::header::HeaderValue;
 
+use crate::front::Front;
 use crate::load::Loads;
 use crate::metrics::Metrics;
 
@@ -17,11 +18,12 @@ pub(crate) struct Edge {
     pub(crate) waker: Waker,
     pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Metrics,
+    pub(crate) front: Front,
 }
 
 impl Edge {
     /// # Errors
-    /// The configuration has a region that no header can carry.
+    /// The configuration has a region that no header can carry, or what the front cannot use.
     pub(crate) fn new(
         config: EdgeConfig,
         watch: Watch,
@@ -31,6 +33,7 @@ impl Edge {
             .map_err(|_| format!("region {:?} is not a word", config.region))?;
         let waker = watch.waker();
         let metrics = Metrics::default();
+        let front = Front::new(&config)?;
         Ok(Edge {
             config,
             region,
@@ -38,6 +41,7 @@ impl Edge {
             waker,
             loads,
             metrics,
+            front,
         })
     }
 }

@@ -13,22 +13,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::{sleep, timeout};
 
 use crate::body::{Download, Upload};
-use crate::connection::Connection;
 use crate::departure::departed;
 use crate::ending::{AccessLine, Ending, Held};
+use crate::front::connection::Connection;
+use crate::front::tunnel::{self, Far};
 use crate::metrics::count;
 use crate::reach::{Reached, Wish, reach};
 use crate::refusal::{self, Refusal};
 use crate::request_id;
 use crate::targets::Targets;
-use crate::tunnel::{self, Far};
 use crate::{headers, route};
 
 /// A request is sent so many times at most.
@@ -126,6 +126,9 @@ impl<'a> Exchange<'a> {
         let host = host.map_err(|_| refusal::no_host())?.into_owned();
         let targets = self.find(&host)?;
         self.targets = Some(targets.clone());
+        if targets.force_https {
+            return Ok(self.redirect(&host, request.uri()));
+        }
         let mut outbound = self.outbound(request, &targets);
         drop(targets);
         let mut broke = None;
@@ -158,7 +161,9 @@ impl<'a> Exchange<'a> {
         let worker = &self.connection.worker;
         let edge = &worker.edge;
         let view = edge.watch.view();
-        let Some(app) = route::app(&view, host, &edge.config.apps_domain) else {
+        let named = || route::app(&view, host, &edge.config.apps_domain);
+        let own = self.connection.app.as_ref();
+        let Some(app) = own.map_or_else(named, |name| view.app(name)) else {
             count(&edge.metrics.unrouted);
             return Err(refusal::unknown_host(host));
         };
@@ -328,18 +333,32 @@ impl<'a> Exchange<'a> {
         Response::from_parts(parts, Download::app(body, self.ending(status, Some(held))))
     }
 
+    /// Send the client to where it is answered by TLS.
+    fn redirect(&mut self, host: &str, uri: &Uri) -> Response<Download> {
+        let location = route::https(host, self.connection.https_port, uri);
+        let mut response = self.page(StatusCode::MOVED_PERMANENTLY, format!("{location}\n"));
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
     fn refuse(&mut self, refusal: &Refusal) -> Response<Download> {
         let text = refusal.page(self.id.to_str().unwrap_or_default());
+        self.page(refusal.status, text)
+    }
+
+    fn page(&mut self, status: StatusCode, text: String) -> Response<Download> {
         let mut response = Response::new(Download::Page {
             text: None,
             ending: None,
         });
-        *response.status_mut() = refusal.status;
+        *response.status_mut() = status;
         *response.version_mut() = self.version;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain);
         headers::platform(response.headers_mut(), &self.id, self.version);
-        let ending = self.ending(refusal.status, None);
+        let ending = self.ending(status, None);
         *response.body_mut() = Download::page(text, Some(ending));
         response
     }

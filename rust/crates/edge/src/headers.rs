@@ -36,6 +36,8 @@ pub(crate) struct Connected {
     pub(crate) forwarded_for: HeaderValue,
     /// The external port it connected to.
     pub(crate) port: HeaderValue,
+    /// It speaks TLS.
+    pub(crate) secure: bool,
 }
 
 /// What tells a request with `Upgrade` from others: the protocol it asks for.
@@ -79,8 +81,13 @@ pub(crate) fn to_app(
     headers.insert(FLY_REGION, region.clone());
     headers.insert(FLY_REQUEST_ID, id.clone());
     extend(headers, FORWARDED_FOR, &connected.forwarded_for);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    headers.insert(FORWARDED_SSL, HeaderValue::from_static("off"));
+    let (proto, ssl) = if connected.secure {
+        ("https", "on")
+    } else {
+        ("http", "off")
+    };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(FORWARDED_SSL, HeaderValue::from_static(ssl));
     if let Entry::Vacant(entry) = headers.entry(FORWARDED_PORT) {
         entry.insert(connected.port.clone());
     }
@@ -202,6 +209,7 @@ mod tests {
             client_ip: HeaderValue::from_static("203.0.113.9"),
             forwarded_for: HeaderValue::from_static("203.0.113.9, 198.51.100.1"),
             port: HeaderValue::from_static("80"),
+            secure: false,
         }
     }
 

@@ -1,16 +1,15 @@
-//! `godwit-edge`: brings the public's HTTP to machines of this host.
+//! `godwit-edge`: brings the public's connections to machines.
 #![forbid(unsafe_code)]
 
 mod balance;
 mod body;
-mod connection;
 mod departure;
 mod drain;
 mod edge;
 mod ending;
 mod exchange;
+mod front;
 mod headers;
-mod listen;
 mod load;
 mod metrics;
 mod reach;
@@ -20,9 +19,7 @@ mod route;
 mod run;
 mod status;
 mod targets;
-mod tunnel;
 mod upstream;
-mod worker;
 
 use std::process::ExitCode;
 

@@ -24,12 +24,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::balance::{self, Band, Candidate, Doubt};
+use crate::front::worker::Worker;
 use crate::load::{Slot, Ticket};
 use crate::metrics::count;
 use crate::refusal::{self, Refusal};
 use crate::targets::{Target, Targets};
 use crate::upstream::{self, Upstream};
-use crate::worker::Worker;
 
 /// A machine that takes the request.
 #[derive(Debug)]
@@ -86,7 +86,6 @@ pub(crate) async fn reach(
 }
 
 /// Find a machine for a stream of bytes, and a connection to it that carried nothing yet.
-#[allow(dead_code, reason = "the handlers of raw TCP follow")]
 pub(crate) async fn reach_bytes(
     worker: &Worker,
     port: &str,

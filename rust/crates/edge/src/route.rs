@@ -32,6 +32,20 @@ pub(crate) fn app<'a>(view: &'a View, host: &str, apps_domain: &str) -> Option<&
     })
 }
 
+/// Where the same is found by TLS.
+pub(crate) fn https(host: &str, port: u16, uri: &Uri) -> String {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    match port {
+        443 => format!("https://{host}{path}"),
+        port => format!("https://{host}:{port}{path}"),
+    }
+}
+
 fn only_host(headers: &HeaderMap) -> Result<&str, NoHost> {
     let mut values = headers.get_all(HOST).iter();
     match (values.next(), values.next()) {
@@ -103,6 +117,16 @@ mod tests {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("other.example"))]);
         let uri = Uri::from_static("http://user@Hello.example:81/x");
         assert_eq!(host(&uri, &headers).as_deref(), Ok("hello.example"));
+    }
+
+    #[test]
+    fn the_place_by_tls_keeps_host_and_path() {
+        let uri = Uri::from_static("http://a.example:80/x?y=1");
+        assert_eq!(https("a.example", 443, &uri), "https://a.example/x?y=1");
+        assert_eq!(
+            https("::1", 8443, &Uri::from_static("/")),
+            "https://[::1]:8443/"
+        );
     }
 
     proptest! {

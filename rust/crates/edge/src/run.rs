@@ -1,7 +1,7 @@
 //! From configuration to exit: start, say so, wait for a reason to stop, drain.
 
+use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_service::{limits, notify, signals::Termination};
@@ -12,8 +12,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::drain::Phase;
 use crate::edge::Edge;
+use crate::front::handover::{Offer, Predecessor};
+use crate::front::listen;
+use crate::front::ports::Ports;
+use crate::front::worker::{self, Handle};
 use crate::load::Loads;
-use crate::{listen, status, worker};
+use crate::status;
 
 /// Of the time to drain, idle HTTP/1 connections are given this part to hear of it.
 const LINGER_SHARE: u32 = 4;
@@ -36,7 +40,7 @@ pub(crate) fn run(config: EdgeConfig) -> Result<(), String> {
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let served = runtime.block_on(attend(&edge, status, &phases, &workers));
     watch.stop();
-    served.map_err(|error| error.to_string())
+    served
 }
 
 fn sources(config: &EdgeConfig, loads: Arc<Loads>) -> Sources {
@@ -54,45 +58,107 @@ fn sources(config: &EdgeConfig, loads: Arc<Loads>) -> Sources {
 fn start_workers(
     edge: &Arc<Edge>,
     phases: &watch::Sender<Phase>,
-) -> Result<Vec<JoinHandle<()>>, String> {
+) -> Result<Arc<[Handle]>, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let count = if edge.config.workers == 0 {
         cpus()
     } else {
         edge.config.workers
     };
-    // All are bound before one accepts: an address in use is found before anything starts.
-    let bound: Result<Vec<_>, _> = (0..count)
-        .map(|_| listen::bind_all(&edge.config.listeners))
-        .collect();
-    let start = |(number, bound)| {
-        worker::start(number, edge.clone(), bound, phases.subscribe())
+    let start = |number| {
+        worker::start(number, edge.clone(), phases.subscribe())
             .map_err(|error| format!("no worker: {error}"))
     };
-    bound?.into_iter().enumerate().map(start).collect()
+    (0..count).map(start).collect()
 }
 
-/// Serve the status page and wait for the end.
+/// Serve the status page, keep the ports, and wait for the end.
 async fn attend(
     edge: &Arc<Edge>,
     status: std::net::TcpListener,
     phases: &watch::Sender<Phase>,
-    workers: &[JoinHandle<()>],
-) -> std::io::Result<()> {
-    let mut termination = Termination::listen()?;
-    let status = tokio::net::TcpListener::from_std(status)?;
+    workers: &Arc<[Handle]>,
+) -> Result<(), String> {
+    let said = |error: io::Error| error.to_string();
+    let mut termination = Termination::listen().map_err(said)?;
+    let status = tokio::net::TcpListener::from_std(status).map_err(said)?;
+    let mut ports = Ports::new(edge.clone(), workers.clone());
+    let predecessor = inherit(edge, &mut ports);
+    ports.open_configured()?;
+    ports.look();
     let serving = tokio::spawn(status::serve(edge.clone(), status, phases.subscribe()));
-    for listener in &edge.config.listeners {
-        log::info!("serving {} as port {}", listener.address, listener.port);
-    }
+    let offer = edge.config.handover_socket.as_deref().map(Offer::at);
+    let offer = offer.transpose().unwrap_or_else(|error| {
+        log::error!("no successor can take the sockets of this process: {error}");
+        None
+    });
     notify::ready();
-    termination.asked().await;
+    if let Some(predecessor) = predecessor {
+        let relieved = predecessor.relieve();
+        relieved.unwrap_or_else(|error| log::warn!("the predecessor is gone: {error}"));
+    }
+    let succeeded = tokio::select! {
+        () = termination.asked() => false,
+        () = succession(&mut ports, offer.as_ref()) => true,
+    };
+    if succeeded {
+        // What is asked from now on is the successor's to answer.
+        serving.abort();
+        log::info!("a successor serves");
+    } else {
+        if let Some(offer) = offer {
+            offer.withdraw();
+        }
+        ports.release();
+    }
     drain(edge, phases, workers).await;
     serving.abort();
     Ok(())
 }
 
-async fn drain(edge: &Edge, phases: &watch::Sender<Phase>, workers: &[JoinHandle<()>]) {
+/// Take over from the process that is there, if any.
+fn inherit(edge: &Edge, ports: &mut Ports) -> Option<Predecessor> {
+    let path = edge.config.handover_socket.as_deref()?;
+    let taken = Predecessor::take(path).and_then(|taken| {
+        let Some((predecessor, sockets)) = taken else {
+            return Ok(None);
+        };
+        log::info!("{} sockets come from a predecessor", sockets.len());
+        ports.inherit(sockets)?;
+        Ok(Some(predecessor))
+    });
+    taken.unwrap_or_else(|error| {
+        log::error!("nothing comes from the predecessor: {error}");
+        None
+    })
+}
+
+/// Follow the ports until a successor serves.
+async fn succession(ports: &mut Ports, offer: Option<&Offer>) {
+    loop {
+        let asked = async {
+            match offer {
+                Some(offer) => offer.asked().await,
+                None => std::future::pending().await,
+            }
+        };
+        let successor = tokio::select! {
+            successor = asked => successor,
+            () = ports.follow() => return,
+        };
+        let given = async {
+            let (successor, sockets) = (successor?, ports.sockets()?);
+            let giving = tokio::task::spawn_blocking(move || successor.give(&sockets));
+            giving.await.map_err(io::Error::other)?
+        };
+        match given.await {
+            Ok(()) => return,
+            Err(error) => log::warn!("this process stays: {error}"),
+        }
+    }
+}
+
+async fn drain(edge: &Edge, phases: &watch::Sender<Phase>, workers: &[Handle]) {
     let begun = Instant::now();
     let within = Duration::from_millis(edge.config.drain_ms);
     log::info!("draining, at most {} ms", within.as_millis());

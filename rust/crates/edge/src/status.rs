@@ -1,7 +1,7 @@
-//! The status page: `/ready`, `/metrics`, `/view`.
+//! The status page: `/ready`, `/metrics`, `/view`, `/ports`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,10 +65,16 @@ fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
             let json = serde_json::to_string(&edge.watch.report()).unwrap_or_default();
             page(StatusCode::OK, "application/json", json + "\n")
         }
+        "/ports" => {
+            let ports = edge.front.ports.lock();
+            let ports = ports.unwrap_or_else(PoisonError::into_inner);
+            let json = serde_json::to_string(&*ports).unwrap_or_default();
+            page(StatusCode::OK, "application/json", json + "\n")
+        }
         _ => page(
             StatusCode::NOT_FOUND,
             plain,
-            "/ready /metrics /view\n".into(),
+            "/ready /metrics /view /ports\n".into(),
         ),
     }
 }
@@ -100,6 +106,7 @@ fn gauges(edge: &Edge) -> String {
         );
         line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
     }
+    front(&mut page, edge);
     let report = edge.watch.report();
     let size = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     for (name, kind, value) in [
@@ -144,4 +151,23 @@ fn gauges(edge: &Edge) -> String {
         line(&mut page, name, "", value);
     }
     page
+}
+
+/// What is listened on, and what was refused before it became a request.
+fn front(page: &mut String, edge: &Edge) {
+    const REFUSED: &str = "godwit_edge_refused_connections_count";
+    head(page, REFUSED, "counter");
+    for (reason, count) in edge.front.refused.all() {
+        line(page, REFUSED, &format!("reason=\"{reason}\""), count);
+    }
+    let ports = edge.front.ports.lock();
+    let ports = ports.unwrap_or_else(PoisonError::into_inner);
+    for (name, count) in [
+        ("godwit_edge_ports_open", ports.open.len()),
+        ("godwit_edge_ports_refused", ports.refused.len()),
+        ("godwit_edge_ports_beyond_limit", ports.beyond_limit),
+    ] {
+        head(page, name, "gauge");
+        line(page, name, "", u64::try_from(count).unwrap_or(u64::MAX));
+    }
 }

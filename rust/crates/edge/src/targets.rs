@@ -32,6 +32,8 @@ pub(crate) struct Targets {
     /// May be started for a request; the quickest to start first.
     pub(crate) asleep: Vec<Target>,
     pub(crate) besides: Besides,
+    /// Requests in plain text are sent to where they are not.
+    pub(crate) force_https: bool,
     /// Who waits for a slot.
     pub(crate) queue: Arc<Queue>,
     /// Who waits for a machine.
@@ -89,11 +91,13 @@ impl Targets {
     ) -> Self {
         let mut besides = Besides::default();
         let (mut ready, mut asleep) = (Vec::new(), Vec::new());
+        let mut force_https = false;
         besides.elsewhere = app.machines.len() > app.local.len();
         for machine in app.local.iter().filter(|m| app.is_own(m)) {
-            let Some(service) = service_at(machine, port, handling) else {
+            let Some((service, range)) = service_at(machine, port, handling) else {
                 continue;
             };
+            force_https |= range.force_https && handling == Handling::Http;
             if machine.cordoned || machine.draining {
                 besides.coming |= machine.draining;
                 continue;
@@ -114,6 +118,7 @@ impl Targets {
             ready,
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
             besides,
+            force_https,
             queue: loads.queue(&app.name, port),
             waits: loads.waits(&app.name, port),
             metrics: metrics.app(&app.name, org_of(app)),
@@ -147,14 +152,21 @@ fn org_of(app: &App) -> Option<&Arc<str>> {
     record.or_else(|| app.local.first().map(|machine| &machine.org_id))
 }
 
-/// The service that takes connections of this kind at an external port.
-fn service_at(machine: &Machine, port: u16, handling: Handling) -> Option<&Service> {
-    let fits = |range: &ServicePort| {
+/// The service that takes connections of this kind at an external port, and its port.
+fn service_at(
+    machine: &Machine,
+    port: u16,
+    handling: Handling,
+) -> Option<(&Service, &ServicePort)> {
+    let fits = |range: &&ServicePort| {
         (range.start_port..=range.end_port).contains(&port)
             && Handling::of(&range.handlers) == handling
     };
-    let mut services = machine.services.iter();
-    services.find(|service| service.protocol == Protocol::Tcp && service.ports.iter().any(fits))
+    let mut tcp = machine
+        .services
+        .iter()
+        .filter(|s| s.protocol == Protocol::Tcp);
+    tcp.find_map(|service| Some((service, service.ports.iter().find(fits)?)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What the Rust components are told at start: twins of `wire/components.py`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct BusClient {
 }
 
 /// A socket address, and the external port that apps see it as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Listener {
     pub address: SocketAddr,
     pub port: u16,
@@ -39,6 +39,12 @@ pub struct EdgeLimits {
     pub wake_ms: u64,
     /// For the head of a machine's response.
     pub response_ms: u64,
+    /// For all that precedes a client's first request or byte for the app: PROXY, TLS.
+    pub handshake_ms: u64,
+    /// Handshakes under way at once, all clients together.
+    pub handshakes: usize,
+    /// Ports listened on for apps.
+    pub ports: usize,
 }
 
 impl Default for EdgeLimits {
@@ -52,6 +58,9 @@ impl Default for EdgeLimits {
             queue_length: 1_024,
             wake_ms: 60_000,
             response_ms: 600_000,
+            handshake_ms: 10_000,
+            handshakes: 2_048,
+            ports: 1_024,
         }
     }
 }
@@ -82,6 +91,30 @@ pub struct EdgeConfig {
     pub access_log: bool,
     #[serde(default)]
     pub limits: EdgeLimits,
+    /// IP addresses on which every TCP port is listened on that a service of an app names.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// TCP ports that are never listened on for an app.
+    #[serde(default)]
+    pub reserved_ports: Vec<u16>,
+    /// Peers that begin with a PROXY header: addresses, or prefixes such as `192.0.2.0/24`.
+    #[serde(default)]
+    pub proxies: Vec<String>,
+    /// Without it no TLS is spoken.
+    #[serde(default)]
+    pub tls: Option<TlsAuthority>,
+    /// Where a successor of this process asks for its listening sockets.
+    #[serde(default)]
+    pub handover_socket: Option<PathBuf>,
+}
+
+/// With what the edge makes certificates for apps' names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsAuthority {
+    /// PEM: the edge's own authority first, then whoever vouches for it, without the root.
+    pub certificate_file: PathBuf,
+    /// PEM, PKCS #8: the key of the first.
+    pub key_file: PathBuf,
 }
 
 /// `dns.json`.

@@ -1,5 +1,4 @@
-//! Listening sockets: one of each per worker, so that the kernel spreads connections and a
-//! restarted edge can listen before the old one has let go.
+//! Listening sockets: one of each per worker, so that the kernel spreads connections.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,26 +12,30 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// A bound socket and the external port it stands for.
+/// A bound socket and what it stands for.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) socket: TcpListener,
-    pub(crate) port: u16,
+    pub(crate) at: Listener,
 }
 
-/// Bind every listener once.
-///
-/// # Errors
-/// A sentence that names the address.
-pub(crate) fn bind_all(listeners: &[Listener]) -> Result<Vec<Bound>, String> {
-    let bind = |listener: &Listener| match bind(listener.address) {
-        Ok(socket) => Ok(Bound {
-            socket,
-            port: listener.port,
-        }),
-        Err(error) => Err(format!("cannot listen on {}: {error}", listener.address)),
+impl Bound {
+    /// Another descriptor of the same socket.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Bound {
+            socket: self.socket.try_clone()?,
+            at: self.at,
+        })
+    }
+}
+
+/// Bind an address so many times.
+pub(crate) fn bind_each(at: Listener, count: usize) -> io::Result<Vec<Bound>> {
+    let bind = |_| {
+        let socket = bind(at.address)?;
+        Ok(Bound { socket, at })
     };
-    listeners.iter().map(bind).collect()
+    (0..count).map(bind).collect()
 }
 
 /// Bind one address.

@@ -2,11 +2,12 @@
 //! machine is gone without a farewell.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
 
+use super::relay::relay;
 use crate::departure::departed;
 use crate::drain::Alive;
 use crate::edge::Edge;
@@ -35,10 +36,11 @@ pub(crate) async fn run(
         }
     };
     let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
+    let (from_client, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
     tokio::select! {
         // Either side may end without a farewell; that is no failure of the edge.
-        joined = copy_bidirectional(&mut client, &mut app) => if let Ok((_, to_client)) = joined {
-            ending.sent(to_client);
+        joined = relay(&mut client, &mut app, &from_client, &to_client) => if joined.is_ok() {
+            ending.sent(to_client.into_inner());
             ending.complete();
         },
         () = departed(&far.edge.watch, &far.machine_id) => {}

@@ -1,32 +1,56 @@
-//! One client connection: HTTP/1.1 or HTTP/2, told apart by how it begins.
+//! One client connection that speaks HTTP: 1.1 or 2, told apart by TLS or by how it begins.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use hyper::Version;
+use godwit_wire::components::Listener;
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::greeting::Visitor;
+use super::worker::Worker;
 use crate::drain::{Phase, Phases};
 use crate::exchange;
 use crate::headers::Connected;
-use crate::metrics::count;
 use crate::targets::Handling;
-use crate::worker::Worker;
 
 /// A request's head, and the greatest piece read at once.
 const HEAD_BYTES: usize = 64 * 1024;
+const HTTPS: u16 = 443;
 const STREAMS: u32 = 250;
+/// Streams that a client opened and reset before they were looked at: more is a flood.
+const PENDING_RESETS: usize = 20;
+/// Streams that were reset here for the client's mistakes.
+const ERROR_RESETS: usize = 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// How HTTP came to be spoken.
+#[derive(Clone, Debug)]
+pub(crate) struct Spoken {
+    pub(crate) handling: Handling,
+    /// The app whose own address this is; otherwise each request's host says which.
+    pub(crate) app: Option<Arc<str>>,
+    pub(crate) version: Version,
+    /// Seconds, if the app says so.
+    pub(crate) headers_read_timeout: Option<u32>,
+}
+
+/// What a client is known to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+    Either,
+}
 
 /// What requests of one connection share.
 #[derive(Debug)]
@@ -36,6 +60,10 @@ pub(crate) struct Connection {
     /// The external port the client connected to.
     pub(crate) port: u16,
     pub(crate) handling: Handling,
+    /// The app whose own address the client connected to.
+    pub(crate) app: Option<Arc<str>>,
+    /// Where clients find HTTPS if this is not it.
+    pub(crate) https_port: u16,
     activity: Activity,
 }
 
@@ -52,26 +80,30 @@ struct Activity {
 pub(crate) struct Busy<'a>(&'a Activity);
 
 impl Connection {
-    fn new(worker: Arc<Worker>, peer: SocketAddr, local: SocketAddr, port: u16) -> Self {
-        let (peer, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
+    fn new(worker: Arc<Worker>, who: &Visitor, spoken: &Spoken) -> Self {
+        let peer = who.peer.ip().to_canonical();
+        let local = who.local.ip().to_canonical();
         let connected = Connected {
             client_ip: text(&peer.to_string()),
             forwarded_for: text(&forwarded_for(peer, local)),
-            port: text(&port.to_string()),
+            port: text(&who.at.port.to_string()),
+            secure: spoken.handling == Handling::Https,
         };
         Connection {
+            https_port: https_port(&worker.edge.config.listeners, who.at),
             worker,
             connected,
-            port,
-            handling: Handling::Http,
+            port: who.at.port,
+            handling: spoken.handling,
+            app: spoken.app.clone(),
             activity: Activity::default(),
         }
     }
 
     /// Note that a request is being answered.
-    pub(crate) fn busy(&self, version: Version) -> Busy<'_> {
+    pub(crate) fn busy(&self, version: hyper::Version) -> Busy<'_> {
         self.activity.begun.fetch_add(1, Relaxed);
-        if version == Version::HTTP_2 {
+        if version == hyper::Version::HTTP_2 {
             self.activity.http2.store(true, Relaxed);
         }
         Busy(&self.activity)
@@ -93,14 +125,12 @@ impl Drop for Busy<'_> {
 }
 
 /// Serve a connection to its end.
-pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, port: u16) {
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
-    let edge = worker.edge.clone();
-    count(&edge.metrics.connects);
-    let connection = Arc::new(Connection::new(worker, peer, local, port));
-    let builder = builder(&connection);
+pub(crate) async fn serve<I>(worker: Arc<Worker>, who: &Visitor, stream: I, spoken: Spoken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Arc::new(Connection::new(worker, who, &spoken));
+    let builder = builder(&connection, &spoken);
     let answering = connection.clone();
     let service = service_fn(move |request| exchange::answer(answering.clone(), request));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -110,11 +140,18 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAd
     let mut closing = false;
     loop {
         tokio::select! {
-            // Clients break off as they like; the access log has what matters of it.
-            _ = serving.as_mut() => break,
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    broke(&connection, &*error);
+                }
+                break;
+            }
             verdict = watch.tick() => match verdict {
                 Idle::No => {}
-                Idle::NeverSpoke => break,
+                Idle::NeverSpoke => {
+                    connection.worker.edge.front.refused.add("silent");
+                    break;
+                }
                 Idle::TooLong => serving.as_mut().graceful_shutdown(),
             },
             () = should_close(&mut phases, &connection.activity), if !closing => {
@@ -123,22 +160,55 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAd
             }
         }
     }
-    count(&edge.metrics.disconnects);
 }
 
-fn builder(connection: &Connection) -> Builder<TokioExecutor> {
+/// Count what a client did that ends its connection; that it left is no matter.
+fn broke(connection: &Connection, error: &(dyn std::error::Error + 'static)) {
+    let reason = match error.downcast_ref::<hyper::Error>() {
+        Some(error) if error.is_parse_too_large() => "http_too_large",
+        Some(error) if error.is_parse() => "http_malformed",
+        Some(error) if error.is_timeout() => "http_head_timeout",
+        Some(error) if is_protocol(error) => "http2_protocol",
+        _ => return,
+    };
+    log::debug!("a connection to port {} ends: {error}", connection.port);
+    connection.worker.edge.front.refused.add(reason);
+}
+
+/// Whether HTTP/2's own rules or limits were broken, a flood among them.
+fn is_protocol(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|error| {
+        error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|error| error.is_go_away() || error.is_library() || error.is_reset())
+    })
+}
+
+fn builder(connection: &Connection, spoken: &Spoken) -> Builder<TokioExecutor> {
     let limits = &connection.worker.edge.config.limits;
+    let own = spoken
+        .headers_read_timeout
+        .map(|s| Duration::from_secs(s.into()));
+    let head_within = own.unwrap_or(Duration::from_millis(limits.header_ms));
     let mut builder = Builder::new(TokioExecutor::new());
+    match spoken.version {
+        Version::Http1 => builder = builder.http1_only(),
+        Version::Http2 => builder = builder.http2_only(),
+        Version::Either => {}
+    }
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_ms))
+        .header_read_timeout(head_within)
         .max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN);
     builder
@@ -218,6 +288,15 @@ impl<'a> IdleWatch<'a> {
             Idle::No
         }
     }
+}
+
+/// The port at which clients reach what apps have at 443: another one where ports are mapped.
+fn https_port(listeners: &[Listener], at: Listener) -> u16 {
+    let mapped = listeners.contains(&at);
+    let https = listeners.iter().find(|listener| listener.port == HTTPS);
+    https
+        .filter(|_| mapped)
+        .map_or(HTTPS, |listener| listener.address.port())
 }
 
 fn forwarded_for(peer: IpAddr, local: IpAddr) -> String {

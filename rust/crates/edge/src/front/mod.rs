@@ -1,0 +1,63 @@
+//! The front: from an accepted connection to a request or a stream of bytes that is handed on.
+//!
+//! ```text
+//! ports ─ listen, handover ─ worker: accept
+//!   └ greeting: PROXY header? ─ whose address? ─ TLS, PostgreSQL or plain? ─ which app, which plan?
+//!        ├ connection: HTTP/1.1 and HTTP/2, one exchange for each request
+//!        └ bytes: a machine, a PROXY header for it, bytes both ways (relay)
+//! ```
+//! Whatever ends before that is counted with its reason (`refused`).
+
+pub(crate) mod bytes;
+pub(crate) mod certificates;
+pub(crate) mod connection;
+pub(crate) mod greeting;
+pub(crate) mod handover;
+pub(crate) mod listen;
+pub(crate) mod plan;
+pub(crate) mod ports;
+pub(crate) mod postgres;
+pub(crate) mod prefix;
+pub(crate) mod proxy_header;
+pub(crate) mod proxy_text;
+pub(crate) mod refused;
+pub(crate) mod relay;
+pub(crate) mod tls;
+pub(crate) mod tunnel;
+pub(crate) mod worker;
+
+use std::sync::Mutex;
+
+use godwit_wire::components::EdgeConfig;
+use tokio::sync::Semaphore;
+
+use prefix::Prefix;
+use refused::RefusedCounts;
+use tls::Tls;
+
+/// What all connections of the front share.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) proxies: Vec<Prefix>,
+    /// `None` where this edge has no authority to make certificates with.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) refused: RefusedCounts,
+    /// One for each handshake that may be under way.
+    pub(crate) handshakes: Semaphore,
+    pub(crate) ports: Mutex<ports::Report>,
+}
+
+impl Front {
+    /// # Errors
+    /// A sentence: a prefix that is none, or an authority that cannot be used.
+    pub(crate) fn new(config: &EdgeConfig) -> Result<Self, String> {
+        let proxies: Result<_, _> = config.proxies.iter().map(|text| text.parse()).collect();
+        Ok(Front {
+            proxies: proxies?,
+            tls: config.tls.as_ref().map(Tls::load).transpose()?,
+            refused: RefusedCounts::default(),
+            handshakes: Semaphore::new(config.limits.handshakes.max(1)),
+            ports: Mutex::default(),
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! Why connections end before a request or a byte of theirs reaches an app.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Why a connection is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A trusted proxy sent no PROXY header that can be read.
+    ProxyHeader,
+    /// Nothing came in time.
+    Silent,
+    /// The client went away before it said what it wants.
+    Left,
+    /// The address or the name in the handshake leads to no app.
+    NoApp,
+    /// The app has no service at the port.
+    NoService,
+    /// What was said does not name an app, and the address is shared.
+    Nameless,
+    /// What was said is not what the service speaks.
+    WrongProtocol,
+    /// This edge has no authority for certificates.
+    NoTls,
+    /// The client did not name a host of the app.
+    NoCertificate,
+    Handshake(String),
+    HandshakeTimeout,
+    TooManyHandshakes,
+    /// A PostgreSQL client that asked for no TLS, or for something that is no start of one.
+    Postgres,
+    /// No machine took the connection, with the code of spec/network.md §1.9.
+    NoMachine(&'static str, String),
+    /// The machine's side broke before anything was sent.
+    Machine,
+}
+
+impl Refused {
+    fn reason(&self) -> &'static str {
+        match self {
+            Refused::ProxyHeader => "proxy_header",
+            Refused::Silent => "silent",
+            Refused::Left => "left",
+            Refused::NoApp => "no_app",
+            Refused::NoService => "no_service",
+            Refused::Nameless => "nameless",
+            Refused::WrongProtocol => "wrong_protocol",
+            Refused::NoTls => "no_tls",
+            Refused::NoCertificate => "no_certificate",
+            Refused::Handshake(_) => "handshake",
+            Refused::HandshakeTimeout => "handshake_timeout",
+            Refused::TooManyHandshakes => "too_many_handshakes",
+            Refused::Postgres => "postgres",
+            Refused::NoMachine("", _) => "no_machine",
+            Refused::NoMachine(code, _) => code,
+            Refused::Machine => "machine",
+        }
+    }
+
+    fn detail(&self) -> &str {
+        match self {
+            Refused::Handshake(why) | Refused::NoMachine(_, why) => why,
+            _ => "",
+        }
+    }
+}
+
+/// How often for which reason.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedCounts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl RefusedCounts {
+    pub(crate) fn count(&self, why: &Refused, port: u16) {
+        log::debug!("refused at port {port}: {} {}", why.reason(), why.detail());
+        self.add(why.reason());
+    }
+
+    /// Count what ended a connection that was being served.
+    pub(crate) fn add(&self, reason: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn all(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|(reason, count)| (*reason, *count))
+            .collect()
+    }
+}
