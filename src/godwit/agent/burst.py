@@ -13,7 +13,7 @@ is never held lower than that, never above its vCPUs, and owes nothing for the t
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 from godwit.base import clock, errors
@@ -193,7 +193,7 @@ class Bursts:
     def dump(self) -> str:
         """Return the accounts as text, for the next agent."""
         kept = {
-            machine_id: {"boot": each.boot, **asdict(each.account)}
+            machine_id: {"boot": each.boot, **vars(each.account)}
             for machine_id, each in self._followed.items()
         }
         return json.dumps(kept, separators=(",", ":"))
