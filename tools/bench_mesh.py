@@ -195,7 +195,10 @@ def _rules(folder: Path) -> list[Row]:
         (host,) = net.hosts
         other = host.number + 1
         mesh = mesh_rules.Mesh(
-            mesh_device.device_name(host.number), host.number, frozenset({other})
+            mesh_device.device_name(host.number),
+            host.number,
+            frozenset({other}),
+            mesh_device.DEFAULT_PORT,
         )
         guest = host.guest(_SLOT, _NETWORK)
         # It would take away an interface that leads to nobody.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from godwit.agent import ports
-from godwit.agent.network import mesh_device, peers
+from godwit.agent.network import mesh_device, mesh_rules, peers
 from tests.host import mesh_lab as mesh
 from tests.host import network_lab as lab
 from tests.host.mesh_lab import until
@@ -343,6 +343,41 @@ def test_hosts_reach_each_other_in_the_mesh_and_nobody_else_does(tmp_path):
         assert lab.silent(listener)
         for made in (listener, caller, outsider):
             made.close()
+
+
+def test_wireguards_own_packets_are_not_tracked(tmp_path):
+    with mesh.two_hosts(tmp_path) as (net, way):
+        for host in net.hosts:
+            # Those before the policy knew of a mesh were.
+            host.settled()
+            host.output("conntrack", "-F")
+        assert way.passes(b"hello")
+        for host in net.hosts:
+            assert "51820" not in host.output("conntrack", "-L", "-p", "udp")
+
+
+def test_a_device_that_forgot_its_mark_is_told_again(tmp_path):
+    with mesh.two_hosts(tmp_path) as (net, _):
+        one = net.hosts[0]
+        one.output("wg", "set", one.device.name, "fwmark", "0")
+        one.settled()
+        assert one.look().mark == mesh_rules.MARK
+
+
+def test_a_machine_may_use_wireguards_port_towards_the_world(tmp_path):
+    """What comes back to that port of the host is WireGuard's, so the flow gets another one."""
+    with mesh.two_hosts(tmp_path) as (net, way):
+        one = net.hosts[0]
+        outside = net.switch.call(lab.udp, mesh.OUTSIDER)
+        where = outside.getsockname()[1]
+        asked = lab.udp_packet(one.six(2), 51_820, mesh.OUTSIDER, where, b"what time is it?")
+        way.guest.send(asked)
+        data, (_, port, *_) = outside.recvfrom(100)
+        assert data == b"what time is it?"
+        assert port != 51_820
+        outside.sendto(b"noon", (f"2001:db8:5::{one.index}", port))
+        assert way.guest.hears_udp(b"noon")
+        outside.close()
 
 
 def test_a_machine_that_is_gone_is_not_reached(tmp_path):

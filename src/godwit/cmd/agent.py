@@ -143,7 +143,7 @@ def _network(settings: Settings, members: Sequence[Peer]) -> HostNetwork:
             mbit_each_way=settings.limits.network_mbit,
         ),
         mtu=host.mtu,
-        mesh=rules_of(number, members),
+        mesh=rules_of(number, members, settings.listen.mesh),
     )
 
 

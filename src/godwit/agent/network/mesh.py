@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from godwit.agent.network import mesh_rules, peers
-from godwit.agent.network.mesh_device import MeshDevice, device_name
+from godwit.agent.network.mesh_device import DEFAULT_PORT, MeshDevice, device_name
 from godwit.agent.network.mesh_keys import MeshKeys
 from godwit.base import clock, errors, processes, tasks
 
@@ -33,17 +33,20 @@ TellKeys = Callable[[str, str], Awaitable[None]]
 """Tells by which key this host is to be known in the mesh, and by which one next."""
 
 
-def rules_of(host_number: int, members: Iterable[peers.Peer]) -> mesh_rules.Mesh | None:
+def rules_of(
+    host_number: int, members: Iterable[peers.Peer], port: int = DEFAULT_PORT
+) -> mesh_rules.Mesh | None:
     """Return what the packet policy of a host is to know of its mesh.
 
     Args:
         host_number: The host's.
         members: All hosts there are.
+        port: Where the host's WireGuard listens.
     """
     others, _ = peers.usable(members, host_number)
     if not others:
         return None
-    return mesh_rules.Mesh(device_name(host_number), host_number, frozenset(others))
+    return mesh_rules.Mesh(device_name(host_number), host_number, frozenset(others), port)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,9 @@ class Mesh:
         self._change_key()
         seen = await self._device.look()
         rekeyed = seen.public_key not in ("", self._keys.public)
-        if seen.public_key != self._keys.public or seen.port != self._device.config.port:
+        port = self._device.config.port
+        told = seen.public_key, seen.port, seen.mark
+        if told != (self._keys.public, port, mesh_rules.MARK):
             await self._device.tell_key()
         changes = peers.plan(
             seen, self._wanted.values(), self._memory.given, self._now_s(), self._memory.seen
@@ -179,7 +184,7 @@ class Mesh:
         if rekeyed:
             # They learn of it by this host's next handshake, which only a packet brings about.
             await self._device.greet(peer.public_key for peer in self._wanted.values())
-        await self._reach(rules_of(self._number, self._wanted.values()))
+        await self._reach(rules_of(self._number, self._wanted.values(), port))
         self._remember(seen)
 
     async def announce(self, tell: TellKeys, renew_after_s: float) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from godwit.agent.network import addresses, links, peers, sysctls
+from godwit.agent.network import addresses, links, mesh_rules, peers, sysctls
 from godwit.base import errors, processes
 from godwit.wire.members import mesh_address
 
@@ -95,8 +95,8 @@ class MeshDevice:
         return peers.parse(shown.stdout.decode())
 
     async def tell_key(self) -> None:
-        """Have it use the private key and the port of the configuration."""
-        words = ["private-key", str(self.config.private_key)]
+        """Have it use its private key and port, and mark what it sends."""
+        words = ["private-key", str(self.config.private_key), "fwmark", hex(mesh_rules.MARK)]
         await self._set([*words, "listen-port", str(self.config.port)])
 
     async def tell(self, changes: Iterable[peers.Change]) -> None:

@@ -20,6 +20,9 @@ right also where the kernel has computed them by half. nftables cannot exchange 
 network is the same in both addresses, each is read from the other while it is overwritten.
 What the kernel answers to a packet that cannot leave quotes a form that its machine does not know;
 `quote` puts it back, without which path MTU discovery would fail.
+
+WireGuard's own packets are never tracked and are asked about as little as can be: they are known
+by a mark that only root can give, and by a port that no machine's flow is given on its way out.
 """
 
 from collections.abc import Iterable
@@ -28,6 +31,10 @@ from ipaddress import IPv6Address
 
 from godwit.agent.network import addresses
 from godwit.wire.members import mesh_address
+
+MARK = 0x67
+"""Of the packets that WireGuard sends (SO_MARK: socket(7)). Within the one byte that Kubernetes,
+Cilium, Calico and Tailscale leave alone."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,13 @@ class Mesh:
         device: The WireGuard interface.
         host_number: This host's own.
         others: The numbers of the hosts whose machines are reached.
+        port: UDP port of WireGuard.
     """
 
     device: str
     host_number: int
     others: frozenset[int]
+    port: int
 
 
 @dataclass(frozen=True)
@@ -50,19 +59,24 @@ class Parts:
     """What `rules.table` puts where; all empty on a host that is alone."""
 
     sets: str = ""
-    guard: str = ""
+    from_elsewhere: str = ""
+    from_tap: str = ""
+    from_host: str = ""
+    to_guest: str = ""
     through: str = ""
     from_guest: str = ""
-    output: str = ""
+    to_world: str = ""
     chains: str = ""
 
 
-def parts(mesh: Mesh | None, network_numbers: Iterable[int]) -> Parts:
+def parts(mesh: Mesh | None, network_numbers: Iterable[int], *, sent: str, received: str) -> Parts:
     """Return the mesh's share of the policy.
 
     Args:
         mesh: How this host is part of it; `None` when it is alone.
         network_numbers: Of the networks that have machines here.
+        sent: The verdict on what a machine may send.
+        received: The verdict on what it may be sent.
     """
     if mesh is None:
         return Parts()
@@ -70,6 +84,11 @@ def parts(mesh: Mesh | None, network_numbers: Iterable[int]) -> Parts:
     here = sorted(set(network_numbers))
     networks = ", ".join(_network(number, mesh.host_number) for number in here)
     values = {
+        "sent": sent,
+        "received": received,
+        "port": mesh.port,
+        "mark": hex(MARK),
+        "other_ports": _beside(mesh.port),
         "hosts": f"elements = {{ {hosts} }}" if hosts else "",
         "networks": f"elements = {{ {networks} }}" if networks else "",
         "device": mesh.device,
@@ -79,11 +98,20 @@ def parts(mesh: Mesh | None, network_numbers: Iterable[int]) -> Parts:
         "number": mesh.host_number,
         "mask": _NETWORK,
         "mask_sender": SENDER_NETWORK,
-        "restoring": restoring(mesh.host_number),
         "mask_receiver": _RECEIVER,
     }
-    texts = (_SETS, _GUARD, _THROUGH, _GUEST, _OUTPUT, _CHAINS)
+    texts = (
+        *(_SETS, _FROM_ELSEWHERE, _FROM_TAP, _FROM_HOST, _TO_GUEST),
+        *(_THROUGH, _FROM_GUEST, _TO_WORLD, _CHAINS),
+    )
     return Parts(*(text.format(**values) for text in texts))
+
+
+def _beside(port: int) -> str:
+    """Return the larger range of unprivileged ports that does not have this one."""
+    below, above = (1_024, port - 1), (max(port + 1, 1_024), 65_535)
+    first, last = max(below, above, key=lambda ports: ports[1] - ports[0])
+    return f"{first}-{last}"
 
 
 def host_element(verb: str, table: str, host_number: int) -> str:
@@ -107,11 +135,6 @@ def sender(network_number: int) -> IPv6Address:
     return IPv6Address(int(addresses.BETWEEN_HOSTS.network_address) | network_number << 48 | 1)
 
 
-def restoring(host_number: int) -> str:
-    """Return the statements that put back the addresses of what arrived at this host."""
-    return _RESTORING.format(number=host_number)
-
-
 def _network(number: int, host_number: int) -> str:
     """Return what two ends between hosts have, from a network to the same one on this host."""
     source = sender(number)
@@ -130,13 +153,25 @@ _SETS = """\
     counter refused_from_mesh {{ }}
 """
 
-_GUARD = """\
+_FROM_ELSEWHERE = """\
         iifname "{device}" goto arrive
-        iifname "gw*" ip6 daddr {between} counter name refused_on_the_way drop
-        iifname "gw*" ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts \
-iifname . ip6 saddr @sources6 goto leave
-        iifname != "gw*" iifname != "lo" ip6 daddr {{ {of_hosts}, {between} }} \
-counter name refused_from_mesh drop
+        meta nfproto ipv4 udp dport {port} notrack accept
+        iifname != "lo" ip6 daddr {{ {of_hosts}, {between} }} counter name refused_from_mesh drop
+        udp dport {port} notrack accept
+"""
+
+_FROM_TAP = """\
+        ip6 daddr {between} counter name refused_on_the_way drop
+        ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts iifname . ip6 saddr @sources6 goto leave
+"""
+
+_FROM_HOST = """\
+        meta mark {mark} notrack accept
+"""
+
+_TO_GUEST = """\
+        icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded }} \
+@nh,576,16 0xfdab jump quote
 """
 
 _THROUGH = """\
@@ -144,23 +179,12 @@ _THROUGH = """\
         oifname "{device}" counter name refused_on_the_way drop
 """
 
-_GUEST = """\
+_FROM_GUEST = """\
         oifname "{device}" goto depart
 """
 
-_OUTPUT = """\
-        oifname "gw*" icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded }} \
-@nh,576,16 0xfdab goto quote
-"""
-
-_RESTORING = """\
-        @nh,112,32 set @nh,80,32 comment "source: its host behind"
-        @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
-        @nh,64,16 set 0xfdaa
-        @nh,176,16 set 2
-        @nh,192,48 set @nh,64,48 comment "destination: likewise"
-        @nh,240,32 set {number} comment "behind it this host"
-        @nh,304,16 set 2
+_TO_WORLD = """\
+        iifname "gw*" oifname != "gw*" udp sport {port} masquerade to :{other_ports}
 """
 
 _CHAINS = """\
@@ -172,7 +196,7 @@ counter name refused_on_the_way drop
         @nh,240,32 set @nh,80,32 comment "then the network, which is the source's"
         @nh,192,16 set 0xfdab
         @nh,304,16 set 1
-        accept
+        {sent}
     }}
     chain depart {{
         tcp flags syn / syn,rst tcp option maxseg size set rt mtu
@@ -194,11 +218,17 @@ counter name refused_on_the_way drop
     }}
     chain restore {{
         notrack
-{restoring}\
+        @nh,112,32 set @nh,80,32 comment "source: its host behind"
+        @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
+        @nh,64,16 set 0xfdaa
+        @nh,176,16 set 2
+        @nh,192,48 set @nh,64,48 comment "destination: likewise"
+        @nh,240,32 set {number} comment "behind it this host"
+        @nh,304,16 set 2
         accept
     }}
     chain deliver {{
-        oifname "gw*" ct state untracked accept
+        oifname "gw*" ct state untracked {received}
         counter name refused_from_mesh drop
     }}
 

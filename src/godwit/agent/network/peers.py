@@ -83,11 +83,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Device:
-    """What the device says of itself; its private key only by its public half."""
+    """What the device says of itself; its private key only by its public half.
+
+    Attributes:
+        mark: Of the packets it sends; 0 for none.
+    """
 
     public_key: str = ""
     port: int = 0
     peers: Mapping[str, Seen] = field(default_factory=dict)
+    mark: int = 0
 
 
 @dataclass(frozen=True)
@@ -266,13 +271,14 @@ def parse(dump: str) -> Device:
         ValueError: It is not that.
     """
     lines = [line.split("\t") for line in dump.splitlines()]
-    if not lines or len(lines[0]) < 3:  # noqa: PLR2004 (private and public key, port)
+    if not lines or len(lines[0]) < 4:  # noqa: PLR2004 (private and public key, port, mark)
         raise ValueError("no dump of a WireGuard device")
-    _, own, port, *_ = lines[0]
+    _, own, port, mark, *_ = lines[0]
     return Device(
         public_key="" if own == "(none)" else own,
         port=int(port),
         peers={line[0]: _seen(line) for line in lines[1:]},
+        mark=0 if mark == "off" else int(mark, 0),
     )
 
 

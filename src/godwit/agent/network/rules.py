@@ -5,15 +5,18 @@ one machine adds and takes away. Everything is keyed by the tap a packet comes f
 guest writes into a packet can widen what it may do. In the order a packet meets the chains:
 
     guard      a tap's packets carry that machine's own addresses, or end here; before conntrack
-    pace_out   what a guest sends is bounded, and in pace_in what is sent to it: by bytes, dropping
+    from_host  VMM processes own no network socket: their way out is the tap
     to_host    of the host a guest reaches the resolver, pings, and answers to what the host asked
     through    guest to guest within one 6PN network; guest to world; nothing comes in from
                outside, nor is routed for others where nothing was before Godwit had the host
                forward
     to_world   leaves under the host's own address
+    pace_out   what a guest may send is bounded by bytes, and in pace_in what it is sent
     mesh_rules what there is besides, once there are other hosts; `shortcut` goes past all of it
-    from_vmm   VMM processes own no network socket: their way out is the tap
     table arp  a guest asks for its gateway's hardware address and answers for its own
+
+Every chain that hangs on a hook is asked about every packet of the host, WireGuard's own among
+them, which are most. So they are few, and the first thing each asks is whether it is a tap's.
 
 Flows are counted per tap, so that one guest cannot fill the host's connection table. An ICMP
 error counts as part of a flow only where its own destination would be allowed, or the flow is the
@@ -116,7 +119,10 @@ def table(
     """
     members = list(guests)
     networks = sorted({g.private.network for g in members})
-    between = mesh_rules.parts(mesh, (g.private.network_number for g in members))
+    paced = policy.mbit_each_way > 0
+    sent, received = (f"goto pace_{way}" if paced else "accept" for way in ("out", "in"))
+    numbers = (g.private.network_number for g in members)
+    between = mesh_rules.parts(mesh, numbers, sent=sent, received=received)
     elements = {name: sorted(_named(members, name)) for name in _OWN_SETS}
     elements["networks"] = [_pair(network) for network in networks]
     fill = {name: _elements(values) for name, values in elements.items()}
@@ -139,6 +145,8 @@ def table(
         slots=slots.LAST_SLOT,
         mask=_MASK,
         pace=_pace(policy.mbit_each_way),
+        sent=sent,
+        received=received,
         strangers=_strangers(closed),
         mesh=between,
         **fill,
@@ -185,7 +193,7 @@ def limit(mbit: int) -> str:
 
 
 def _pace(mbit: int) -> str:
-    """Return the statement that finds a tap's packets beyond its rate."""
+    """Return what ends a tap's packets beyond its rate and lets the others go."""
     beyond = limit(mbit)
     if not beyond:
         return ""
@@ -194,14 +202,12 @@ def _pace(mbit: int) -> str:
     set paced_{way} {{ type ifname; size {slots.LAST_SLOT}; flags dynamic, timeout; timeout 1m; }}
     counter paced_{way} {{ }}
     chain pace_{way} {{
-        type filter hook {hook} priority {priority}; policy accept;
-        {device} "gw*" update @paced_{way} {{ {device} {beyond} }} counter name paced_{way} drop
+        {of_taps}update @paced_{way} {{ {device} {beyond} }} counter name paced_{way} drop
+        accept
     }}
 """
-        for way, hook, priority, device in (
-            ("out", "prerouting", "raw + 5", "iifname"),
-            ("in", "postrouting", "srcnat + 5", "oifname"),
-        )
+        # What guests send may go elsewhere than to one.
+        for way, of_taps, device in (("out", "", "iifname"), ("in", 'oifname "gw*" ', "oifname"))
     )
 
 
@@ -275,26 +281,36 @@ table inet godwit {{
     counter escaped {{ }}
     counter strangers {{ }}
 {mesh.sets}
+{pace}\
     chain guard {{
         type filter hook prerouting priority raw; policy accept;
-{mesh.guard}\
-        iifname != "gw*" accept
+        iifname "gw*" goto from_tap
+{mesh.from_elsewhere}\
+    }}
+    chain from_tap {{
+{mesh.from_tap}\
         iifname . ip6 saddr @sources6 ip6 daddr {resolver} udp dport 53 goto question
-        iifname . ip6 saddr @sources6 accept
-        iifname . ip saddr @sources4 accept
+        iifname . ip6 saddr @sources6 {sent}
+        iifname . ip saddr @sources4 {sent}
         icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} \
-iifname . ip6 saddr @links6 accept
+iifname . ip6 saddr @links6 {sent}
         counter name spoofed drop
     }}
     chain question {{
         update @queries {{ iifname limit rate over {queries}/second burst {queries} packets }} \
 counter name flooded drop
-        notrack accept
+        notrack {sent}
     }}
-{pace}\
-    chain answer {{
+    chain from_host {{
         type filter hook output priority raw; policy accept;
-        oifname "gw*" ip6 saddr {resolver} udp sport 53 notrack
+{mesh.from_host}\
+        meta skuid {first_uid}-{last_uid} counter name escaped drop
+        oifname "gw*" goto to_guest
+    }}
+    chain to_guest {{
+        ip6 saddr {resolver} udp sport 53 notrack
+{mesh.to_guest}\
+        {received}
     }}
 
     chain to_host {{
@@ -318,13 +334,13 @@ counter name flooded drop
         type filter hook forward priority filter; policy accept;
         iifname "gw*" goto from_guest
 {mesh.through}\
-        oifname "gw*" ct state established, related accept
+        oifname "gw*" ct state established, related {received}
         oifname "gw*" counter name refused_on_the_way drop
 {strangers}\
     }}
     chain from_guest {{
 {mesh.from_guest}\
-        ct state established accept
+        ct state established {received}
         ct state invalid drop
         jump new_flow
         tcp flags syn / syn,rst tcp option maxseg size set rt mtu
@@ -336,7 +352,7 @@ counter name flooded drop
         goto from_guest_to_world
     }}
     chain from_guest_to_private {{
-        oifname "gw*" ip6 saddr & {mask} . ip6 daddr & {mask} @networks accept
+        oifname "gw*" ip6 saddr & {mask} . ip6 daddr & {mask} @networks {received}
         counter name refused_on_the_way drop
     }}
     chain from_guest_to_world {{
@@ -349,12 +365,8 @@ counter name flooded drop
 
     chain to_world {{
         type nat hook postrouting priority srcnat; policy accept;
+{mesh.to_world}\
         iifname "gw*" oifname != "gw*" masquerade
-    }}
-    chain from_vmm {{
-        type filter hook output priority filter; policy accept;
-        meta skuid {first_uid}-{last_uid} counter name escaped drop
-{mesh.output}\
     }}
 {mesh.chains}\
 }}

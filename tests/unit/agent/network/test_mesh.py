@@ -78,7 +78,9 @@ class Device:
     async def tell_key(self) -> None:
         self.done.append("key told")
         public = MeshKeys(self.config.private_key).public
-        self.state = replace(self.state, public_key=public, port=self.config.port)
+        self.state = replace(
+            self.state, public_key=public, port=self.config.port, mark=mesh_rules.MARK
+        )
 
     async def tell(self, changes: Iterable[peers.Change]) -> None:
         known = dict(self.state.peers)
@@ -157,7 +159,7 @@ async def test_a_host_that_is_alone_gets_no_device(lab):
 async def test_the_first_other_host_brings_device_key_peer_and_policy(lab):
     done = await lab.settled(peer(OWN), peer(1))
     assert done == ["device made", "key told", f"peer {key(1)[:4]}", "policy told"]
-    assert lab.told[-1] == mesh_rules.Mesh("mesh9", OWN, frozenset({1}))
+    assert lab.told[-1] == mesh_rules.Mesh("mesh9", OWN, frozenset({1}), 51_820)
 
 
 async def test_what_is_as_it_should_be_is_left_alone(lab):

@@ -224,7 +224,7 @@ def test_the_host_itself_is_no_peer_of_its_own():
 
 
 DUMP = (
-    f"private\t{key(9)}\t51820\toff\n"
+    f"private\t{key(9)}\t51820\t0x67\n"
     f"{key(1)}\t(none)\t192.0.2.1:51820\tfdab:0:1::/48,fdaa::1:0:0:1/128\t1700\t10\t20\t25\n"
     f"{key(2)}\t(none)\t(none)\t(none)\t0\t0\t0\toff\n"
 )
@@ -232,7 +232,7 @@ DUMP = (
 
 def test_what_wg_says_is_read():
     device = peers.parse(DUMP)
-    assert (device.public_key, device.port) == (key(9), 51820)
+    assert (device.public_key, device.port, device.mark) == (key(9), 51820, 0x67)
     assert device.peers[key(1)] == Seen(
         "192.0.2.1:51820",
         frozenset({"fdab:0:1::/48", "fdaa::1:0:0:1/128"}),

@@ -17,7 +17,7 @@ from godwit.agent.network.addresses import PrivateAddress
 
 GOLDEN = Path(__file__).parent / "golden" / "policy.nft"
 GOLDEN_IN_MESH = GOLDEN.with_name("policy-in-mesh.nft")
-MESH = mesh_rules.Mesh("mesh10001", 65_537, frozenset({65_538, 70_000}))
+MESH = mesh_rules.Mesh("mesh10001", 65_537, frozenset({65_538, 70_000}), 51_820)
 GUESTS = [rules.guest(PrivateAddress(n, 65_537, slot)) for n, slot in ((1, 5), (1, 6), (2, 7))]
 POLICY = rules.Policy(uplink="eth0", allowed=("10.9.0.0/16", "fd12::/16"))
 
@@ -93,7 +93,21 @@ def test_traffic_is_only_paced_where_a_rate_is_given():
     assert "paced" not in rules.table(rules.Policy(), GUESTS)
     text = rules.table(rules.Policy(mbit_each_way=1_000), GUESTS)
     for way, device in (("out", "iifname"), ("in", "oifname")):
-        assert f'{device} "gw*" update @paced_{way} {{ {device} limit rate over 125000 ' in text
+        assert f"update @paced_{way} {{ {device} limit rate over 125000 " in text
+
+
+@pytest.mark.parametrize("mesh", [None, MESH])
+def test_whatever_is_let_through_to_or_from_a_machine_is_paced(mesh):
+    text = rules.table(rules.Policy(mbit_each_way=1_000), GUESTS, mesh=mesh)
+    before, _, rest = text.partition("    chain to_host {")
+    judged = before + rest.partition("    }\n")[2].partition("table arp")[0]
+    last_met = re.compile(
+        r"@(sources[46]|links6|networks)|ct state (established|untracked) |notrack$"
+    )
+    through = [line for line in judged.splitlines() if line.endswith(" accept")]
+    assert not [line for line in through if last_met.search(line.removesuffix(" accept") + " ")]
+    assert judged.count("goto pace_out") == (5 if mesh else 4)
+    assert judged.count("goto pace_in") == (5 if mesh else 4)
 
 
 def test_a_host_that_routed_before_goes_on_and_another_routes_for_machines_alone():

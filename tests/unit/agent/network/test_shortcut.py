@@ -4,6 +4,7 @@ After an intended change: `PYTHONPATH=. python tests/unit/agent/network/test_sho
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -16,9 +17,10 @@ from godwit.agent import slots
 from godwit.agent.network import mesh_rules, rules, shortcut
 from godwit.agent.network.addresses import PrivateAddress
 from godwit.base import processes
+from tests.unit.agent.network.test_mesh_rules import header, rewrite
 
 GOLDEN = Path(__file__).parent / "golden" / "shortcut.nft"
-MESH = mesh_rules.Mesh("mesh10001", 65_537, frozenset({65_538}))
+MESH = mesh_rules.Mesh("mesh10001", 65_537, frozenset({65_538}), 51_820)
 MACHINES = [PrivateAddress(n, 65_537, slot) for n, slot in ((1, 5), (1, 6), (2, 7))]
 TAPS = [(private, 40 + private.slot) for private in MACHINES]
 
@@ -36,14 +38,25 @@ def test_the_order_of_machines_does_not_matter():
 
 
 def test_traffic_is_paced_only_where_a_rate_is_given():
-    assert "limit rate over 125000 kbytes/second" in text()
-    assert "paced" not in shortcut.table(MESH, TAPS, mtu=1_420, pace=rules.limit(0))
+    assert text().count("limit rate over 125000 kbytes/second") == len(TAPS)
+    assert "limit rate" not in shortcut.table(MESH, TAPS, mtu=1_420, pace=rules.limit(0))
 
 
 def test_adding_adds_what_the_table_would_hold():
     for private, index in TAPS:
-        for line in shortcut.add(private, index).splitlines():
-            assert line.split("{ ")[1].removesuffix(" }") in text()
+        assert shortcut.add(private, index, rules.limit(1_000)) in text()
+
+
+def test_what_is_deleted_is_what_was_added():
+    named = [
+        set(
+            re.findall(
+                r"chain netdev godwit (\w+)|element netdev godwit machines { (\S+ . \S+)", each
+            )
+        )
+        for each in (shortcut.add(MACHINES[0], 9, ""), shortcut.delete(MACHINES[0]))
+    ]
+    assert named[0] == named[1]
 
 
 numbers = st.integers(1, 2**32 - 1)
@@ -53,7 +66,7 @@ numbers = st.integers(1, 2**32 - 1)
 def test_only_a_sender_of_the_machines_own_network_is_let_through(one, other, here, there, slot):
     """What the rule compares, computed here from the two ends of a packet."""
     receiver = PrivateAddress(one, here, slot)
-    held = shortcut.add(receiver, 9).splitlines()[0].split("{ ")[1].removesuffix(" }")
+    held = re.findall(r"{ (\S+ \. \S+) : goto", shortcut.add(receiver, 9, ""))[0]
     mask = int(IPv6Address(mesh_rules.SENDER_NETWORK))
 
     def compared(network: int) -> str:
@@ -62,6 +75,15 @@ def test_only_a_sender_of_the_machines_own_network_is_let_through(one, other, he
 
     assert compared(one) == held
     assert (compared(other) == held) == (other == one)
+
+
+@given(numbers, numbers, numbers, st.integers(slots.FIRST_SLOT, slots.LAST_SLOT))
+def test_the_addresses_are_put_back_as_machines_know_them(network, here, there, slot):
+    sender, receiver = PrivateAddress(network, there, 5), PrivateAddress(network, here, slot)
+    arrived = header(sender.between_hosts, receiver.between_hosts)
+    assert rewrite(arrived, shortcut.restoring(receiver)) == header(
+        sender.address, receiver.address
+    )
 
 
 @dataclass
@@ -133,10 +155,10 @@ def test_a_kernel_without_the_family_has_nothing_to_remove():
 def test_a_machine_is_added_once_and_anew_when_its_tap_is_another():
     kernel = Kernel()
     made, machine = kernel.laid([]), MACHINES[0]
-    assert made.admit(machine) == shortcut.add(machine, 45)
+    assert made.admit(machine) == shortcut.add(machine, 45, "")
     assert made.admit(machine) == ""
     kernel.interfaces["gw5"] = 46
-    assert made.admit(machine) == shortcut.delete(machine) + shortcut.add(machine, 46)
+    assert made.admit(machine) == shortcut.delete(machine) + shortcut.add(machine, 46, "")
 
 
 def test_only_what_was_added_is_deleted():
