@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from godwit.control import regions
 from godwit.wire import (
     channel,
     components,
@@ -279,7 +280,13 @@ EXAMPLES: dict[str, BaseModel] = {
         ),
     ),
     "fact_host": facts.HostFact(
-        owner="a1b2c3d4", epoch=1, revision=1, host_id="a1b2c3d4", region="lcl", zone="00a1"
+        owner="a1b2c3d4",
+        epoch=1,
+        revision=1,
+        host_id="a1b2c3d4",
+        region="lcl",
+        zone="00a1",
+        backhaul="[fdaa::1:1:0:0:1]:4282",
     ),
     "fact_member": facts.MemberFact(
         epoch=1,
@@ -320,6 +327,8 @@ EXAMPLES: dict[str, BaseModel] = {
             key_file="/var/lib/godwit/keys/edge.key",
         ),
         handover_socket="/run/godwit/edge.handover",
+        backhaul="[fdaa::1:1:0:0:1]:4282",
+        region_aliases=regions.aliases(),
     ),
     "dns_config": components.DnsConfig(
         host_id="a1b2c3d4",

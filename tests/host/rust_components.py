@@ -140,11 +140,13 @@ def app(name: str, network: int = 1, **changes: Any) -> facts.AppFact:
     return facts.AppFact.model_validate(defaults | changes)
 
 
-def keep_view(path: Path, *held: facts.AppFact | facts.MachineFact | facts.HostFact) -> None:
+def keep_view(
+    path: Path, *held: facts.AppFact | facts.MachineFact | facts.HostFact, host_id: str = HOST
+) -> None:
     """Write a view as an earlier run would have left it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(fact.model_dump_json() for fact in held)
-    path.write_text(f'{{"v":1,"host_id":"{HOST}","facts":[\n{lines}\n]}}\n')
+    path.write_text(f'{{"v":1,"host_id":"{host_id}","facts":[\n{lines}\n]}}\n')
 
 
 async def _stay_stopped(_: str) -> str | None:

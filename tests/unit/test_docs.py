@@ -240,6 +240,7 @@ def test_the_variable_of_a_setting_sets_it(name: str) -> None:
         "host.vmm": "qemu",
         "host.mtu": "1380",
         "listen.mesh": "51821",
+        "listen.backhaul": "4283",
         "limits.cpu": "on",
         "keep.images_high": "0.5",
         "keep.images_low": "0.25",

@@ -318,6 +318,7 @@ class App:
             host_id=identity.host_id,
             region=identity.region,
             zone=identity.zone,
+            backhaul=identity.backhaul,
         )
         self.publisher.tell(f"host.{identity.host_id}", fact)
 

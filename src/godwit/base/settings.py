@@ -62,6 +62,8 @@ class Listen(BaseModel):
     registry: str = "127.0.0.1:5050"
     mesh: int = Field(51_820, ge=1, le=65_535)
     """UDP port of WireGuard, on all addresses; used once there are other hosts."""
+    backhaul: int = Field(4_282, ge=1, le=65_535)
+    """TCP port on the mesh at which other hosts' edges are answered."""
     join: str | None = None
     """Where servers that join are answered, by TLS with a certificate that their token names;
     `None` for nowhere. 4281 is customary."""

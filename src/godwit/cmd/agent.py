@@ -40,6 +40,7 @@ from godwit.host.identity import HostIdentity, mesh_key_file, read_sealing_key
 from godwit.images import collection
 from godwit.images.store import ImageStore
 from godwit.wire import host_rpc
+from godwit.wire.members import backhaul
 
 logger = logging.getLogger("godwit.agent")
 
@@ -326,7 +327,8 @@ def _read_identity(settings: Settings) -> HostIdentity:
 
 def _identity(settings: Settings) -> views.Identity:
     found = _read_identity(settings)
-    return views.Identity(found.host_id, found.region, found.zone, found.epoch)
+    takes = backhaul(found.host_number, settings.listen.backhaul)
+    return views.Identity(found.host_id, found.region, found.zone, found.epoch, takes)
 
 
 def _host_number(settings: Settings) -> int:

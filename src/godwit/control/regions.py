@@ -1,5 +1,6 @@
 """Regions: the places hosts are in, what they are called, and what users write for them. Pure."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -51,6 +52,9 @@ _ALIASES = {
     "apac": ("bom", "nrt", "sin", "syd"),
 }
 _LONGEST_EXPRESSION = 200
+_EARTH_KM = 6_371.0
+_FIBRE_KM_PER_MS = 200.0
+_DETOUR = 1.5
 
 
 def is_known(code: str) -> bool:
@@ -61,6 +65,33 @@ def is_known(code: str) -> bool:
 def describe(code: str) -> Region:
     """Return what is known of a region."""
     return _KNOWN.get(code) or Region(code, code.upper(), 0.0, 0.0, "")
+
+
+def aliases() -> dict[str, tuple[str, ...]]:
+    """Return the words that stand for several regions."""
+    return dict(_ALIASES)
+
+
+def round_trips(origin: str) -> dict[str, int]:
+    """Return how long light takes to each other known region and back, ms, at least 1.
+
+    Empty for an origin that is nowhere in particular.
+    """
+    here = describe(origin)
+    if not here.geo_region:
+        return {}
+    others = (place for place in _KNOWN.values() if place.geo_region and place != here)
+    return {place.code: max(1, round(_round_trip_ms(here, place))) for place in others}
+
+
+def _round_trip_ms(one: Region, other: Region) -> float:
+    """Return the time along cables that are half as long again as the great circle."""
+    north, south = math.radians(one.latitude), math.radians(other.latitude)
+    east = math.radians(one.longitude - other.longitude)
+    between = math.sin(north) * math.sin(south) + math.cos(north) * math.cos(south) * math.cos(
+        east
+    )
+    return 2 * _EARTH_KM * math.acos(min(1.0, between)) * _DETOUR / _FIBRE_KM_PER_MS
 
 
 def choose(expression: str, present: Collection[str], nearest: str) -> list[str]:

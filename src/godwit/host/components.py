@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from godwit.base.settings import ROLES, Role, Settings
-from godwit.control import registry_events
+from godwit.control import regions, registry_events
 from godwit.host import membership
 from godwit.host.identity import HostIdentity, Keys
 from godwit.images.auth import Credentials
-from godwit.wire import components
+from godwit.wire import components, members
 
 _UPLOADS = {"enabled": True, "age": "24h", "interval": "6h", "dryrun": False}
 
@@ -102,6 +102,9 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         agent_socket=str(settings.paths.run / "catalog.sock"),
         bus=_bus_client(settings, identity, keys, "edge"),
         view_file=str(settings.paths.data / "edge" / "view.json"),
+        backhaul=members.backhaul(identity.host_number, settings.listen.backhaul),
+        region_aliases=regions.aliases(),
+        region_ms=regions.round_trips(identity.region),
     )
 
 

@@ -35,6 +35,9 @@ class EdgeLimits(Record):
         wake_ms: For a stopped machine to be started for a request, its app's first accept
             included.
         response_ms: For the head of a machine's response.
+        backhaul_connect_ms: For one connection attempt to another host's edge.
+        backhaul_silence_ms: A host that owes an answer and says nothing for so long is held for
+            dead.
         handshake_ms: For all that precedes a client's first request or byte for the app: PROXY,
             TLS.
         handshakes: Handshakes under way at once, all clients together.
@@ -49,6 +52,8 @@ class EdgeLimits(Record):
     queue_length: int = 1_024
     wake_ms: int = 60_000
     response_ms: int = 600_000
+    backhaul_connect_ms: int = 1_000
+    backhaul_silence_ms: int = 3_000
     handshake_ms: int = 10_000
     handshakes: int = 2_048
     ports: int = 1_024
@@ -76,6 +81,11 @@ class EdgeConfig(Record):
         status_address: HTTP for `/ready`, `/metrics` and `/view`.
         workers: Threads that carry requests; 0 for one per CPU.
         access_log: One line per request on stderr.
+        backhaul: `address:port` on the mesh where other hosts' edges are answered, and whose
+            address those see; `None` for a host that is alone.
+        region_aliases: What clients and apps may write for several regions at once.
+        region_ms: How far regions are, as light goes, there and back; for those to which
+            nothing was measured yet.
         addresses: IP addresses on which every TCP port is listened on that a service of an app
             names.
         reserved_ports: TCP ports that are never listened on for an app.
@@ -98,6 +108,9 @@ class EdgeConfig(Record):
     workers: int = 0
     access_log: bool = False
     limits: EdgeLimits = EdgeLimits()
+    backhaul: str | None = None
+    region_aliases: dict[str, tuple[str, ...]] = {}
+    region_ms: dict[str, int] = {}
     addresses: tuple[str, ...] = ()
     reserved_ports: tuple[int, ...] = ()
     proxies: tuple[str, ...] = ()

@@ -185,7 +185,12 @@ class MachineFact(Record):
 
 
 class HostFact(Record):
-    """A host: where it is and where its edge takes backhaul."""
+    """A host: where it is and where its edge takes backhaul.
+
+    Attributes:
+        backhaul: `address:port`, on the mesh; empty when its edge takes none, as one of an
+            older release.
+    """
 
     kind: Literal["host"] = "host"
     v: int = 1
@@ -196,6 +201,7 @@ class HostFact(Record):
     host_id: str
     region: str
     zone: str
+    backhaul: str = ""
 
 
 MemberState = Literal["active", "cordoned", "draining", "removed"]

@@ -28,6 +28,11 @@ def mesh_address(host_number: int) -> IPv6Address:
     return IPv6Address(_BASE | host_number << 48)
 
 
+def backhaul(host_number: int, port: int) -> str:
+    """Return where a host's edge takes what other hosts' edges send: on the mesh alone."""
+    return at(str(mesh_address(host_number)), port)
+
+
 def at(address: str, port: int) -> str:
     """Return `address:port`, an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

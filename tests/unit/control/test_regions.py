@@ -44,3 +44,11 @@ def test_names_are_dns_labels() -> None:
     made = {names.make() for _ in range(200)}
     assert len(made) > 190
     assert all(len(name) < 40 and name.replace("-", "").isalnum() for name in made)
+
+
+def test_how_far_the_others_are_follows_from_where_they_are() -> None:
+    from_frankfurt = regions.round_trips("fra")
+    assert not {"fra", "lcl"} & set(from_frankfurt)
+    assert from_frankfurt["ams"] < from_frankfurt["iad"] < from_frankfurt["syd"]
+    assert 80 <= from_frankfurt["iad"] <= 110
+    assert regions.round_trips("lcl") == {}

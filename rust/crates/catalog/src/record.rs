@@ -1,7 +1,7 @@
 //! Facts as the view keeps them: addresses parsed, what repeats shared.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use godwit_wire::facts::{self, AppFact, Fact, HostFact, MachineFact, Service};
@@ -70,6 +70,8 @@ pub struct Host {
     pub version: Version,
     pub region: Arc<str>,
     pub zone: Arc<str>,
+    /// Where its edge takes backhaul; `None` when it takes none.
+    pub backhaul: Option<SocketAddr>,
 }
 
 impl Machine {
@@ -184,6 +186,7 @@ impl Host {
             },
             region: names.text(&fact.region),
             zone: names.text(&fact.zone),
+            backhaul: fact.backhaul.parse().ok(),
         }
     }
 
@@ -197,6 +200,7 @@ impl Host {
             host_id: self.id.to_string(),
             region: self.region.to_string(),
             zone: self.zone.to_string(),
+            backhaul: self.backhaul.map_or_else(String::new, |at| at.to_string()),
         })
     }
 }

@@ -19,6 +19,8 @@ pub struct View {
     hostnames: HashMap<Arc<str>, Claim>,
     addresses: HashMap<IpAddr, Claim>,
     hosts: HashMap<Arc<str>, Arc<Host>>,
+    /// Counts changes of `hosts`.
+    hosts_change: u64,
     networks: HashMap<u32, Arc<Network>>,
     ports: Ports,
 }
@@ -118,6 +120,16 @@ impl View {
         self.hosts.get(id)
     }
 
+    /// Differs from what it was once a host has come, changed or gone.
+    pub fn hosts_change(&self) -> u64 {
+        self.hosts_change
+    }
+
+    /// Every host.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.hosts.values()
+    }
+
     /// A private network, if anything is in it.
     pub fn network(&self, number: u32) -> Option<&Arc<Network>> {
         self.networks.get(&number)
@@ -215,10 +227,12 @@ impl View {
     }
 
     pub(crate) fn put_host(&mut self, host: Arc<Host>) {
+        self.hosts_change += 1;
         self.hosts.insert(host.id.clone(), host);
     }
 
     pub(crate) fn take_host(&mut self, id: &str) -> Option<Arc<Host>> {
+        self.hosts_change += 1;
         self.hosts.remove(id)
     }
 

@@ -1,13 +1,15 @@
 //! What all parts of the edge share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use godwit_watch::{Waker, Watch};
 use godwit_wire::components::EdgeConfig;
 use hyper::header::HeaderValue;
 
+use crate::backhaul::Standings;
 use crate::front::Front;
-use crate::load::Loads;
+use crate::machines::load::Loads;
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub(crate) struct Edge {
     pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Metrics,
     pub(crate) front: Front,
+    /// Other hosts and regions, as far as they were met.
+    pub(crate) standings: Standings,
+    /// A worker measures the regions.
+    pub(crate) probing: AtomicBool,
 }
 
 impl Edge {
@@ -33,6 +39,8 @@ impl Edge {
             .map_err(|_| format!("region {:?} is not a word", config.region))?;
         let waker = watch.waker();
         let metrics = Metrics::default();
+        let estimates = config.region_ms.iter();
+        let standings = Standings::new(estimates.map(|(region, ms)| (region.clone(), *ms)));
         let front = Front::new(&config)?;
         Ok(Edge {
             config,
@@ -42,6 +50,8 @@ impl Edge {
             loads,
             metrics,
             front,
+            standings,
+            probing: AtomicBool::new(false),
         })
     }
 }

@@ -1,25 +1,15 @@
 //! `godwit-edge`: brings the public's connections to machines.
 #![forbid(unsafe_code)]
 
-mod balance;
-mod body;
-mod departure;
+mod backhaul;
 mod drain;
 mod edge;
-mod ending;
-mod exchange;
 mod front;
-mod headers;
-mod load;
+mod machines;
 mod metrics;
-mod reach;
-mod refusal;
-mod request_id;
-mod route;
+mod request;
 mod run;
 mod status;
-mod targets;
-mod upstream;
 
 use std::process::ExitCode;
 

@@ -31,6 +31,20 @@ pub(crate) struct Metrics {
     pub(crate) disconnects: AtomicU64,
     /// Requests that led to no app.
     pub(crate) unrouted: AtomicU64,
+    pub(crate) backhaul: BackhaulMetrics,
+}
+
+/// What is counted of the traffic between hosts.
+#[derive(Debug, Default)]
+pub(crate) struct BackhaulMetrics {
+    /// Requests that were sent to other hosts' edges.
+    pub(crate) sent: AtomicU64,
+    /// Requests that came from them.
+    pub(crate) taken: AtomicU64,
+    /// Of those, the ones that were sent back to be taken elsewhere.
+    pub(crate) bounced: AtomicU64,
+    /// Connections of who is no other host.
+    pub(crate) strangers: AtomicU64,
 }
 
 /// What is counted per app.
@@ -95,6 +109,13 @@ impl Metrics {
             ("fly_edge_tcp_connects_count", &self.connects),
             ("fly_edge_tcp_disconnects_count", &self.disconnects),
             ("godwit_edge_unrouted_count", &self.unrouted),
+            ("godwit_edge_backhaul_sent_count", &self.backhaul.sent),
+            ("godwit_edge_backhaul_taken_count", &self.backhaul.taken),
+            ("godwit_edge_backhaul_bounced_count", &self.backhaul.bounced),
+            (
+                "godwit_edge_backhaul_strangers_count",
+                &self.backhaul.strangers,
+            ),
         ] {
             head(&mut page, name, "counter");
             line(&mut page, name, "", value.load(Relaxed));

@@ -16,7 +16,7 @@ use crate::front::handover::{Offer, Predecessor};
 use crate::front::listen;
 use crate::front::ports::Ports;
 use crate::front::worker::{self, Handle};
-use crate::load::Loads;
+use crate::machines::load::Loads;
 use crate::status;
 
 /// Of the time to drain, idle HTTP/1 connections are given this part to hear of it.

@@ -88,6 +88,16 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<B
     response
 }
 
+type ReadHost = fn(u32, bool) -> u64;
+
+/// What is known of other hosts.
+const PER_HOST: [(&str, ReadHost); 2] = [
+    ("godwit_edge_backhaul_rtt_microseconds", |micros, _| {
+        micros.into()
+    }),
+    ("godwit_edge_backhaul_silent", |_, doubted| doubted.into()),
+];
+
 /// What is so at this moment, and the catalog's counts.
 fn gauges(edge: &Edge) -> String {
     let mut page = String::new();
@@ -107,6 +117,14 @@ fn gauges(edge: &Edge) -> String {
         line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
     }
     front(&mut page, edge);
+    let hosts = edge.standings.hosts();
+    for (name, read) in PER_HOST {
+        head(&mut page, name, "gauge");
+        for (id, micros, doubted) in &hosts {
+            let labels = format!("host=\"{}\"", escaped(id));
+            line(&mut page, name, &labels, read(*micros, *doubted));
+        }
+    }
     let report = edge.watch.report();
     let size = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     for (name, kind, value) in [

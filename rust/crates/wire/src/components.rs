@@ -1,5 +1,6 @@
 //! What the Rust components are told at start: twins of `wire/components.py`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -39,6 +40,10 @@ pub struct EdgeLimits {
     pub wake_ms: u64,
     /// For the head of a machine's response.
     pub response_ms: u64,
+    /// For one connection attempt to another host's edge.
+    pub backhaul_connect_ms: u64,
+    /// A host that owes an answer and says nothing for so long is held for dead.
+    pub backhaul_silence_ms: u64,
     /// For all that precedes a client's first request or byte for the app: PROXY, TLS.
     pub handshake_ms: u64,
     /// Handshakes under way at once, all clients together.
@@ -58,6 +63,8 @@ impl Default for EdgeLimits {
             queue_length: 1_024,
             wake_ms: 60_000,
             response_ms: 600_000,
+            backhaul_connect_ms: 1_000,
+            backhaul_silence_ms: 3_000,
             handshake_ms: 10_000,
             handshakes: 2_048,
             ports: 1_024,
@@ -91,6 +98,15 @@ pub struct EdgeConfig {
     pub access_log: bool,
     #[serde(default)]
     pub limits: EdgeLimits,
+    /// On the mesh, where other hosts' edges are answered; `None` for a host that is alone.
+    #[serde(default)]
+    pub backhaul: Option<SocketAddr>,
+    /// What clients and apps may write for several regions at once.
+    #[serde(default)]
+    pub region_aliases: BTreeMap<String, Vec<String>>,
+    /// How far regions are, there and back, where nothing was measured yet.
+    #[serde(default)]
+    pub region_ms: BTreeMap<String, u32>,
     /// IP addresses on which every TCP port is listened on that a service of an app names.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,

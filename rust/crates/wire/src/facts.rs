@@ -93,6 +93,9 @@ pub struct HostFact {
     pub host_id: String,
     pub region: String,
     pub zone: String,
+    /// `address:port` on the mesh; empty when its edge takes none.
+    #[serde(default)]
+    pub backhaul: String,
 }
 
 /// What control says of a server of the cluster, as far as readers of machines need it.

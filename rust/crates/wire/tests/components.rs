@@ -30,7 +30,16 @@ fn dns_config_writes_back_as_it_was_read() {
 fn an_edge_config_of_an_older_release_takes_the_defaults() {
     let mut document = golden("edge_config");
     let fields = document.as_object_mut().unwrap();
-    for name in ["v", "drain_ms", "workers", "access_log", "limits"] {
+    for name in [
+        "v",
+        "drain_ms",
+        "workers",
+        "access_log",
+        "limits",
+        "backhaul",
+        "region_aliases",
+        "region_ms",
+    ] {
         fields.remove(name);
     }
     let config: EdgeConfig = serde_json::from_value(document).unwrap();

@@ -22,12 +22,17 @@ _AROUND_BYTES = 2_048
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose host this is: what every view and fact carries."""
+    """Whose host this is: what every view and fact carries.
+
+    Attributes:
+        backhaul: Where its edge takes what other hosts' edges send, `address:port`.
+    """
 
     host_id: str
     region: str
     zone: str
     epoch: int
+    backhaul: str = ""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ pub(crate) fn host(id: &str, revision: u64) -> HostFact {
         host_id: id.into(),
         region: "lcl".into(),
         zone: "0000".into(),
+        backhaul: String::new(),
     }
 }
 

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::greeting::Visitor;
 use super::plan::Plan;
 use super::refused::Refused;
 use super::relay::relay;
 use super::{proxy_header, worker::Worker};
-use crate::departure::departed;
-use crate::reach::{Reached, reach_bytes};
-use crate::refusal::{self, Refusal};
-use crate::targets::{Handling, Targets};
+use crate::backhaul::bytes::{self, Open};
+use crate::machines::departure::departed;
+use crate::machines::targets::{Ground, Handling, Targets};
+use crate::request::refusal::{self, Refusal};
 
 /// Serve a connection to its end.
 ///
@@ -27,19 +26,18 @@ pub(crate) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     mut client: I,
 ) -> Result<(), Refused> {
     let port = who.at.port;
-    let text = port.to_string();
-    let reaching = reach_bytes(worker, &text, || find(worker, app, port));
-    let mut reached = reaching
+    let opening = bytes::open(worker, port, || find(worker, app, port));
+    let mut open = opening
         .await
         .map_err(|refusal| Refused::NoMachine(refusal.code, refusal.message))?;
     // It has no end that a drain of its machine could wait for.
-    reached.slot.set_tunnel();
+    open.slot.set_tunnel();
     if let Some(version) = plan.proxy {
         let header = proxy_header::write(version, who.peer, who.local);
-        let told = reached.upstream.write_all(&header).await;
+        let told = open.stream.write_all(&header).await;
         told.map_err(|_| Refused::Machine)?;
     }
-    carry(worker, &mut client, reached).await;
+    carry(worker, &mut client, open).await;
     Ok(())
 }
 
@@ -48,19 +46,26 @@ fn find(worker: &Worker, app: &Arc<str>, port: u16) -> Result<Arc<Targets>, Refu
     let view = edge.watch.view();
     let app = view.app(app).ok_or_else(|| refusal::unknown_host(app))?;
     let at = (port, Handling::Bytes);
-    Ok(worker.targets.get(app, at, &edge.loads, &edge.metrics))
+    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
 }
 
 async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     worker: &Worker,
     client: &mut I,
-    mut reached: Reached<TcpStream>,
+    mut open: Open,
 ) {
-    let metrics = &reached.targets.metrics;
+    let metrics = &open.targets.metrics;
     let (counted_in, counted_out) = (&metrics.data_in, &metrics.data_out);
+    let gone = async {
+        match &open.here {
+            Some(machine_id) => departed(&worker.edge.watch, machine_id).await,
+            // Its own host's edge sees to it.
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         // Either side may end without a farewell; that is no failure of the edge.
-        _ = relay(client, &mut reached.upstream, counted_in, counted_out) => {}
-        () = departed(&worker.edge.watch, &reached.machine_id) => {}
+        _ = relay(client, &mut open.stream, counted_in, counted_out) => {}
+        () = gone => {}
     }
 }

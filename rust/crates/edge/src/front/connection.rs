@@ -18,9 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::greeting::Visitor;
 use super::worker::Worker;
 use crate::drain::{Phase, Phases};
-use crate::exchange;
-use crate::headers::Connected;
-use crate::targets::Handling;
+use crate::machines::targets::Handling;
+use crate::request::exchange;
+use crate::request::headers::Connected;
 
 /// A request's head, and the greatest piece read at once.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -111,10 +111,6 @@ impl Connection {
 
     pub(crate) fn is_draining(&self) -> bool {
         *self.worker.phases.borrow() != Phase::Serving
-    }
-
-    pub(crate) fn port_text(&self) -> &str {
-        self.connected.port.to_str().unwrap_or_default()
     }
 }
 

@@ -24,9 +24,9 @@ use super::refused::Refused;
 use super::tls::{Shown, Tls};
 use super::worker::Worker;
 use super::{bytes, tls};
+use crate::machines::targets::Handling;
 use crate::metrics::count;
-use crate::route;
-use crate::targets::Handling;
+use crate::request::route;
 
 /// The first byte of a TLS handshake, and of what a PostgreSQL client asks.
 const TLS: u8 = 0x16;

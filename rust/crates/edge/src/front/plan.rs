@@ -10,7 +10,7 @@ use godwit_wire::facts::{
     HttpOptions, Protocol, ProxyVersion, ServicePort, TlsOptions, TlsVersion,
 };
 
-use crate::targets::Handling;
+use crate::machines::targets::Handling;
 
 /// The handlers of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

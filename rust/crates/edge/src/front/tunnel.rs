@@ -8,10 +8,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::relay::relay;
-use crate::departure::departed;
 use crate::drain::Alive;
 use crate::edge::Edge;
-use crate::ending::Ending;
+use crate::machines::departure::departed;
+use crate::request::ending::Ending;
 
 /// Where a tunnel leads.
 #[derive(Debug)]

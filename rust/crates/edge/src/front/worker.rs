@@ -19,10 +19,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::greeting;
 use super::listen::Bound;
 use super::plan::Plans;
+use crate::backhaul::{self, Peers};
 use crate::drain::{self, Alive, Phases};
 use crate::edge::Edge;
-use crate::targets::TargetCache;
-use crate::upstream::Pool;
+use crate::machines::targets::TargetCache;
+use crate::machines::upstream::Pool;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// After an accept that failed, as when files run out.
@@ -33,6 +34,7 @@ pub(crate) struct Worker {
     pub(crate) edge: Arc<Edge>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) targets: TargetCache,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) plans: Plans,
     pub(crate) phases: Phases,
     pub(crate) alive: Alive,
@@ -85,10 +87,12 @@ async fn run(edge: Arc<Edge>, orders: mpsc::UnboundedReceiver<Order>, phases: Ph
         edge,
         pool,
         targets: TargetCache::default(),
+        peers: Arc::default(),
         plans: Plans::default(),
         phases,
         alive,
     });
+    backhaul::start(&worker);
     let mut accepting = listen(worker, orders).await;
     let ending = async {
         // An acceptor that panicked accepts nothing more, which is what is waited for.

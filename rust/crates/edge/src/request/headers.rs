@@ -6,6 +6,8 @@ use hyper::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
+use crate::backhaul;
+
 const FLY_CLIENT_IP: HeaderName = HeaderName::from_static("fly-client-ip");
 const FLY_FORWARDED_PORT: HeaderName = HeaderName::from_static("fly-forwarded-port");
 const FLY_REGION: HeaderName = HeaderName::from_static("fly-region");
@@ -15,6 +17,8 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PREFERRED_UNAVAILABLE: HeaderName =
+    HeaderName::from_static("fly-preferred-instance-unavailable");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What only the platform may say to an app.
@@ -22,7 +26,7 @@ const PLATFORM_ONLY: [HeaderName; 6] = [
     HeaderName::from_static("fly-replay-src"),
     HeaderName::from_static("fly-replay-failed"),
     HeaderName::from_static("fly-replay-cache-status"),
-    HeaderName::from_static("fly-preferred-instance-unavailable"),
+    PREFERRED_UNAVAILABLE,
     HeaderName::from_static("fly-src"),
     HeaderName::from_static("fly-src-signature"),
 ];
@@ -68,6 +72,7 @@ pub(crate) fn to_app(
     for name in PLATFORM_ONLY {
         headers.remove(name);
     }
+    backhaul::forget(headers);
     // The edge itself asks the client to continue, once a machine takes the request.
     headers.remove(EXPECT);
     if let Some(host) = host {
@@ -97,6 +102,7 @@ pub(crate) fn to_app(
 /// Turn an app's headers into the client's.
 pub(crate) fn to_client(headers: &mut HeaderMap, id: &HeaderValue, version: Version) {
     drop_hop_by_hop(headers);
+    backhaul::forget(headers);
     platform(headers, id, version);
 }
 
@@ -122,8 +128,15 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
+/// Say that the machine that was preferred does not take the request.
+pub(crate) fn unavailable(headers: &mut HeaderMap, preferred: &str) {
+    if let Ok(id) = HeaderValue::from_str(preferred) {
+        headers.insert(PREFERRED_UNAVAILABLE, id);
+    }
+}
+
 /// Remove what concerns one connection only (RFC 9110 §7.6.1).
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers)
             .filter_map(|token| token.parse().ok())

@@ -2,49 +2,41 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::ending::Ending;
 use crate::metrics::AppMetrics;
+use crate::request::ending::Ending;
+use crate::request::source::{Broken, Reading};
 
 /// A client's body towards an app.
 #[derive(Debug)]
 pub(crate) enum Upload {
     Empty,
     Client {
-        body: Incoming,
-        /// Bytes so far, for whoever waits for the response.
-        sent: Arc<AtomicU64>,
-        metrics: Arc<AppMetrics>,
+        reading: Reading,
+        /// Counted at the edge that the client came to.
+        metrics: Option<Arc<AppMetrics>>,
     },
 }
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Upload::Client {
-            body,
-            sent,
-            metrics,
-        } = self.get_mut()
-        else {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Upload::Client { reading, metrics } = self.get_mut() else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            let length = length(frame);
-            sent.fetch_add(length, Relaxed);
-            metrics.data_in.fetch_add(length, Relaxed);
+        let frame = ready!(reading.poll(cx));
+        if let (Some(Ok(frame)), Some(metrics)) = (&frame, metrics) {
+            metrics.data_in.fetch_add(length(frame), Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -52,14 +44,16 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Upload::Empty => true,
-            Upload::Client { body, .. } => body.is_end_stream(),
+            Upload::Client { reading, .. } => reading.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Upload::Empty => SizeHint::with_exact(0),
-            Upload::Client { body, .. } => body.size_hint(),
+            Upload::Client { reading, .. } => reading
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

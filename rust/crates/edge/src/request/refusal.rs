@@ -12,6 +12,12 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+/// Every code that an edge says.
+const CODES: [&str; 17] = [
+    "PA01", "PA02", "PA03", "PA04", "PA05", "PC01", "PC03", "PC04", "PC05", "PC06", "PM02",
+    "PM03", "PM05", "PR01", "PR04", "PU02", "PU03",
+];
+
 fn refuse(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
     Refusal {
         status,
@@ -50,7 +56,7 @@ pub(crate) fn unhealthy(app: &str) -> Refusal {
 }
 
 pub(crate) fn elsewhere(app: &str) -> Refusal {
-    let message = format!("the machines of {app} are on other hosts, which are not reached yet");
+    let message = format!("the machines of {app} are on other hosts, which take no backhaul");
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
 }
 
@@ -59,7 +65,52 @@ pub(crate) fn stopped(app: &str) -> Refusal {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
 }
 
-pub(crate) fn nothing(app: &str, port: &str) -> Refusal {
+/// Who asks is no host of the cluster any more.
+pub(crate) fn no_member() -> Refusal {
+    refuse(
+        StatusCode::FORBIDDEN,
+        "",
+        "only members of the cluster are answered",
+    )
+}
+
+/// Another edge asks for something that this one does not understand.
+pub(crate) fn no_order() -> Refusal {
+    refuse(
+        StatusCode::BAD_REQUEST,
+        "",
+        "this edge does not understand the other one",
+    )
+}
+
+/// The edge of a machine's host was not reached.
+pub(crate) fn host_not_reached(host: &str, why: &impl std::fmt::Display) -> Refusal {
+    let message = format!("the host {host} is not reached: {why}");
+    refuse(StatusCode::BAD_GATEWAY, "PU03", message)
+}
+
+/// The edge of a machine's host broke off.
+pub(crate) fn host_broke_off() -> Refusal {
+    let message = "the machine's host ended the connection without a response";
+    refuse(StatusCode::BAD_GATEWAY, "PU03", message)
+}
+
+/// What another edge says in its place.
+pub(crate) fn of_another_edge(status: u16, code: &str, message: &str) -> Refusal {
+    let known = CODES.iter().find(|known| **known == code);
+    let status = StatusCode::from_u16(status).ok();
+    let status = status.filter(|status| status.is_client_error() || status.is_server_error());
+    let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+    refuse(status, known.copied().unwrap_or_default(), message)
+}
+
+/// No machine is what the client or a replay demands.
+pub(crate) fn no_such_machine(app: &str) -> Refusal {
+    let message = format!("{app} has no machine such as was asked for that takes requests");
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
+}
+
+pub(crate) fn nothing(app: &str, port: u16) -> Refusal {
     let message = format!("{app} has no machine that takes HTTP on port {port}");
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
 }

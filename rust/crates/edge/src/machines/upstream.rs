@@ -15,8 +15,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::body::Upload;
-use crate::targets::Target;
+use crate::machines::targets::{Place, Target};
+use crate::request::body::Upload;
 
 pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// A request that must not be sent twice takes only a connection used a moment ago: the app
@@ -68,9 +68,12 @@ pub(crate) async fn connect(
     Ok(Upstream { sender, home })
 }
 
-/// Connect to a machine, for bytes of any kind.
+/// Connect to a machine of this host, for bytes of any kind.
 pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<TcpStream> {
-    let connecting = TcpStream::connect(SocketAddr::V4(target.address));
+    let Place::Here(address) = target.place else {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    };
+    let connecting = TcpStream::connect(SocketAddr::V4(address));
     let stream = timeout(within, connecting)
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
@@ -87,7 +90,7 @@ fn keepalive() -> TcpKeepalive {
 }
 
 fn key(target: &Target) -> Key {
-    (target.machine_id.clone(), target.address.port())
+    (target.machine_id.clone(), target.internal_port)
 }
 
 impl Upstream {

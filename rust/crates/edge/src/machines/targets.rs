@@ -3,33 +3,58 @@
 //! Built when the app's part of the view changes, used by every request until then.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use godwit_catalog::{App, Machine};
+use godwit_catalog::{App, Machine, View};
 use godwit_wire::facts::{Concurrency, Protocol, Service, ServicePort};
+use serde::{Deserialize, Serialize};
 
-use crate::load::{Load, Loads, Queue};
+use crate::backhaul::{Standing, Standings};
+use crate::edge::Edge;
+use crate::machines::load::{Load, Loads, Queue};
 use crate::metrics::{AppMetrics, Metrics};
 
 /// A machine with a service at the port.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) machine_id: Arc<str>,
-    pub(crate) address: SocketAddrV4,
+    pub(crate) region: Arc<str>,
+    pub(crate) internal_port: u16,
+    pub(crate) place: Place,
     pub(crate) concurrency: Concurrency,
     pub(crate) soft: u32,
     pub(crate) hard: Option<u32>,
     pub(crate) load: Arc<Load>,
 }
 
+/// Where a machine is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On this host, at this address.
+    Here(SocketAddrV4),
+    There(There),
+}
+
+/// A machine on another host.
+#[derive(Debug)]
+pub(crate) struct There {
+    pub(crate) host: Arc<str>,
+    pub(crate) standing: Arc<Standing>,
+    /// `None` in this edge's own region.
+    pub(crate) abroad: Option<Arc<Standing>>,
+}
+
 /// What an app has at an external port.
 #[derive(Debug)]
 pub(crate) struct Targets {
     app: Arc<App>,
-    /// Started, not cordoned, and its service checks pass.
+    hosts_change: u64,
+    /// Started, not cordoned, and its service checks pass; this host's first.
     pub(crate) ready: Vec<Target>,
-    /// May be started for a request; the quickest to start first.
+    /// How many of the ready are this host's.
+    pub(crate) own: usize,
+    /// May be started for a request; this host's first, then the quickest to start.
     pub(crate) asleep: Vec<Target>,
     pub(crate) besides: Besides,
     /// Requests in plain text are sent to where they are not.
@@ -54,14 +79,16 @@ pub(crate) struct Besides {
     pub(crate) failing: bool,
     /// A machine is stopped, and autostart is off.
     pub(crate) stopped: bool,
-    /// Machines are on other hosts.
+    /// Machines are on other hosts, whose edges are not known to take backhaul.
     pub(crate) elsewhere: bool,
 }
 
 /// How a client's connection is spoken at a port: which of a machine's services it is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Handling {
     /// Requests, in plain text.
+    #[default]
     Http,
     /// Requests, by TLS that ends here.
     Https,
@@ -81,47 +108,67 @@ impl Handling {
     }
 }
 
+/// An external port, and how connections to it are spoken.
+pub(crate) type At = (u16, Handling);
+
+/// What targets are built from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) host_id: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) loads: &'a Loads,
+    pub(crate) standings: &'a Standings,
+    pub(crate) metrics: &'a Metrics,
+}
+
 impl Targets {
-    fn build(
-        app: &Arc<App>,
-        port: u16,
-        handling: Handling,
-        loads: &Loads,
-        metrics: &Metrics,
-    ) -> Self {
+    fn build(app: &Arc<App>, at: At, ground: Ground<'_>) -> Self {
         let mut besides = Besides::default();
         let (mut ready, mut asleep) = (Vec::new(), Vec::new());
+        let (port, handling) = at;
         let mut force_https = false;
-        besides.elsewhere = app.machines.len() > app.local.len();
-        for machine in app.local.iter().filter(|m| app.is_own(m)) {
-            let Some((service, range)) = service_at(machine, port, handling) else {
+        let own = app.local.iter();
+        let others = app
+            .machines
+            .iter()
+            .filter(|m| *m.key.host != *ground.host_id);
+        for machine in own.chain(others).filter(|m| app.is_own(m)) {
+            let Some((service, range)) = service_at(machine, at) else {
                 continue;
             };
             force_https |= range.force_https && handling == Handling::Http;
+            let Some(place) = ground.place(machine, service) else {
+                besides.elsewhere = true;
+                continue;
+            };
             if machine.cordoned || machine.draining {
                 besides.coming |= machine.draining;
                 continue;
             }
-            let target = || target(machine, service, loads);
-            match standing(&machine.state) {
-                Standing::Up if service.passing => ready.push(target()),
-                Standing::Up => besides.failing = true,
-                Standing::Down(order) if service.autostart => asleep.push((order, target())),
-                Standing::Down(STARTING) | Standing::Back => besides.coming = true,
-                Standing::Down(_) => besides.stopped = true,
-                Standing::Never => {}
+            let target = || ground.target(machine, service, place);
+            match condition(&machine.state) {
+                Condition::Up if service.passing => ready.push(target()),
+                Condition::Up => besides.failing = true,
+                Condition::Down(order) if service.autostart => asleep.push((order, target())),
+                Condition::Down(STARTING) | Condition::Back => besides.coming = true,
+                Condition::Down(_) => besides.stopped = true,
+                Condition::Never => {}
             }
         }
-        asleep.sort_by_key(|(order, _)| *order);
+        asleep.sort_by_key(|(order, target)| (!target.is_here(), *order));
+        let own = ready.iter().filter(|target| target.is_here()).count();
         Targets {
             app: app.clone(),
+            hosts_change: ground.view.hosts_change(),
             ready,
+            own,
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
             besides,
             force_https,
-            queue: loads.queue(&app.name, port),
-            waits: loads.waits(&app.name, port),
-            metrics: metrics.app(&app.name, org_of(app)),
+            queue: ground.loads.queue(&app.name, port),
+            waits: ground.loads.waits(&app.name, port),
+            metrics: ground.metrics.app(&app.name, org_of(app)),
         }
     }
 
@@ -135,29 +182,65 @@ impl Targets {
     }
 }
 
-fn target(machine: &Machine, service: &Service, loads: &Loads) -> Target {
-    let address: Ipv4Addr = machine.local_ipv4;
-    Target {
-        machine_id: machine.key.id.clone(),
-        address: SocketAddrV4::new(address, service.internal_port),
-        concurrency: service.concurrency,
-        soft: service.soft_limit,
-        hard: service.hard_limit,
-        load: loads.load(&machine.key.id, service.internal_port),
+impl Target {
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self.place, Place::Here(_))
+    }
+}
+
+impl<'a> Ground<'a> {
+    pub(crate) fn of(edge: &'a Edge, view: &'a View) -> Self {
+        Ground {
+            view,
+            host_id: &edge.config.host_id,
+            region: &edge.config.region,
+            loads: &edge.loads,
+            standings: &edge.standings,
+            metrics: &edge.metrics,
+        }
+    }
+
+    /// Where a machine is; `None` when no way leads there.
+    fn place(&self, machine: &Machine, service: &Service) -> Option<Place> {
+        if *machine.key.host == *self.host_id {
+            let address = SocketAddrV4::new(machine.local_ipv4, service.internal_port);
+            return Some(Place::Here(address));
+        }
+        self.view.host(&machine.key.host)?.backhaul?;
+        let abroad = *machine.region != *self.region;
+        Some(Place::There(There {
+            host: machine.key.host.clone(),
+            standing: self.standings.host(&machine.key.host),
+            abroad: abroad.then(|| self.standings.region(&machine.region)),
+        }))
+    }
+
+    fn target(&self, machine: &Machine, service: &Service, place: Place) -> Target {
+        let (id, port) = (&machine.key.id, service.internal_port);
+        let load = match place {
+            Place::Here(_) => self.loads.load(id, port),
+            Place::There(_) => self.loads.abroad(id, port),
+        };
+        Target {
+            machine_id: id.clone(),
+            region: machine.region.clone(),
+            internal_port: port,
+            place,
+            concurrency: service.concurrency,
+            soft: service.soft_limit,
+            hard: service.hard_limit,
+            load,
+        }
     }
 }
 
 fn org_of(app: &App) -> Option<&Arc<str>> {
     let record = app.record.as_ref().map(|record| &record.org_id);
-    record.or_else(|| app.local.first().map(|machine| &machine.org_id))
+    record.or_else(|| app.machines.first().map(|machine| &machine.org_id))
 }
 
 /// The service that takes connections of this kind at an external port, and its port.
-fn service_at(
-    machine: &Machine,
-    port: u16,
-    handling: Handling,
-) -> Option<(&Service, &ServicePort)> {
+fn service_at(machine: &Machine, (port, handling): At) -> Option<(&Service, &ServicePort)> {
     let fits = |range: &&ServicePort| {
         (range.start_port..=range.end_port).contains(&port)
             && Handling::of(&range.handlers) == handling
@@ -170,7 +253,7 @@ fn service_at(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Condition {
     Up,
     /// May be started; the number orders by how long that takes.
     Down(u8),
@@ -181,16 +264,16 @@ enum Standing {
 
 const STARTING: u8 = 0;
 
-fn standing(state: &str) -> Standing {
+fn condition(state: &str) -> Condition {
     match state {
-        "started" => Standing::Up,
-        "starting" => Standing::Down(STARTING),
-        "suspended" => Standing::Down(1),
-        "suspending" => Standing::Down(2),
-        "stopped" => Standing::Down(3),
-        "stopping" => Standing::Down(4),
-        "restarting" | "replacing" => Standing::Back,
-        _ => Standing::Never,
+        "started" => Condition::Up,
+        "starting" => Condition::Down(STARTING),
+        "suspended" => Condition::Down(1),
+        "suspending" => Condition::Down(2),
+        "stopped" => Condition::Down(3),
+        "stopping" => Condition::Down(4),
+        "restarting" | "replacing" => Condition::Back,
+        _ => Condition::Never,
     }
 }
 
@@ -200,31 +283,26 @@ pub(crate) struct TargetCache {
     built: Mutex<Built>,
 }
 
-type Built = HashMap<(Arc<str>, u16, Handling), Arc<Targets>>;
+type Built = HashMap<(Arc<str>, At), Arc<Targets>>;
 
 /// A worker keeps no more than this many; apps without requests leave sooner or later.
 const KEPT: usize = 8192;
 
 impl TargetCache {
     /// The targets of an app as the view has it now.
-    pub(crate) fn get(
-        &self,
-        app: &Arc<App>,
-        (port, handling): (u16, Handling),
-        loads: &Loads,
-        metrics: &Metrics,
-    ) -> Arc<Targets> {
+    pub(crate) fn get(&self, app: &Arc<App>, at: At, ground: Ground<'_>) -> Arc<Targets> {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (app.name.clone(), port, handling);
+        let key = (app.name.clone(), at);
         if let Some(targets) = built.get(&key)
             && Arc::ptr_eq(&targets.app, app)
+            && targets.hosts_change == ground.view.hosts_change()
         {
             return targets.clone();
         }
         if built.len() >= KEPT {
             built.clear();
         }
-        let targets = Arc::new(Targets::build(app, port, handling, loads, metrics));
+        let targets = Arc::new(Targets::build(app, at, ground));
         built.insert(key, targets.clone());
         targets
     }
@@ -260,13 +338,25 @@ mod tests {
         for fact in facts {
             catalog.apply_kept(&Fact::Machine(Box::new(fact)));
         }
+        let host = json!({
+            "kind": "host", "owner": "other", "epoch": 1, "revision": 1, "host_id": "other",
+            "region": "lcl", "zone": "0000", "backhaul": "[fdaa:0:0:2::1]:4282",
+        });
+        catalog.apply_kept(&serde_json::from_value(host).unwrap());
         let app = catalog.view().app("hello").unwrap();
-        let loads = Loads::default();
-        Targets::build(app, port, Handling::Http, &loads, &Metrics::default())
+        let ground = Ground {
+            view: catalog.view(),
+            host_id: "own",
+            region: "lcl",
+            loads: &Loads::default(),
+            standings: &Standings::default(),
+            metrics: &Metrics::default(),
+        };
+        Targets::build(app, (port, Handling::Http), ground)
     }
 
     #[test]
-    fn only_started_machines_of_this_host_that_take_traffic_are_ready() {
+    fn only_started_machines_that_take_traffic_are_ready() {
         let none = json!({});
         let failing = json!({"services": [{"internal_port": 1, "passing": false, "ports": [
             {"start_port": 80, "end_port": 90, "handlers": ["http"]}]}]});
@@ -279,6 +369,8 @@ mod tests {
                 fact("m5", "own", "stopped", &none),
                 fact("m6", "own", "suspended", &none),
                 fact("m7", "own", "created", &none),
+                fact("m8", "unknown", "started", &none),
+                fact("m9", "other", "suspended", &none),
             ],
             80,
         );
@@ -288,8 +380,11 @@ mod tests {
                 .map(|t| t.machine_id.to_string())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(ids(&built.ready), ["m1"]);
-        assert_eq!(ids(&built.asleep), ["m6", "m5"]);
+        assert_eq!(
+            (ids(&built.ready), built.own),
+            (vec!["m1".into(), "m2".into()], 1)
+        );
+        assert_eq!(ids(&built.asleep), ["m6", "m5", "m9"]);
         let besides = Besides {
             failing: true,
             elsewhere: true,

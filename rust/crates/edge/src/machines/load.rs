@@ -12,6 +12,10 @@ use tokio::sync::Notify;
 
 /// A machine that refused a connection is doubted for this long.
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
+/// One that another edge says is at its hard limit is asked again after this.
+const FULL_FOR: Duration = Duration::from_millis(100);
+/// What another edge says of a machine's load counts this long.
+const TOLD_FOR: Duration = Duration::from_secs(1);
 
 /// The load of one service of one machine, shared by all workers.
 #[derive(Debug, Default)]
@@ -20,6 +24,11 @@ pub(crate) struct Load {
     /// Of the active, those that are tunnels by now.
     tunnels: AtomicU32,
     suspect_until_ms: AtomicU64,
+    /// Of a machine of another host: until when it is held for full.
+    full_until_ms: AtomicU64,
+    /// Of a machine of another host: what its edge said it has, and until when that counts.
+    told: AtomicU32,
+    told_until_ms: AtomicU64,
     /// Somebody is having it started beside the requests.
     pub(crate) waking: AtomicBool,
 }
@@ -56,14 +65,39 @@ impl Load {
     }
 
     pub(crate) fn set_suspect(&self) {
-        let until = now_ms() + u64::try_from(SUSPECT_FOR.as_millis()).unwrap_or(u64::MAX);
-        self.suspect_until_ms.store(until, Relaxed);
+        self.suspect_until_ms.store(from_now(SUSPECT_FOR), Relaxed);
     }
 
     pub(crate) fn clear_suspect(&self) {
         if self.suspect_until_ms.load(Relaxed) != 0 {
             self.suspect_until_ms.store(0, Relaxed);
         }
+    }
+
+    /// The load as far as this edge knows it: its own, or what another edge told just now.
+    pub(crate) fn known(&self) -> u32 {
+        let own = self.active();
+        let until = self.told_until_ms.load(Relaxed);
+        if until == 0 || until < now_ms() {
+            return own;
+        }
+        own.max(self.told.load(Relaxed))
+    }
+
+    /// Another edge says what its machine has in flight.
+    pub(crate) fn set_told(&self, active: u32) {
+        self.told.store(active, Relaxed);
+        self.told_until_ms.store(from_now(TOLD_FOR), Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        let until = self.full_until_ms.load(Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    /// Another edge says that its machine is at its hard limit.
+    pub(crate) fn set_full(&self) {
+        self.full_until_ms.store(from_now(FULL_FOR), Relaxed);
     }
 
     /// Take a slot, unless that would go over the hard limit.
@@ -87,6 +121,10 @@ impl Load {
 }
 
 impl Slot {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// What holds the place has become a tunnel.
     pub(crate) fn set_tunnel(&mut self) {
         if !std::mem::replace(&mut self.tunnel, true) {
@@ -138,7 +176,10 @@ impl Drop for Ticket {
 /// All loads and queues of this process, by what they belong to.
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
+    /// Of this host.
     machines: Shelf<Load>,
+    /// Of other hosts: what this process has there.
+    abroad: Shelf<Load>,
     queues: Shelf<Queue>,
     waits: Shelf<Queue>,
 }
@@ -150,6 +191,11 @@ impl Loads {
     /// The load of a machine at an internal port.
     pub(crate) fn load(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
         self.machines.get((machine.clone(), internal_port))
+    }
+
+    /// What this process has at a machine of another host.
+    pub(crate) fn abroad(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
+        self.abroad.get((machine.clone(), internal_port))
     }
 
     /// The queue of an app at an external port.
@@ -237,6 +283,10 @@ where
         let live = |(key, thing): (&Key, &Weak<T>)| Some((key.clone(), thing.upgrade()?));
         shelved.things.iter().filter_map(live).collect()
     }
+}
+
+fn from_now(time: Duration) -> u64 {
+    now_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 fn now_ms() -> u64 {

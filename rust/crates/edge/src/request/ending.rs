@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use hyper::header::HeaderValue;
 
-use crate::load::Slot;
+use crate::machines::load::Slot;
+use crate::machines::reach::Link;
 use crate::metrics::AppMetrics;
-use crate::upstream::Upstream;
 
 /// Hangs on a response's body; dropping it means that the response broke off.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Held {
     pub(crate) slot: Slot,
     pub(crate) machine_id: Arc<str>,
     /// `None` when the connection carries something else now.
-    pub(crate) upstream: Option<Upstream>,
+    pub(crate) link: Option<Link>,
 }
 
 /// What the access log says besides the outcome.
@@ -56,11 +56,11 @@ impl Ending {
     /// The whole response went to the client.
     pub(crate) fn complete(mut self) {
         self.whole = true;
-        let Some(Held { slot, upstream, .. }) = self.held.take() else {
+        let Some(Held { slot, link, .. }) = self.held.take() else {
             return;
         };
         // In this order, so that who waits for the slot finds the connection.
-        if let Some(upstream) = upstream {
+        if let Some(Link::Here(upstream)) = link {
             upstream.give_back();
         }
         drop(slot);

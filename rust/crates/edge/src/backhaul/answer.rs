@@ -1,0 +1,205 @@
+//! Answering another host's edge: its request goes to a machine of this host, or back.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Incoming};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+
+use crate::backhaul::bytes;
+use crate::backhaul::order::{Carry, Order, Reply, Tunnel, forget};
+use crate::front::tunnel::{self, Far};
+use crate::front::worker::Worker;
+use crate::machines::reach::{Patience, Scope, Search};
+use crate::machines::targets::{Ground, Handling, Targets};
+use crate::machines::wish::Wish;
+use crate::metrics::count;
+use crate::request::body::Download;
+use crate::request::ending::Ending;
+use crate::request::errand::{Answer, Errand};
+use crate::request::headers;
+use crate::request::refusal::{self, Refusal};
+use crate::request::source::Source;
+
+/// Answer a request of another edge; what goes wrong is a reply too.
+pub(crate) async fn answer(
+    worker: Arc<Worker>,
+    host: Arc<str>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Download>, Infallible> {
+    let order = Order::take(request.headers_mut());
+    let member = worker.edge.watch.view().host(&host).is_some();
+    Ok(match order {
+        _ if !member => told(StatusCode::FORBIDDEN, &refused(&refusal::no_member())),
+        None => told(StatusCode::BAD_REQUEST, &refused(&refusal::no_order())),
+        Some(Order::Ping {}) => told(StatusCode::NO_CONTENT, &Reply::default()),
+        Some(Order::Wake { machine }) => {
+            wake(&worker, &machine);
+            told(StatusCode::ACCEPTED, &Reply::default())
+        }
+        Some(Order::Carry(carry)) => take(&worker, *carry, request).await,
+    })
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    Reply::refused(refusal, None)
+}
+
+/// Have a machine started, beside whatever the other edge does meanwhile.
+fn wake(worker: &Arc<Worker>, machine: &str) {
+    let (edge, id): (_, Arc<str>) = (worker.edge.clone(), machine.into());
+    tokio::spawn(async move {
+        let within = Duration::from_millis(edge.config.limits.wake_ms);
+        let waking = tokio::time::timeout(within, edge.waker.wake(&id));
+        if let Ok(Err(error)) = waking.await {
+            log::warn!(machine_id = &*id; "{id} cannot start for another host: {error}");
+        }
+    });
+}
+
+async fn take(
+    worker: &Arc<Worker>,
+    carry: Carry,
+    mut request: Request<Incoming>,
+) -> Response<Download> {
+    let metrics = &worker.edge.metrics.backhaul;
+    count(&metrics.taken);
+    if carry.handling == Handling::Bytes {
+        return bytes::answer(worker, &carry, request).await;
+    }
+    let client = carry
+        .tunnel
+        .is_some()
+        .then(|| hyper::upgrade::on(&mut request));
+    let mut errand = match errand(&carry, request) {
+        Ok(errand) => errand,
+        Err(refusal) => return told(StatusCode::BAD_REQUEST, &refused(&refusal)),
+    };
+    let wish = Wish::default().instance(&carry.machine, carry.only);
+    let at = (carry.port, carry.handling);
+    let mut search = Search::new(worker, wish, at, patience(worker, &carry), Scope::Here);
+    let find = || find(worker, &carry);
+    match errand.run(worker, &mut search, |_| {}, find).await {
+        Ok(answer) => respond(worker, answer, client),
+        Err(refusal) => {
+            let bounce = (!errand.touched).then(|| search.bounce());
+            if bounce.is_some() {
+                count(&metrics.bounced);
+            }
+            told(
+                StatusCode::MISDIRECTED_REQUEST,
+                &Reply::refused(&refusal, bounce),
+            )
+        }
+    }
+}
+
+/// What does not work at once works elsewhere; only a machine that was started is waited for.
+pub(super) fn patience(worker: &Worker, carry: &Carry) -> Patience {
+    let limits = &worker.edge.config.limits;
+    let queue = Duration::from_millis(carry.queue_ms);
+    Patience {
+        reach: Duration::ZERO,
+        queue: queue.min(Duration::from_millis(limits.queue_ms)),
+        wake: Duration::from_millis(limits.wake_ms),
+    }
+}
+
+pub(super) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refusal> {
+    let edge = &worker.edge;
+    let view = edge.watch.view();
+    let app = view
+        .app(&carry.app)
+        .ok_or_else(|| refusal::nothing(&carry.app, carry.port))?;
+    let at = (carry.port, carry.handling);
+    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+}
+
+/// The request as this host's machines get it.
+fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand, Refusal> {
+    let (parts, body) = request.into_parts();
+    let (method, uri, protocol) = match &carry.tunnel {
+        None => (parts.method, parts.uri, None),
+        Some(tunnel) => asked_for(tunnel).ok_or_else(refusal::no_order)?,
+    };
+    let path = uri.path_and_query().cloned();
+    Ok(Errand {
+        method,
+        uri: path.map(Uri::from).unwrap_or_default(),
+        headers: parts.headers,
+        source: (!body.is_end_stream()).then(|| Source::new(body)),
+        protocol,
+        metrics: None,
+        may_repeat: carry.repeatable,
+        touched: false,
+    })
+}
+
+fn asked_for(tunnel: &Tunnel) -> Option<(Method, Uri, Option<HeaderValue>)> {
+    let method = tunnel.method.parse().ok()?;
+    let uri = tunnel.path.parse().ok()?;
+    let protocol = HeaderValue::from_str(&tunnel.protocol).ok()?;
+    Some((method, uri, Some(protocol)))
+}
+
+fn respond(
+    worker: &Arc<Worker>,
+    answer: Answer,
+    client: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<Download> {
+    let Answer {
+        response,
+        mut held,
+        tunnel,
+        ..
+    } = answer;
+    let (mut parts, body) = response.into_parts();
+    headers::drop_hop_by_hop(&mut parts.headers);
+    forget(&mut parts.headers);
+    let status = parts.status;
+    let reply = Reply {
+        machine: held.machine_id.to_string(),
+        active: held.slot.load().active(),
+        // An answer to CONNECT other than 200 is no tunnel, whatever a machine says.
+        status: client.is_some().then(|| status.as_u16()),
+        refusal: None,
+    };
+    reply.put(&mut parts.headers);
+    if client.is_some() {
+        parts.status = StatusCode::MISDIRECTED_REQUEST;
+    }
+    if let (Some(client), Some(app)) = (client, tunnel) {
+        parts.status = StatusCode::OK;
+        held.slot.set_tunnel();
+        let far = Far {
+            edge: worker.edge.clone(),
+            machine_id: held.machine_id.clone(),
+        };
+        let ending = ending(status, held);
+        tokio::spawn(tunnel::run(client, app, far, ending, worker.alive.clone()));
+        return Response::from_parts(parts, Download::page(String::new(), None));
+    }
+    Response::from_parts(parts, Download::app(body, ending(status, held)))
+}
+
+/// The client's own edge counts and logs; here only the machine is let go.
+fn ending(status: StatusCode, held: crate::request::ending::Held) -> Ending {
+    Ending {
+        begun: Instant::now(),
+        status: status.as_u16(),
+        metrics: None,
+        held: Some(held),
+        log: None,
+        bytes: 0,
+        whole: false,
+    }
+}
+
+pub(super) fn told(status: StatusCode, reply: &Reply) -> Response<Download> {
+    let mut response = Response::new(Download::page(String::new(), None));
+    *response.status_mut() = status;
+    reply.put(response.headers_mut());
+    response
+}

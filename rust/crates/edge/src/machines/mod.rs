@@ -1,0 +1,18 @@
+//! Which machine takes a request, and the connection to it.
+//!
+//! ```text
+//! reach (try, wait) ─ decision (what next) ─ targets (an app's machines at a port)
+//!   │                                      ├ wish (what was asked for)
+//!   │                                      └ balance (which)
+//!   └ upstream (a machine here) | backhaul (another host's edge)
+//! ```
+//! `load` has the exact counts of this host's machines, and what this process has at others.
+
+pub(crate) mod balance;
+mod decision;
+pub(crate) mod departure;
+pub(crate) mod load;
+pub(crate) mod reach;
+pub(crate) mod targets;
+pub(crate) mod upstream;
+pub(crate) mod wish;

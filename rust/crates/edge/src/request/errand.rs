@@ -1,0 +1,373 @@
+//! Carrying a request to a machine: find one, send, and send elsewhere what nobody took.
+//!
+//! The same on the edge that a client came to and on the machine's own: the first may find the
+//! machine on another host, the second only on its own.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::upgrade::OnUpgrade;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::{sleep, timeout};
+
+use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
+use crate::front::worker::Worker;
+use crate::machines::departure::departed;
+use crate::machines::reach::{Link, Need, Reached, Search};
+use crate::machines::targets::Targets;
+use crate::metrics::{AppMetrics, count};
+use crate::request::body::Upload;
+use crate::request::ending::Held;
+use crate::request::headers;
+use crate::request::refusal::{self, Refusal};
+use crate::request::source::Source;
+
+/// A request is sent so many times at most.
+const SENDS: usize = 3;
+/// A response that takes longer is worth looking whether its machine is still there.
+const USUALLY_WITHIN: Duration = Duration::from_secs(1);
+
+/// A request as machines get it.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) uri: Uri,
+    /// Without any of one hop alone.
+    pub(crate) headers: HeaderMap,
+    /// `None` for an empty body.
+    pub(crate) source: Option<Arc<Source>>,
+    /// What the connection is to become.
+    pub(crate) protocol: Option<HeaderValue>,
+    /// Whose uploads it counts as; `None` at the edge of the machine's host.
+    pub(crate) metrics: Option<Arc<AppMetrics>>,
+    /// Another edge says that it may be sent a second time.
+    pub(crate) may_repeat: bool,
+    /// A machine may have seen it.
+    pub(crate) touched: bool,
+}
+
+/// A machine's response.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) held: Held,
+    pub(crate) targets: Arc<Targets>,
+    /// The machine's end of the tunnel that the connection has become; the status is 101 then.
+    pub(crate) tunnel: Option<OnUpgrade>,
+}
+
+/// What became of one attempt.
+enum Sent {
+    Answer(Box<Answer>),
+    /// Its host's edge sent it back; no machine has seen it.
+    Bounced(Bounce, Refusal, Reached),
+    /// Nothing was answered, and why.
+    Broke {
+        refusal: Refusal,
+        machine_id: Arc<str>,
+        targets: Arc<Targets>,
+        /// It was on its way already.
+        on_its_way: bool,
+    },
+}
+
+/// How the wait for a response ended.
+enum Outcome<T> {
+    Answered(T),
+    /// The machine was taken away without a word.
+    Gone,
+    Late,
+}
+
+impl Errand {
+    /// Whether all of it is still there to be sent once more.
+    fn is_whole(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_none_or(|source| source.can_repeat())
+    }
+
+    /// Whether it may be sent again though a machine may have seen it.
+    fn is_repeatable(&self) -> bool {
+        (self.may_repeat || self.method.is_idempotent()) && self.is_whole()
+    }
+
+    /// Carry it; `note` is told of every machine it is sent to, `find` gives the app's targets.
+    pub(crate) async fn run(
+        &mut self,
+        worker: &Worker,
+        search: &mut Search<'_>,
+        mut note: impl FnMut(&Reached),
+        find: impl Fn() -> Result<Arc<Targets>, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let mut sends = 0;
+        loop {
+            let need = Need {
+                repeatable: self.is_repeatable(),
+                fresh: sends > 0 || self.protocol.is_some(),
+            };
+            let reached = search.next(need, &find).await?;
+            note(&reached);
+            match self.send(worker, search, reached).await? {
+                Sent::Answer(answer) => return Ok(*answer),
+                Sent::Bounced(bounce, refusal, reached) => {
+                    if !self.is_whole() {
+                        return Err(self.cut_off(refusal));
+                    }
+                    search.bounced(&reached, bounce, refusal);
+                }
+                Sent::Broke {
+                    refusal,
+                    machine_id,
+                    targets,
+                    on_its_way,
+                } => {
+                    sends += 1;
+                    let again = if on_its_way {
+                        self.is_repeatable()
+                    } else {
+                        self.is_whole()
+                    };
+                    if !again || sends >= SENDS {
+                        return Err(self.cut_off(refusal));
+                    }
+                    count(&targets.metrics.retries);
+                    // A kept connection that was closed says nothing of its machine.
+                    if (on_its_way || sends > 1) && targets.ready.len() > 1 {
+                        search.broke_off(&machine_id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn cut_off(&self, refusal: Refusal) -> Refusal {
+        match &self.source {
+            Some(source) if source.client_broke_off() => refusal::client_broke_off(),
+            _ => refusal,
+        }
+    }
+
+    async fn send(
+        &mut self,
+        worker: &Worker,
+        search: &Search<'_>,
+        mut reached: Reached,
+    ) -> Result<Sent, Refusal> {
+        let missed = search.wish.missed(&reached.machine_id).cloned();
+        let mut request = self.request();
+        if let Some(missed) = missed {
+            headers::unavailable(request.headers_mut(), &missed);
+        }
+        let there = matches!(reached.link, Link::There { .. });
+        if there {
+            count(&worker.edge.metrics.backhaul.sent);
+            self.address(&mut request, search, &reached);
+        } else if let Some(protocol) = &self.protocol {
+            headers::set_upgrade(request.headers_mut(), protocol.clone());
+        }
+        let outcome = {
+            let sending = async {
+                match &mut reached.link {
+                    Link::Here(upstream) => upstream.sender.try_send_request(request).await,
+                    // Nothing of the kind is found for requests.
+                    Link::Bytes(_) => std::future::pending().await,
+                    Link::There { stream, .. } => stream.sender.try_send_request(request).await,
+                }
+            };
+            // Another host's edge sees itself to machines that go.
+            let machine = (!there).then_some(&reached.machine_id);
+            self.outcome(worker, sending, machine).await
+        };
+        let port = reached.internal_port;
+        let broken = || {
+            if there {
+                refusal::host_broke_off()
+            } else {
+                refusal::broken(port)
+            }
+        };
+        let on_its_way = match outcome {
+            Outcome::Answered(Ok(response)) if there => {
+                return Ok(self.heard(response, reached));
+            }
+            Outcome::Answered(Ok(response)) => {
+                self.touched = true;
+                return Ok(Sent::Answer(Box::new(answer(response, reached))));
+            }
+            Outcome::Answered(Err(mut error)) => {
+                let unsent = error.take_message().is_some();
+                let targets = &reached.targets;
+                let error = error.into_error();
+                log::debug!(org_id = targets.org_id(); "{}: {error}", targets.app_name());
+                !unsent
+            }
+            Outcome::Gone => true,
+            Outcome::Late => {
+                self.touched = true;
+                return Err(refusal::no_response(port));
+            }
+        };
+        self.touched |= on_its_way;
+        Ok(Sent::Broke {
+            refusal: broken(),
+            machine_id: reached.machine_id,
+            targets: reached.targets,
+            on_its_way,
+        })
+    }
+
+    /// The request for a machine of this host.
+    fn request(&self) -> Request<Upload> {
+        let upload = match &self.source {
+            None => Upload::Empty,
+            Some(source) => Upload::Client {
+                reading: source.read(),
+                metrics: self.metrics.clone(),
+            },
+        };
+        let mut request = Request::new(upload);
+        request.method_mut().clone_from(&self.method);
+        request.uri_mut().clone_from(&self.uri);
+        request.headers_mut().clone_from(&self.headers);
+        request
+    }
+
+    /// Turn the request into one for the edge of another host.
+    fn address(&self, request: &mut Request<Upload>, search: &Search<'_>, reached: &Reached) {
+        let Link::There { queue, .. } = &reached.link else {
+            return;
+        };
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let tunnel = self.protocol.as_ref().map(|protocol| Tunnel {
+            method: self.method.to_string(),
+            path: path.to_owned(),
+            protocol: protocol.to_str().unwrap_or_default().to_owned(),
+        });
+        if tunnel.is_some() {
+            *request.method_mut() = Method::CONNECT;
+            *request.uri_mut() = Uri::from_static("godwit:80");
+        } else {
+            let mut uri = Uri::from_static("http://godwit/").into_parts();
+            uri.path_and_query = self.uri.path_and_query().cloned();
+            if let Ok(uri) = Uri::from_parts(uri) {
+                *request.uri_mut() = uri;
+            }
+        }
+        *request.version_mut() = Version::HTTP_2;
+        let carry = Carry {
+            app: reached.targets.app_name().to_string(),
+            port: search.at().0,
+            handling: search.at().1,
+            machine: reached.machine_id.to_string(),
+            only: !search.wish.is_any(),
+            repeatable: self.is_repeatable(),
+            queue_ms: u64::try_from(queue.as_millis()).unwrap_or(u64::MAX),
+            tunnel,
+        };
+        let order = Order::Carry(Box::new(carry)).value();
+        request.headers_mut().insert(ORDER, order);
+    }
+
+    /// Read what the edge of another host answered.
+    fn heard(&mut self, mut response: Response<Incoming>, mut reached: Reached) -> Sent {
+        let Some(reply) = Reply::take(response.headers_mut()) else {
+            self.touched = true;
+            return Sent::Broke {
+                refusal: refusal::host_broke_off(),
+                machine_id: reached.machine_id,
+                targets: reached.targets,
+                on_its_way: true,
+            };
+        };
+        if let Some(refused) = reply.refusal {
+            let refusal = refused.refusal();
+            let Some(bounce) = refused.bounce else {
+                self.touched = true;
+                return Sent::Broke {
+                    refusal,
+                    machine_id: reached.machine_id,
+                    targets: reached.targets,
+                    on_its_way: true,
+                };
+            };
+            return Sent::Bounced(bounce, refusal, reached);
+        }
+        self.touched = true;
+        let load = reached.slot.load();
+        load.clear_suspect();
+        if *reply.machine == *reached.machine_id {
+            load.set_told(reply.active);
+        } else {
+            reached.machine_id = reply.machine.into();
+        }
+        if let Some(status) = reply
+            .status
+            .and_then(|code| StatusCode::from_u16(code).ok())
+        {
+            *response.status_mut() = status;
+        }
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(protocol) = self.protocol.as_ref().filter(|_| upgraded) {
+            headers::set_upgrade(response.headers_mut(), protocol.clone());
+        }
+        Sent::Answer(Box::new(answer(response, reached)))
+    }
+
+    /// Wait for the response as long as the body moves, and then the time of the limit; no longer
+    /// than the machine lives.
+    async fn outcome<T>(
+        &self,
+        worker: &Worker,
+        sending: impl Future<Output = T>,
+        machine_id: Option<&Arc<str>>,
+    ) -> Outcome<T> {
+        let nothing = AtomicU64::new(0);
+        let came = self.source.as_ref().map_or(&nothing, |source| &source.came);
+        let within = Duration::from_millis(worker.edge.config.limits.response_ms);
+        let mut sending = std::pin::pin!(sending);
+        let soon = USUALLY_WITHIN.min(within);
+        if let Ok(result) = timeout(soon, sending.as_mut()).await {
+            return Outcome::Answered(result);
+        }
+        let gone = async {
+            match machine_id {
+                Some(machine_id) => departed(&worker.edge.watch, machine_id).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut gone = std::pin::pin!(gone);
+        let mut within = within.saturating_sub(soon);
+        loop {
+            let before = came.load(Relaxed);
+            tokio::select! {
+                result = sending.as_mut() => return Outcome::Answered(result),
+                () = gone.as_mut() => return Outcome::Gone,
+                () = sleep(within) => {}
+            }
+            if came.load(Relaxed) == before {
+                return Outcome::Late;
+            }
+            within = Duration::from_millis(worker.edge.config.limits.response_ms);
+        }
+    }
+}
+
+fn answer(mut response: Response<Incoming>, reached: Reached) -> Answer {
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let tunnel = upgraded.then(|| hyper::upgrade::on(&mut response));
+    Answer {
+        response,
+        held: Held {
+            slot: reached.slot,
+            machine_id: reached.machine_id,
+            link: Some(reached.link),
+        },
+        targets: reached.targets,
+        tunnel,
+    }
+}

@@ -1,0 +1,252 @@
+//! One request's way, as the edge that the client came to sees it.
+//!
+//! ```text
+//! answer ─ find (host → app → targets) ─ errand (a machine, here or there) ─ respond
+//!            └ refuse                       └ refuse
+//! ```
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+
+use crate::front::connection::Connection;
+use crate::front::tunnel::{self, Far};
+use crate::machines::reach::{Patience, Reached, Scope, Search};
+use crate::machines::targets::{Ground, Targets};
+use crate::machines::wish::Wish;
+use crate::metrics::count;
+use crate::request::body::Download;
+use crate::request::ending::{AccessLine, Ending, Held};
+use crate::request::errand::{Answer, Errand};
+use crate::request::refusal::{self, Refusal};
+use crate::request::source::Source;
+use crate::request::{headers, request_id, route};
+
+/// Answer a request; what goes wrong is an answer too.
+pub(crate) async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Download>, Infallible> {
+    let _busy = connection.busy(request.version());
+    let mut exchange = Exchange::new(&connection, &request);
+    let mut response = match exchange.carry(request).await {
+        Ok(response) => response,
+        Err(refusal) => exchange.refuse(&refusal),
+    };
+    if connection.is_draining() && exchange.version != Version::HTTP_2 {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !upgraded {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    Ok(response)
+}
+
+struct Exchange<'a> {
+    connection: &'a Connection,
+    id: HeaderValue,
+    version: Version,
+    begun: Instant,
+    /// Known once the app is.
+    targets: Option<Arc<Targets>>,
+    log: Option<Box<AccessLine>>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(connection: &'a Connection, request: &Request<Incoming>) -> Self {
+        let edge = &connection.worker.edge;
+        let id = request_id::new(&edge.config.region);
+        let log = edge.config.access_log.then(|| {
+            Box::new(AccessLine {
+                id: id.clone(),
+                client: connection.connected.client_ip.clone(),
+                method: request.method().to_string(),
+                host: route::host(request.uri(), request.headers())
+                    .map_or_else(|_| String::new(), std::borrow::Cow::into_owned),
+                path: request.uri().path().to_owned(),
+                machine: None,
+                org_id: String::new(),
+            })
+        });
+        let (version, begun) = (request.version(), Instant::now());
+        Exchange {
+            connection,
+            id,
+            version,
+            begun,
+            targets: None,
+            log,
+        }
+    }
+
+    async fn carry(
+        &mut self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Download>, Refusal> {
+        if request.method() == Method::CONNECT {
+            return Err(refusal::method("CONNECT"));
+        }
+        let connection = self.connection;
+        let worker = &*connection.worker;
+        let host = route::host(request.uri(), request.headers());
+        let host = host.map_err(|_| refusal::no_host())?.into_owned();
+        let find = || find(connection, &host);
+        let targets = find()?;
+        self.targets = Some(targets.clone());
+        if targets.force_https {
+            return Ok(self.redirect(&host, request.uri()));
+        }
+        let aliases = &worker.edge.config.region_aliases;
+        let wish = Wish::of_client(request.headers(), aliases);
+        let protocol = headers::upgrade_of(request.version(), request.headers());
+        let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+        let mut errand = self.errand(request, &targets, protocol);
+        drop(targets);
+        let patience = Patience::of(&worker.edge.config.limits);
+        let at = (connection.port, connection.handling);
+        let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
+        let note = |reached: &Reached| self.note(reached);
+        let answer = errand.run(worker, &mut search, note, find).await?;
+        if let Some(source) = &errand.source {
+            source.settle();
+        }
+        Ok(self.respond(answer, upgrade))
+    }
+
+    fn note(&mut self, reached: &Reached) {
+        self.targets = Some(reached.targets.clone());
+        if let Some(line) = &mut self.log {
+            reached.targets.org_id().clone_into(&mut line.org_id);
+        }
+    }
+
+    /// Turn the client's request into the app's.
+    fn errand(
+        &self,
+        request: Request<Incoming>,
+        targets: &Targets,
+        protocol: Option<HeaderValue>,
+    ) -> Errand {
+        let (mut parts, body) = request.into_parts();
+        let authority = parts.uri.authority().map(ToString::to_string);
+        let host = authority.and_then(|authority| HeaderValue::from_str(&authority).ok());
+        headers::to_app(
+            &mut parts.headers,
+            &self.connection.connected,
+            &self.connection.worker.edge.region,
+            &self.id,
+            self.version,
+            host,
+        );
+        Errand {
+            method: parts.method,
+            uri: origin_form(&parts.uri),
+            headers: parts.headers,
+            source: (!body.is_end_stream()).then(|| Source::new(body)),
+            protocol,
+            metrics: Some(targets.metrics.clone()),
+            may_repeat: false,
+            touched: false,
+        }
+    }
+
+    fn respond(&mut self, answer: Answer, upgrade: Option<OnUpgrade>) -> Response<Download> {
+        let Answer {
+            response,
+            mut held,
+            targets,
+            tunnel,
+        } = answer;
+        self.targets = Some(targets);
+        if let Some(line) = &mut self.log {
+            line.machine = Some(held.machine_id.clone());
+        }
+        let status = response.status();
+        let (mut parts, body) = response.into_parts();
+        parts.version = self.version;
+        let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers);
+        headers::to_client(&mut parts.headers, &self.id, self.version);
+        if let (Some(client), Some(app)) = (upgrade, tunnel) {
+            if let Some(protocol) = protocol {
+                headers::set_upgrade(&mut parts.headers, protocol);
+            }
+            held.slot.set_tunnel();
+            let worker = &self.connection.worker;
+            let far = Far {
+                edge: worker.edge.clone(),
+                machine_id: held.machine_id.clone(),
+            };
+            let guard = worker.alive.clone();
+            let ending = self.ending(status, Some(held));
+            tokio::spawn(tunnel::run(client, app, far, ending, guard));
+            return Response::from_parts(parts, Download::page(String::new(), None));
+        }
+        Response::from_parts(parts, Download::app(body, self.ending(status, Some(held))))
+    }
+
+    /// Send the client to where it is answered by TLS.
+    fn redirect(&mut self, host: &str, uri: &Uri) -> Response<Download> {
+        let location = route::https(host, self.connection.https_port, uri);
+        let mut response = self.page(StatusCode::MOVED_PERMANENTLY, format!("{location}\n"));
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> Response<Download> {
+        let text = refusal.page(self.id.to_str().unwrap_or_default());
+        self.page(refusal.status, text)
+    }
+
+    fn page(&mut self, status: StatusCode, text: String) -> Response<Download> {
+        let mut response = Response::new(Download::page(String::new(), None));
+        *response.status_mut() = status;
+        *response.version_mut() = self.version;
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, plain);
+        headers::platform(response.headers_mut(), &self.id, self.version);
+        let ending = self.ending(status, None);
+        *response.body_mut() = Download::page(text, Some(ending));
+        response
+    }
+
+    fn ending(&mut self, status: StatusCode, held: Option<Held>) -> Ending {
+        Ending {
+            begun: self.begun,
+            status: status.as_u16(),
+            metrics: self.targets.as_ref().map(|targets| targets.metrics.clone()),
+            held,
+            log: self.log.take(),
+            bytes: 0,
+            whole: false,
+        }
+    }
+}
+
+/// The targets of the app that a connection is for, or a request's host name leads to.
+fn find(connection: &Connection, host: &str) -> Result<Arc<Targets>, Refusal> {
+    let worker = &connection.worker;
+    let edge = &worker.edge;
+    let view = edge.watch.view();
+    let named = || route::app(&view, host, &edge.config.apps_domain);
+    let own = connection.app.as_ref();
+    let Some(app) = own.map_or_else(named, |name| view.app(name)) else {
+        count(&edge.metrics.unrouted);
+        return Err(refusal::unknown_host(host));
+    };
+    let at = (connection.port, connection.handling);
+    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned();
+    path.map(Uri::from).unwrap_or_default()
+}

@@ -1,0 +1,17 @@
+//! A request from its head to the last byte of its answer.
+//!
+//! ```text
+//! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
+//!    │ route, headers, refusal           │ body (kept while it may be needed again)
+//!    └ ending (let go, count, log) ◄─────┘ tunnel
+//! ```
+
+pub(crate) mod body;
+pub(crate) mod ending;
+pub(crate) mod errand;
+pub(crate) mod exchange;
+pub(crate) mod headers;
+pub(crate) mod refusal;
+pub(crate) mod request_id;
+pub(crate) mod route;
+pub(crate) mod source;

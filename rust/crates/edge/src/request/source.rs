@@ -1,0 +1,226 @@
+//! A client's body, kept from its beginning for as long as it may have to be sent again.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::{Body, Frame, Incoming};
+
+/// A body that is longer cannot be sent again (spec/network.md §2.3).
+pub(crate) const MOST_KEPT: usize = 1024 * 1024;
+
+/// Why a body does not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The client broke it off.
+    Client,
+    /// It is being sent somewhere else.
+    Elsewhere,
+}
+
+/// The body, shared by the attempts to send it; only the newest gets it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    held: Mutex<Held>,
+    /// Its length, where that is known from the start.
+    pub(crate) length: Option<u64>,
+    /// Bytes that came from the client, for whoever waits for a response.
+    pub(crate) came: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Held {
+    body: Incoming,
+    kept: VecDeque<Bytes>,
+    bytes: usize,
+    trailers: Option<HeaderMap>,
+    /// How much of the client's body there is still to come.
+    rest: Rest,
+    keeping: Keeping,
+    attempt: u32,
+    /// Of what is kept, so many pieces the newest attempt has read.
+    read: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    More,
+    None,
+    BrokenOff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    All,
+    /// It has grown too long.
+    TooLong,
+    /// Nobody will ask for it again.
+    Settled,
+}
+
+/// Where one attempt is in the body.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    source: Arc<Source>,
+    attempt: u32,
+    next: usize,
+    bytes: u64,
+    trailers_read: bool,
+}
+
+impl Source {
+    pub(crate) fn new(body: Incoming) -> Arc<Self> {
+        let length = body.size_hint().exact();
+        Arc::new(Source {
+            held: Mutex::new(Held {
+                body,
+                kept: VecDeque::new(),
+                bytes: 0,
+                trailers: None,
+                rest: Rest::More,
+                keeping: Keeping::All,
+                attempt: 0,
+                read: 0,
+            }),
+            length,
+            came: AtomicU64::new(0),
+        })
+    }
+
+    /// Read it from its beginning; attempts before this one get no more of it.
+    pub(crate) fn read(self: &Arc<Self>) -> Reading {
+        let mut held = self.held();
+        held.attempt += 1;
+        held.read = 0;
+        Reading {
+            source: self.clone(),
+            attempt: held.attempt,
+            next: 0,
+            bytes: 0,
+            trailers_read: false,
+        }
+    }
+
+    /// Whether all of it that was sent is still there.
+    pub(crate) fn can_repeat(&self) -> bool {
+        let held = self.held();
+        held.keeping == Keeping::All && held.rest != Rest::BrokenOff
+    }
+
+    pub(crate) fn client_broke_off(&self) -> bool {
+        self.held().rest == Rest::BrokenOff
+    }
+
+    /// It will not be sent again: keep no more of it.
+    pub(crate) fn settle(&self) {
+        let mut held = self.held();
+        held.keeping = Keeping::Settled;
+        if held.read >= held.kept.len() {
+            held.kept.clear();
+        }
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn keep(&mut self, data: &Bytes, next: &mut usize) {
+        if self.keeping != Keeping::All {
+            return;
+        }
+        if self.bytes + data.len() > MOST_KEPT {
+            self.keeping = Keeping::TooLong;
+            self.kept.clear();
+            return;
+        }
+        self.bytes += data.len();
+        self.kept.push_back(data.clone());
+        *next += 1;
+    }
+}
+
+impl Reading {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let source = &self.source;
+        let mut held = source.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.attempt != self.attempt {
+            return Poll::Ready(Some(Err(Broken::Elsewhere)));
+        }
+        if let Some(kept) = held.kept.get(self.next) {
+            let kept = kept.clone();
+            self.next += 1;
+            held.read = self.next;
+            self.bytes += kept.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
+        }
+        match held.rest {
+            Rest::BrokenOff => return Poll::Ready(Some(Err(Broken::Client))),
+            Rest::None if self.trailers_read => return Poll::Ready(None),
+            Rest::None => {
+                self.trailers_read = true;
+                let trailers = held.trailers.clone();
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            Rest::More => {}
+        }
+        let frame = match ready!(Pin::new(&mut held.body).poll_frame(cx)) {
+            None => {
+                held.rest = Rest::None;
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => {
+                log::debug!("a client's body broke off: {error}");
+                held.rest = Rest::BrokenOff;
+                return Poll::Ready(Some(Err(Broken::Client)));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        if let Some(data) = frame.data_ref() {
+            source.came.fetch_add(data.len() as u64, Relaxed);
+            held.keep(data, &mut self.next);
+            held.read = self.next;
+            self.bytes += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            held.trailers = Some(trailers.clone());
+            held.rest = Rest::None;
+            self.trailers_read = true;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let held = self.source.held();
+        let over = match held.rest {
+            Rest::More => held.body.is_end_stream(),
+            Rest::None => held.trailers.is_none() || self.trailers_read,
+            Rest::BrokenOff => false,
+        };
+        over && held.attempt == self.attempt && self.next >= held.kept.len()
+    }
+
+    /// What is left of it, if its length is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        Some(self.source.length?.saturating_sub(self.bytes))
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Broken::Client => "the client broke its body off",
+            Broken::Elsewhere => "the body is sent elsewhere",
+        })
+    }
+}
+
+impl std::error::Error for Broken {}
