@@ -38,7 +38,14 @@ def golden(name: str) -> dict:
 
 def test_the_edge_of_a_host_as_it_comes_is_told_the_golden_example() -> None:
     told = components.edge_config(Settings(), HOST, KEYS)
-    assert json.loads(told.model_dump_json()) == golden("edge_config.json")
+    not_as_it_comes = {
+        "addresses": [],
+        "reserved_ports": [],
+        "proxies": [],
+        "tls": None,
+        "handover_socket": None,
+    }
+    assert json.loads(told.model_dump_json()) == golden("edge_config.json") | not_as_it_comes
 
 
 def test_the_dns_server_of_a_host_as_it_comes_is_told_the_golden_example() -> None:
