@@ -312,7 +312,10 @@ EXAMPLES: dict[str, BaseModel] = {
         host_id="a1b2c3d4",
         region="lcl",
         apps_domain="godwit.localhost",
-        listeners=(components.Listener(address="0.0.0.0:8080", port=80),),
+        listeners=(
+            components.Listener(address="0.0.0.0:8080", port=80),
+            components.Listener(address="0.0.0.0:8443", port=443),
+        ),
         status_address="127.0.0.1:8090",
         agent_socket="/run/godwit/catalog.sock",
         bus=components.BusClient(
@@ -320,7 +323,7 @@ EXAMPLES: dict[str, BaseModel] = {
         ),
         view_file="/var/lib/godwit/edge/view.json",
         addresses=("198.51.100.80", "::"),
-        reserved_ports=(22, 4280),
+        reserved_ports=(22, 4222, 4280, 4282, 5050, 6222, 8090),
         proxies=("192.0.2.0/24", "2001:db8::1"),
         tls=components.TlsAuthority(
             certificate_file="/var/lib/godwit/keys/edge.crt",

@@ -10,6 +10,7 @@ from godwit.testing import platform as testing
 MOVED = {
     "api": "127.0.0.1:14280",
     "edge": "0.0.0.0:18080",
+    "edge_tls": "0.0.0.0:18443",
     "edge_status": "127.0.0.1:18090",
     "bus": "127.0.0.1:14222",
     "registry": "127.0.0.1:15050",

@@ -56,6 +56,8 @@ class Listen(BaseModel):
     """The REST API. 4280 is the port of the public Machines API inside a network."""
     edge: str = "0.0.0.0:8080"
     """Public HTTP; apps see it as external port 80."""
+    edge_tls: str | None = "0.0.0.0:8443"
+    """Public HTTPS, and whatever else apps have at external port 443; `None` for nowhere."""
     edge_status: str = "127.0.0.1:8090"
     """The edge's readiness and metrics."""
     bus: str = "127.0.0.1:4222"
@@ -202,6 +204,21 @@ class Build(BaseModel):
     """Of the layers that builds push; zstd is smaller and quicker, and not read everywhere."""
 
 
+class Edge(BaseModel):
+    """Where the edge listens for apps beside its own addresses in `listen`; whom it believes."""
+
+    model_config = _STRICT
+
+    addresses: tuple[str, ...] = ()
+    """IP addresses, `0.0.0.0` and `::` for all, on which every TCP port is opened that a service
+    of an app names, and closed when none does any more."""
+    reserved_ports: tuple[int, ...] = (22,)
+    """TCP ports that no app gets there; those of `listen` never."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Load balancers in front of this host: what comes from these addresses or prefixes
+    (`192.0.2.0/24`) has to begin with a PROXY header, and comes from whom it names."""
+
+
 class Settings(BaseModel):
     """Everything `godwit up` can be told.
 
@@ -222,6 +239,7 @@ class Settings(BaseModel):
     keep: Keep = Keep()
     control: Control = Control()
     build: Build = Build()
+    edge: Edge = Edge()
 
 
 def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -273,7 +291,11 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("keep", Keep),
     ("control", Control),
     ("build", Build),
+    ("edge", Edge),
 )
+
+
+_LISTS = ("dns_upstreams", "endpoints", "addresses", "reserved_ports", "trusted_proxies")
 
 
 def _put_variable(into: dict[str, Any], name: str, value: str) -> None:
@@ -288,7 +310,7 @@ def _put_variable(into: dict[str, Any], name: str, value: str) -> None:
 
 def _read_variable(key: str, value: str) -> Any:
     """Return a variable's value: a list by commas, a map as `NAME=VALUE,NAME=VALUE`."""
-    if key in ("dns_upstreams", "endpoints"):
+    if key in _LISTS:
         return tuple(value.split(","))
     if key in ("proxies", "mounts"):
         pairs = [part.strip().partition("=") for part in value.split(",")]

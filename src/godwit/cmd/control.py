@@ -25,7 +25,7 @@ from godwit.base import clock, errors, log, notify, private_memory, settings, ta
 from godwit.bus.regions import Hosts, Regions
 from godwit.cmd.building import HostBuilder
 from godwit.cmd.regions import RegionLinks
-from godwit.control import registry, registry_tokens, sealing, seed
+from godwit.control import edge_authority, registry, registry_tokens, sealing, seed
 from godwit.control.context import Context, Options
 from godwit.control.deploys.worker import Worker
 from godwit.control.evacuation import Evacuation
@@ -153,6 +153,7 @@ async def build(resolved: settings.Settings) -> Parts:
         sealer=sealing.ensure(keys),
         keyring=keyring.Client(resolved.paths.run / "keyring.sock"),
         options=options,
+        authority=edge_authority.ensure(keys, time.now_ms()),
     )
     here = _this_host(resolved, identity)
     await seed.ensure(

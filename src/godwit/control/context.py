@@ -6,6 +6,7 @@ from pathlib import Path
 
 from godwit.base.clock import Clock
 from godwit.control import ports, registry_tokens, sealing
+from godwit.control.edge_authority import Authority
 from godwit.control.liveness import Liveness
 
 BUILDS_AT_ONCE = 2
@@ -80,6 +81,7 @@ class Context:
         deploys_wanted: Set when a deploy was begun or is to be cancelled.
         build_slots: Bounds the builds that run at once.
         liveness: Which hosts answer.
+        authority: Vouches for edges; `None` where hosts make do without TLS.
     """
 
     store: ports.Store
@@ -99,3 +101,4 @@ class Context:
         default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE)
     )
     liveness: Liveness = field(default_factory=Liveness)
+    authority: Authority | None = None

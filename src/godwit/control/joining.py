@@ -124,7 +124,7 @@ async def join(ctx: Context, signed: joining.Signed) -> JoinAnswer:
         await _record_refusal(ctx, token, request, failure)
         raise
     ctx.facts_wanted.set()
-    return await _answer(ctx, host)
+    return await _answer(ctx, host, request.edge_key)
 
 
 async def standing(ctx: Context, signed: joining.Signed) -> StandingAnswer:
@@ -144,7 +144,11 @@ async def standing(ctx: Context, signed: joining.Signed) -> StandingAnswer:
         raise errors.Failure("permission_denied", f"no host {request.host_id} has that key")
     if host.state == "removed":
         return StandingAnswer(state="removed")
-    return StandingAnswer(state=host.state, members=await _everybody(ctx))
+    return StandingAnswer(
+        state=host.state,
+        members=await _everybody(ctx),
+        edge_chain=_vouched(ctx, host, request.edge_key),
+    )
 
 
 async def _record_refusal(
@@ -232,7 +236,7 @@ async def _add(ctx: Context, rows: Rows, token: JoinToken, request: JoinRequest)
     return host
 
 
-async def _answer(ctx: Context, host: Host) -> JoinAnswer:
+async def _answer(ctx: Context, host: Host, edge_key: str) -> JoinAnswer:
     everybody = await _everybody(ctx)
     at = next((m.services["registry"] for m in everybody if "registry" in m.services), None)
     return JoinAnswer(
@@ -247,7 +251,15 @@ async def _answer(ctx: Context, host: Host) -> JoinAnswer:
         if "bus" in host.roles
         else "",
         members=everybody,
+        edge_chain=_vouched(ctx, host, edge_key),
     )
+
+
+def _vouched(ctx: Context, host: Host, edge_key: str) -> str:
+    """Return what makes a key that of the host's edge, empty where there is none to vouch for."""
+    if not edge_key or ctx.authority is None or "edge" not in host.roles:
+        return ""
+    return ctx.authority.vouch(edge_key, host.id, ctx.clock.now_ms())
 
 
 async def _everybody(ctx: Context) -> tuple[MemberFact, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from godwit.base.settings import ROLES, Role, Settings
 from godwit.control import regions, registry_events
-from godwit.host import membership
+from godwit.host import bus_file, edge_keys, membership
 from godwit.host.identity import HostIdentity, Keys
 from godwit.images.auth import Credentials
 from godwit.wire import components, members
@@ -97,7 +97,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         host_id=identity.host_id,
         region=identity.region,
         apps_domain=settings.apps_domain,
-        listeners=(components.Listener(address=settings.listen.edge, port=80),),
+        listeners=_edge_listeners(settings),
         status_address=settings.listen.edge_status,
         agent_socket=str(settings.paths.run / "catalog.sock"),
         bus=_bus_client(settings, identity, keys, "edge"),
@@ -105,7 +105,28 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         backhaul=members.backhaul(identity.host_number, settings.listen.backhaul),
         region_aliases=regions.aliases(),
         region_ms=regions.round_trips(identity.region),
+        addresses=settings.edge.addresses,
+        reserved_ports=_reserved_ports(settings),
+        proxies=settings.edge.trusted_proxies,
+        tls=edge_keys.tls(settings.paths.data),
+        handover_socket=str(settings.paths.run / "edge.handover"),
     )
+
+
+def _edge_listeners(settings: Settings) -> tuple[components.Listener, ...]:
+    told = ((settings.listen.edge, 80), (settings.listen.edge_tls, 443))
+    return tuple(
+        components.Listener(address=address, port=port) for address, port in told if address
+    )
+
+
+def _reserved_ports(settings: Settings) -> tuple[int, ...]:
+    """Return the ports that no app may get: what starts later than the edge needs its own."""
+    listen = settings.listen
+    own = [listen.api, listen.edge_status, listen.registry, listen.bus, bus_file.above(listen.bus)]
+    own += [listen.join] if listen.join else []
+    ports = {int(address.rpartition(":")[2]) for address in own} | {listen.backhaul}
+    return tuple(sorted(ports | set(settings.edge.reserved_ports)))
 
 
 def dns_config(

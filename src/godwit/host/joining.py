@@ -17,7 +17,7 @@ import godwit
 from godwit.base import errors, private_files
 from godwit.base.clock import Clock
 from godwit.base.settings import Role, Settings
-from godwit.host import cluster_certificate, identity, membership
+from godwit.host import cluster_certificate, edge_keys, identity, membership
 from godwit.host.identity import HostIdentity
 from godwit.wire import joining
 from godwit.wire.joining import Invitation, JoinAnswer, JoinRequest, StandingAnswer
@@ -93,6 +93,7 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
         ports=membership.ports(settings, _ROLES),
         bus=wanted.bus,
         at_ms=clock.now_ms(),
+        edge_key=edge_keys.public_key(data),
         release=godwit.__version__,
     )
     seeds = [keys.seed(name).read_text() for name in keys.public]
@@ -112,9 +113,19 @@ def standing(data: Path, clock: Clock) -> StandingAnswer | None:
     if cluster is None:
         return None
     who = HostIdentity.model_validate_json((data / "host.json").read_text())
-    asked = joining.StandingRequest(host_id=who.host_id, at_ms=clock.now_ms())
+    now_ms = clock.now_ms()
+    # Of a release before edges spoke TLS, or vouched for long ago.
+    vouched = "edge" not in who.roles or not edge_keys.wanted(data, now_ms)
+    asked = joining.StandingRequest(
+        host_id=who.host_id,
+        at_ms=now_ms,
+        edge_key="" if vouched else edge_keys.public_key(data),
+    )
     signed = joining.sign("standing", asked, [(data / "keys" / "host.seed").read_text()])
-    return _read(StandingAnswer, _ask(cluster.address, cluster.fingerprint, signed))
+    answer = _read(StandingAnswer, _ask(cluster.address, cluster.fingerprint, signed))
+    if answer.edge_chain:
+        edge_keys.keep(data, answer.edge_chain)
+    return answer
 
 
 def read_cluster(data: Path) -> Cluster | None:
@@ -155,6 +166,8 @@ def _keep(
         registry=answer.registry,
     )
     membership.keep(data, answer.members)
+    if answer.edge_chain:
+        edge_keys.keep(data, answer.edge_chain)
     if answer.bus_secret:
         private_files.write(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
     private_files.write(data / "cluster.json", cluster.model_dump_json(indent=2) + "\n")

@@ -13,8 +13,17 @@ import shutil
 from pathlib import Path
 
 from godwit.base import errors, private_files, processes
+from godwit.base.clock import SystemClock
 from godwit.base.settings import Settings
-from godwit.host import bus_file, cluster_certificate, components, identity, membership, mounts
+from godwit.host import (
+    bus_file,
+    cluster_certificate,
+    components,
+    edge_keys,
+    identity,
+    membership,
+    mounts,
+)
 from godwit.wire import joining
 
 _FICLONE = 0x40049409
@@ -62,6 +71,8 @@ async def prepare(settings: Settings) -> tuple[identity.HostIdentity, identity.K
     for folder in ("images", "machines"):
         (paths.store / folder).mkdir(mode=0o711, exist_ok=True)
     who, keys = identity.ensure(paths.data, settings.host.region, settings.host.zone)
+    if {"control", "edge"} <= set(who.roles):
+        edge_keys.ensure_here(paths.data, who.host_id, SystemClock().now_ms())
     write_files(settings, who, keys)
     return who, keys
 

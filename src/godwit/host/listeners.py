@@ -77,6 +77,7 @@ _ROLE_OF: Mapping[str, Role] = {
     "api": "control",
     "join": "control",
     "edge": "edge",
+    "edge_tls": "edge",
     "edge_status": "edge",
     "bus": "bus",
     "registry": "registry",

@@ -87,6 +87,7 @@ class JoinRequest(Record):
         ports: Of what others may have to reach, by role.
         bus: Whether it is to be one of its region's bus servers though there is one.
         at_ms: Its clock.
+        edge_key: The public key of its edge's authority for certificates, PEM.
     """
 
     v: int = 1
@@ -102,6 +103,7 @@ class JoinRequest(Record):
     bus: bool = False
     at_ms: int
     release: str = ""
+    edge_key: str = ""
 
 
 class Registry(Record):
@@ -122,6 +124,7 @@ class JoinAnswer(Record):
     Attributes:
         bus_secret: What the bus servers of its region know each other by; empty when it is none.
         members: Every member, this one among them.
+        edge_chain: What vouches for `JoinRequest.edge_key`, the root's certificate last, PEM.
     """
 
     v: int = 1
@@ -134,14 +137,20 @@ class JoinAnswer(Record):
     registry: Registry | None = None
     bus_secret: str = pydantic.Field("", repr=False)
     members: tuple[MemberFact, ...]
+    edge_chain: str = ""
 
 
 class StandingRequest(Record):
-    """A host that cannot reach the bus asks whether it still belongs."""
+    """A host that cannot reach the bus asks whether it still belongs.
+
+    Attributes:
+        edge_key: As in `JoinRequest`, if it is to be vouched for (again).
+    """
 
     v: int = 1
     host_id: str
     at_ms: int
+    edge_key: str = ""
 
 
 class StandingAnswer(Record):
@@ -150,6 +159,7 @@ class StandingAnswer(Record):
     v: int = 1
     state: MemberState
     members: tuple[MemberFact, ...] = ()
+    edge_chain: str = ""
 
 
 class Problem(Record):

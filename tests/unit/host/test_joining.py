@@ -15,8 +15,17 @@ from godwit.api import joining as endpoint
 from godwit.base import errors, tasks
 from godwit.base.clock import SystemClock
 from godwit.base.settings import ROLES, Settings
+from godwit.control import edge_authority
 from godwit.control import joining as service
-from godwit.host import cluster_certificate, components, identity, joining, membership, standing
+from godwit.host import (
+    cluster_certificate,
+    components,
+    edge_keys,
+    identity,
+    joining,
+    membership,
+    standing,
+)
 from godwit.host.joining import Wanted
 from godwit.testing.control import OPERATOR, World, world
 from godwit.wire.joining import Invitation
@@ -57,6 +66,8 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         around = made.options(
             join_address=address, join_fingerprint=certificate.fingerprint, join_root=b"root"
         )
+        authority = edge_authority.ensure(tmp_path / "keys", SystemClock().now_ms())
+        around = replace(around, ctx=replace(around.ctx, authority=authority))
         server = uvicorn.Server(
             uvicorn.Config(
                 endpoint.create(around.ctx),
@@ -104,6 +115,25 @@ async def test_private_halves_stay_where_they_were_made(cluster: Cluster, tmp_pa
     kept = repr(host)
     for file in (data / "keys").iterdir():
         assert file.read_text().strip() not in kept
+
+
+async def test_the_edge_of_a_server_that_joins_is_vouched_for(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    data = tmp_path / "new"
+    data.mkdir()
+    await cluster.join(data, await cluster.token())
+    root = (tmp_path / "keys" / "edge-root.crt").read_text()
+    assert edge_keys.root(data) == root
+    assert edge_keys.tls(data) is not None
+    # As one that joined before edges spoke TLS, and as one that was vouched for long ago.
+    first = (data / "keys" / "edge.crt").read_text()
+    (data / "keys" / "edge.crt").unlink()
+    await asyncio.to_thread(standing.demand, data, SystemClock())
+    again = (data / "keys" / "edge.crt").read_text()
+    assert again != first
+    await asyncio.to_thread(standing.demand, data, SystemClock())
+    assert (data / "keys" / "edge.crt").read_text() == again
 
 
 async def test_an_answer_that_was_lost_is_asked_for_again(

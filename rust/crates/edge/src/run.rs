@@ -22,6 +22,9 @@ use crate::status;
 /// Of the time to drain, idle HTTP/1 connections are given this part to hear of it.
 const LINGER_SHARE: u32 = 4;
 const LONGEST_LINGER: Duration = Duration::from_secs(3);
+/// For agent and bus to tell a successor everything.
+const AGENT_WITHIN: Duration = Duration::from_secs(3);
+const BUS_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Run the edge until it is asked to stop.
@@ -83,7 +86,7 @@ async fn attend(
     let mut termination = Termination::listen().map_err(said)?;
     let status = tokio::net::TcpListener::from_std(status).map_err(said)?;
     let mut ports = Ports::new(edge.clone(), workers.clone());
-    let predecessor = inherit(edge, &mut ports);
+    let predecessor = inherit(edge, &mut ports).await;
     ports.open_configured()?;
     ports.look();
     let serving = tokio::spawn(status::serve(edge.clone(), status, phases.subscribe()));
@@ -117,20 +120,36 @@ async fn attend(
 }
 
 /// Take over from the process that is there, if any.
-fn inherit(edge: &Edge, ports: &mut Ports) -> Option<Predecessor> {
+async fn inherit(edge: &Edge, ports: &mut Ports) -> Option<Predecessor> {
     let path = edge.config.handover_socket.as_deref()?;
-    let taken = Predecessor::take(path).and_then(|taken| {
-        let Some((predecessor, sockets)) = taken else {
+    let taken = async {
+        let Some((predecessor, sockets)) = Predecessor::take(path)? else {
             return Ok(None);
         };
         log::info!("{} sockets come from a predecessor", sockets.len());
+        know_as_much(edge).await;
         ports.inherit(sockets)?;
         Ok(Some(predecessor))
-    });
-    taken.unwrap_or_else(|error| {
+    };
+    taken.await.unwrap_or_else(|error: io::Error| {
         log::error!("nothing comes from the predecessor: {error}");
         None
     })
+}
+
+/// Wait until this process knows what its predecessor does, which serves meanwhile; a while for
+/// the agent, which answers at once if it runs, and less for the bus.
+async fn know_as_much(edge: &Edge) {
+    let begun = Instant::now();
+    loop {
+        let report = edge.watch.report();
+        let bus = report.bus_synced && report.mirror_synced;
+        let waited = begun.elapsed();
+        if waited >= AGENT_WITHIN || (report.agent_synced && (bus || waited >= BUS_WITHIN)) {
+            return;
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Follow the ports until a successor serves.

@@ -12,6 +12,7 @@ from godwit.cli import connect, session, times, tree
 from godwit.cli.commands import up
 from godwit.cli.options import JsonOption, YesOption
 from godwit.client.records import Host
+from godwit.host import edge_keys
 from godwit.host import joining as host_joining
 from godwit.host import units as host_units
 
@@ -287,6 +288,29 @@ def units(
         raise errors.invalid(f"cannot write to {write}: {error.strerror}") from error
     here.out.say(f"wrote {write / host_units.NAME}")
     here.out.hint("systemctl daemon-reload && systemctl enable --now godwit")
+
+
+@app.command(epilog=tree.examples("godwit host authority > godwit-root.pem"))
+def authority(
+    context: typer.Context, settings_file: SettingsOption = None, as_json: JsonOption = False
+) -> None:
+    """Print the certificate that clients of this cluster's edges have to trust.
+
+    Certificates of apps' names are made by each host's edge, and this one vouches for them all.
+    """
+    data = up.resolve(context, settings_file).paths.data
+    root = edge_keys.root(data)
+    if root is None:
+        raise errors.Failure(
+            "failed_precondition",
+            f"no certificate is known in {data}",
+            hint="it is made, or learnt from the cluster, when Godwit comes up on this server",
+        )
+    here = session.of(context)
+    if as_json or here.wants_json:
+        here.out.json({"certificate": root})
+        return
+    here.out.raw(root)
 
 
 def _set(context: typer.Context, host_id: str, verb: str, done: str) -> None:
