@@ -11,6 +11,7 @@ use crate::backhaul::Standings;
 use crate::front::Front;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
+use crate::replay::cache::Cache;
 
 #[derive(Debug)]
 pub(crate) struct Edge {
@@ -23,6 +24,8 @@ pub(crate) struct Edge {
     pub(crate) front: Front,
     /// Other hosts and regions, as far as they were met.
     pub(crate) standings: Standings,
+    /// What apps let the edge remember.
+    pub(crate) replays: Cache,
     /// A worker measures the regions.
     pub(crate) probing: AtomicBool,
 }
@@ -51,6 +54,7 @@ impl Edge {
             metrics,
             front,
             standings,
+            replays: Cache::default(),
             probing: AtomicBool::new(false),
         })
     }

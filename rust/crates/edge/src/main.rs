@@ -7,6 +7,7 @@ mod edge;
 mod front;
 mod machines;
 mod metrics;
+mod replay;
 mod request;
 mod run;
 mod status;

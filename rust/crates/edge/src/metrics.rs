@@ -65,6 +65,8 @@ pub(crate) struct AppMetrics {
     pub(crate) wakes: AtomicU64,
     /// Requests that had to wait for a slot.
     pub(crate) queued: AtomicU64,
+    /// Requests that its machines sent elsewhere.
+    pub(crate) replays: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +129,7 @@ impl Metrics {
 
 type Read = fn(&AppMetrics) -> u64;
 
-const PER_APP: [(&str, Read); 7] = [
+const PER_APP: [(&str, Read); 8] = [
     ("fly_edge_data_in", |app| app.data_in.load(Relaxed)),
     ("fly_edge_data_out", |app| app.data_out.load(Relaxed)),
     ("fly_app_tcp_connects_count", |app| {
@@ -139,6 +141,7 @@ const PER_APP: [(&str, Read); 7] = [
     ("godwit_edge_retries_count", |app| app.retries.load(Relaxed)),
     ("godwit_edge_wakes_count", |app| app.wakes.load(Relaxed)),
     ("godwit_edge_queued_count", |app| app.queued.load(Relaxed)),
+    ("godwit_edge_replays_count", |app| app.replays.load(Relaxed)),
 ];
 
 impl AppMetrics {
@@ -191,6 +194,7 @@ fn new_app(app: &Arc<str>, org_id: &Arc<str>) -> Arc<AppMetrics> {
         retries: AtomicU64::new(0),
         wakes: AtomicU64::new(0),
         queued: AtomicU64::new(0),
+        replays: AtomicU64::new(0),
     })
 }
 

@@ -172,6 +172,10 @@ impl Targets {
         }
     }
 
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
     pub(crate) fn app_name(&self) -> &Arc<str> {
         &self.app.name
     }

@@ -85,7 +85,7 @@ enum Outcome<T> {
 
 impl Errand {
     /// Whether all of it is still there to be sent once more.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.source
             .as_ref()
             .is_none_or(|source| source.can_repeat())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! answer ─ find (host → app → targets) ─ errand (a machine, here or there) ─ respond
-//!            └ refuse                       └ refuse
+//!            └ refuse                       └ refuse     └ replay: the next leg, another errand
 //! ```
 
 use std::convert::Infallible;
@@ -16,10 +16,11 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::front::connection::Connection;
 use crate::front::tunnel::{self, Far};
-use crate::machines::reach::{Patience, Reached, Scope, Search};
+use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
 use crate::machines::wish::Wish;
 use crate::metrics::count;
+use crate::replay::chain::{self, Chain, Leg, Said};
 use crate::request::body::Download;
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
@@ -97,8 +98,7 @@ impl<'a> Exchange<'a> {
         let worker = &*connection.worker;
         let host = route::host(request.uri(), request.headers());
         let host = host.map_err(|_| refusal::no_host())?.into_owned();
-        let find = || find(connection, &host);
-        let targets = find()?;
+        let targets = find(connection, &host)?;
         self.targets = Some(targets.clone());
         if targets.force_https {
             return Ok(self.redirect(&host, request.uri()));
@@ -108,16 +108,39 @@ impl<'a> Exchange<'a> {
         let protocol = headers::upgrade_of(request.version(), request.headers());
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let mut errand = self.errand(request, &targets, protocol);
+        let (mut chain, mut leg) =
+            Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
         drop(targets);
-        let patience = Patience::of(&worker.edge.config.limits);
         let at = (connection.port, connection.handling);
-        let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
-        let note = |reached: &Reached| self.note(reached);
-        let answer = errand.run(worker, &mut search, note, find).await?;
-        if let Some(source) = &errand.source {
-            source.settle();
+        loop {
+            let Leg {
+                app,
+                wish,
+                patience,
+            } = leg;
+            let find = || match &app {
+                None => find(connection, &host),
+                Some(app) => find_named(connection, app),
+            };
+            let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
+            let note = |reached: &Reached| self.note(reached);
+            let answer = match errand.run(worker, &mut search, note, find).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    leg = chain.failed(refusal, &mut errand)?;
+                    continue;
+                }
+            };
+            leg = match chain::said(answer).await? {
+                Said::Answer(answer) => {
+                    if let Some(source) = &errand.source {
+                        source.settle();
+                    }
+                    return Ok(self.respond(*answer, upgrade));
+                }
+                Said::Replay(replay, origin) => chain.follow(*replay, origin, &mut errand)?,
+            };
         }
-        Ok(self.respond(answer, upgrade))
     }
 
     fn note(&mut self, reached: &Reached) {
@@ -244,6 +267,17 @@ fn find(connection: &Connection, host: &str) -> Result<Arc<Targets>, Refusal> {
     };
     let at = (connection.port, connection.handling);
     Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+}
+
+/// The targets of an app to which a request is replayed: its service at the same port.
+fn find_named(connection: &Connection, name: &str) -> Result<Arc<Targets>, Refusal> {
+    let worker = &connection.worker;
+    let view = worker.edge.watch.view();
+    let app = view
+        .app(name)
+        .ok_or_else(|| refusal::no_replay_target(name))?;
+    let at = (connection.port, connection.handling);
+    Ok(worker.targets.get(app, at, Ground::of(&worker.edge, &view)))
 }
 
 fn origin_form(uri: &Uri) -> Uri {

@@ -65,6 +65,33 @@ pub(crate) fn stopped(app: &str) -> Refusal {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "PR04", message)
 }
 
+/// An app asks for a replay that makes no sense.
+pub(crate) fn bad_replay(what: &str) -> Refusal {
+    let message = format!("the app's fly-replay cannot be followed: {what}");
+    refuse(StatusCode::BAD_GATEWAY, "PA03", message)
+}
+
+pub(crate) fn too_many_replays() -> Refusal {
+    let message = "the request was replayed 10 times, and once more was asked for";
+    refuse(StatusCode::BAD_GATEWAY, "PA02", message)
+}
+
+pub(crate) fn too_long_to_replay() -> Refusal {
+    let message = "a request with a body of more than 1 MB cannot be replayed";
+    refuse(StatusCode::BAD_GATEWAY, "PA01", message)
+}
+
+pub(crate) fn no_replay_target(app: &str) -> Refusal {
+    let message = format!("the request is replayed to {app}, which is no app");
+    refuse(StatusCode::BAD_GATEWAY, "PA04", message)
+}
+
+/// The apps are of different organizations or networks.
+pub(crate) fn replay_forbidden(from: &str, to: &str) -> Refusal {
+    let message = format!("{from} may not replay requests to {to}");
+    refuse(StatusCode::BAD_GATEWAY, "PA05", message)
+}
+
 /// Who asks is no host of the cluster any more.
 pub(crate) fn no_member() -> Refusal {
     refuse(

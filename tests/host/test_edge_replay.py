@@ -1,0 +1,295 @@
+"""fly-replay: apps that answer by saying where their request is to be sent."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.host import rust_components as parts
+from tests.host.backhaul_lab import HELLO, Servers, make_servers  # noqa: F401
+from tests.host.edge_lab import QUICK, Lab, echo, make_lab  # noqa: F401
+from tests.host.rust_components import Request, WebApp, response, web_app
+
+pytestmark = pytest.mark.host
+
+JSON = "Content-Type: application/vnd.fly.replay+json"
+
+
+def replay(value: str, *more: str, body: bytes = b"never shown") -> Callable[[Request], Any]:
+    """Return a handler that always replays."""
+
+    async def answer(_: Request) -> bytes:
+        return response(body, "409 Conflict", f"fly-replay: {value}", *more)
+
+    return answer
+
+
+def document(**fields: Any) -> Callable[[Request], Any]:
+    """Return a handler that always replays by a document."""
+
+    async def answer(_: Request) -> bytes:
+        return response(json.dumps(fields).encode(), "200 OK", JSON)
+
+    return answer
+
+
+@pytest.fixture(name="apps")
+async def make_apps(lab: Lab) -> AsyncIterator["Apps"]:
+    made = Apps(lab)
+    yield made
+    for one in made.running:
+        await one.stop()
+
+
+class Apps:
+    """Apps of one host, each with machines."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.running: list[WebApp] = []
+
+    async def add(
+        self, machine_id: str, app: str = "hello", handler: Any = echo, **changes: Any
+    ) -> WebApp:
+        fact = self.lab.machine(machine_id, app=app, **changes)
+        one = WebApp(fact.local_ipv4, self.lab.app_port, handler)
+        await one.start()
+        self.running.append(one)
+        return one
+
+
+async def test_a_request_with_its_body_goes_where_the_app_says(lab: Lab, apps: Apps) -> None:
+    first = await apps.add("m1", handler=replay("app=other;state=a=1"))
+    await apps.add("m2", app="other")
+    await lab.start()
+    body = b"x" * 900_000
+    async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+        got = await client.put(lab.url + "/p?q=1", headers=HELLO, content=body)
+    assert got.status_code == 200
+    told = got.json()
+    headers = dict(told["headers"])
+    assert (told["method"], told["path"], told["bytes"]) == ("PUT", "/p?q=1", len(body))
+    source = dict(field.split("=", 1) for field in headers["fly-replay-src"].split(";"))
+    assert (source["instance"], source["region"], source["state"]) == ("m1", "lcl", "a=1")
+    assert len(source["t"]) == 16
+    assert "fly-replay" not in got.headers
+    assert len(first.requests) == 1
+
+
+async def test_a_document_may_change_the_request(lab: Lab, apps: Apps) -> None:
+    change = {
+        "path": "/new?x=y",
+        "delete_headers": ["cookie"],
+        "set_headers": [{"name": "X-Told", "value": "yes"}],
+    }
+    await apps.add("m1", handler=document(app="other", transform=change))
+    await apps.add("m2", app="other")
+    await lab.start()
+    got = await lab.get("/old", headers={"Cookie": "a=b"})
+    told = got.json()
+    headers = dict(told["headers"])
+    assert told["path"] == "/new?x=y"
+    assert headers["x-told"] == "yes"
+    assert "cookie" not in headers
+
+
+async def test_a_body_that_is_too_long_is_not_replayed(lab: Lab, apps: Apps) -> None:
+    await apps.add("m1", handler=replay("app=other"))
+    await apps.add("m2", app="other")
+    await lab.start()
+    async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+        got = await client.put(lab.url, headers=HELLO, content=b"x" * 1_100_000)
+    assert got.status_code == 502
+    assert "[PA01]" in got.text
+
+
+async def test_replays_come_to_an_end(lab: Lab, apps: Apps) -> None:
+    app = await apps.add("m1", handler=replay("app=hello"))
+    await lab.start()
+    got = await lab.get()
+    assert (got.status_code, "[PA02]" in got.text) == (502, True)
+    assert len(app.requests) == 11
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("instance=m1;prefer_instance=m2", "PA03"),
+        ("nonsense", "PA03"),
+        ("app=nobody", "PA04"),
+        ("app=strangers", "PA05"),
+        ("app=beside", "PA05"),
+        ("region=xyz", "PR04"),
+        ("instance=m9", "PR04"),
+    ],
+)
+async def test_what_cannot_be_followed_says_why(
+    lab: Lab, apps: Apps, value: str, code: str
+) -> None:
+    lab.limits = QUICK
+    await apps.add("m1", handler=replay(value))
+    stranger = await apps.add("m2", app="strangers", org_id="org_2", network_id="net_2")
+    beside = await apps.add("m3", app="beside", network_id="net_3")
+    await lab.start()
+    got = await lab.get()
+    assert got.status_code >= 500
+    assert f"[{code}]" in got.text
+    assert "never shown" not in got.text
+    assert stranger.requests == beside.requests == []
+
+
+async def test_elsewhere_is_any_machine_but_the_one_that_asks(lab: Lab, apps: Apps) -> None:
+    async def answer(request: Request) -> bytes:
+        if request.header("fly-replay-src"):
+            return response(b"second")
+        return response(b"", "200 OK", "fly-replay: elsewhere=true")
+
+    machines = [await apps.add(f"m{number}", handler=answer) for number in range(2)]
+    await lab.start()
+    for _ in range(10):
+        assert (await lab.get()).text == "second"
+    assert [len(one.requests) for one in machines] == [10, 10]
+
+
+async def test_a_replay_that_reaches_nobody_falls_back(lab: Lab, apps: Apps) -> None:
+    lab.limits = QUICK
+
+    async def answer(request: Request) -> bytes:
+        failed = request.header("fly-replay-failed")
+        if failed:
+            return response(failed.encode())
+        asked = "fly-replay: app=other;fallback=force_self;timeout=300ms"
+        return response(b"", "200 OK", asked)
+
+    await apps.add("m1", handler=answer)
+    lab.machine("m2", app="other")
+    await lab.start()
+    got = await lab.get()
+    assert got.status_code == 200, got.text
+    said = dict(field.split("=") for field in got.text.split(";"))
+    assert (said["app"], said["replay_source"]) == ("other", "m1")
+    assert said["reason"] in {"timeout", "retries_exhausted"}
+    assert 200 < int(said["elapsed_ms"]) < 5_000
+
+
+async def test_an_error_of_the_target_is_no_reason_to_fall_back(lab: Lab, apps: Apps) -> None:
+    async def broken(_: Request) -> bytes:
+        return response(b"broken", "500 Internal Server Error")
+
+    await apps.add("m1", handler=replay("app=other;fallback=prefer_self"))
+    await apps.add("m2", app="other", handler=broken)
+    await lab.start()
+    got = await lab.get()
+    assert (got.status_code, got.text) == (500, "broken")
+
+
+async def test_a_stopped_target_is_started(lab: Lab, apps: Apps) -> None:
+    await apps.add("m1", handler=replay("app=other;instance=m2"))
+    target = await apps.add("m2", app="other", state="stopped")
+    fact = lab.agent.machines["m2"]
+
+    async def wake(_: str) -> None:
+        lab.agent.say(fact.model_copy(update={"state": "started"}))
+
+    lab.agent.on_wake = wake
+    await lab.start()
+    assert (await lab.get()).status_code == 200
+    assert lab.agent.wakes == ["m2"]
+    assert len(target.requests) == 1
+
+
+async def test_a_preferred_machine_that_does_not_answer_is_named(lab: Lab, apps: Apps) -> None:
+    await apps.add("m1", handler=replay("app=other;prefer_instance=gone"))
+    await apps.add("m2", app="other")
+    await lab.start()
+    headers = dict((await lab.get()).json()["headers"])
+    assert headers["fly-preferred-instance-unavailable"] == "gone"
+
+
+async def test_what_is_remembered_is_not_asked_again(lab: Lab, apps: Apps) -> None:
+    more = (
+        "fly-replay-cache: /a/*",
+        "fly-replay-cache-ttl-secs: 60",
+        "fly-replay-cache-allow-bypass: yes",
+    )
+
+    async def target(request: Request) -> bytes:
+        if request.path == "/a/forget":
+            back = ("fly-replay: app=hello", "fly-replay-cache: invalidate")
+            return response(b"", "200 OK", *back)
+        return await echo(request)
+
+    async def answer(request: Request) -> bytes:
+        if request.path == "/a/forget" and request.header("fly-replay-src"):
+            return response(b"forgotten")
+        return response(b"", "200 OK", "fly-replay: app=other", *more)
+
+    first = await apps.add("m1", handler=answer)
+    await apps.add("m2", app="other", handler=target)
+    await lab.start()
+
+    async def status(path: str, **headers: str) -> tuple[str | None, bool]:
+        told = dict((await lab.get(path, headers=headers)).json()["headers"])
+        return told.get("fly-replay-cache-status"), "fly-replay-src" in told
+
+    assert await status("/a/1") == ("miss", True)
+    assert await status("/a/2") == ("hit", False)
+    assert len(first.requests) == 1
+    assert (await status("/a/3", **{"fly-replay-cache-control": "skip"}))[1]
+    assert len(first.requests) == 2
+    assert (await lab.get("/a/forget")).text == "forgotten"
+    assert await status("/a/4") == ("miss", True)
+
+
+async def test_a_websocket_is_opened_where_the_app_says(lab: Lab, apps: Apps) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\n\r\n"
+        )
+        while data := await reader.read(1000):
+            writer.write(data.upper())
+        writer.close()
+
+    await apps.add("m1", handler=replay("app=other"))
+    fact = lab.machine("m2", app="other")
+    async with parts.raw_app(fact.local_ipv4, lab.app_port, serve):
+        await lab.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: hello.godwit.localhost\r\n"
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        async with asyncio.timeout(parts.PATIENCE_S):
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"abc")
+            assert await reader.readexactly(3) == b"ABC"
+        writer.close()
+
+
+async def test_a_region_is_reached_by_way_of_its_host(servers: Servers) -> None:
+    near, far = await servers.add("fra"), await servers.add("iad")
+    here, there = near.machine("m1"), far.machine("m2")
+
+    async def answer(request: Request) -> bytes:
+        return await replay('region="xyz,us"')(request)
+
+    async with (
+        web_app(here.local_ipv4, near.lab.app_port, answer),
+        web_app(there.local_ipv4, near.lab.app_port, echo),
+    ):
+        await servers.start()
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+            got = await client.post(near.lab.url, headers=HELLO, content=b"body")
+        headers = dict(got.json()["headers"])
+        assert headers["fly-replay-src"].startswith("instance=m1;region=fra;t=")
+        assert got.json()["bytes"] == 4
+        # The other way round the answer that replays comes from another host.
+        preferred = {"fly-prefer-region": "us"}
+        assert (await near.get(headers=preferred)).json()["path"] == "/"
+        forced = await far.get(headers={"fly-force-region": "fra"})
+        assert dict(forced.json()["headers"])["fly-region"] == "iad"
