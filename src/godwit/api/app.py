@@ -10,6 +10,7 @@ import godwit
 from godwit.api import limits, problems
 from godwit.api.guard import Guard
 from godwit.api.routes import (
+    addresses,
     apps,
     builds,
     deploys,
@@ -38,6 +39,7 @@ from godwit.control.context import Context
 
 ROUTERS: tuple[APIRouter, ...] = (
     apps.ROUTER,
+    addresses.ROUTER,
     machines.ROUTER,
     machine_actions.ROUTER,
     inside.ROUTER,

@@ -190,6 +190,19 @@ class Control(BaseModel):
     directory. What `godwit control move-database` wrote down goes before it."""
 
 
+class Addresses(BaseModel):
+    """Public addresses for apps, on which every edge of the cluster answers."""
+
+    model_config = _STRICT
+
+    v4: tuple[str, ...] = ()
+    """IPv4 addresses and prefixes of which apps may have one for themselves."""
+    v6: tuple[str, ...] = ()
+    """The same, IPv6."""
+    shared_v4: str | None = None
+    """The IPv4 address that all apps share, chosen by host name; the one that DNS names."""
+
+
 class Build(BaseModel):
     """What builds on this host use of its own; nothing of it stays in an image."""
 
@@ -240,6 +253,7 @@ class Settings(BaseModel):
     control: Control = Control()
     build: Build = Build()
     edge: Edge = Edge()
+    addresses: Addresses = Addresses()
 
 
 def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -292,10 +306,19 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("control", Control),
     ("build", Build),
     ("edge", Edge),
+    ("addresses", Addresses),
 )
 
 
-_LISTS = ("dns_upstreams", "endpoints", "addresses", "reserved_ports", "trusted_proxies")
+_LISTS = (
+    "v4",
+    "v6",
+    "dns_upstreams",
+    "endpoints",
+    "addresses",
+    "reserved_ports",
+    "trusted_proxies",
+)
 
 
 def _put_variable(into: dict[str, Any], name: str, value: str) -> None:

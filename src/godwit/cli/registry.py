@@ -86,7 +86,13 @@ ENTRIES: tuple[Entry, ...] = (
         MANAGE,
         ("img",),
     ),
-    Entry("ips", f"{_HERE}.ips", "Show the addresses of an app.", MANAGE, ("ip",)),
+    Entry(
+        "ips",
+        f"{_HERE}.ips",
+        "Allocate, list and release the addresses of an app.",
+        MANAGE,
+        ("ip",),
+    ),
     Entry(
         "orgs",
         f"{_HERE}.orgs",

@@ -7,6 +7,7 @@ import httpx
 
 from godwit.base import clock
 from godwit.client import (
+    addresses,
     apps,
     builds,
     deploys,
@@ -32,6 +33,7 @@ class Api:
 
     Attributes:
         apps: Apps.
+        addresses: Public addresses of apps.
         machines: Machines of apps.
         details: What a machine has beside its state.
         leases: The right to change a machine alone, for a time.
@@ -59,6 +61,7 @@ class Api:
     ) -> None:
         self._transport = Transport(base_url, token, http=http, pauses=pauses)
         self.apps = apps.Apps(self._transport)
+        self.addresses = addresses.Addresses(self._transport)
         self.machines = machines.Machines(self._transport)
         self.details = details.Details(self._transport)
         self.leases = leases.Leases(self._transport)

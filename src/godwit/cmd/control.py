@@ -25,7 +25,7 @@ from godwit.base import clock, errors, log, notify, private_memory, settings, ta
 from godwit.bus.regions import Hosts, Regions
 from godwit.cmd.building import HostBuilder
 from godwit.cmd.regions import RegionLinks
-from godwit.control import edge_authority, registry, registry_tokens, sealing, seed
+from godwit.control import address_pools, edge_authority, registry, registry_tokens, sealing, seed
 from godwit.control.context import Context, Options
 from godwit.control.deploys.worker import Worker
 from godwit.control.evacuation import Evacuation
@@ -222,6 +222,9 @@ def _options(resolved: settings.Settings, region: str) -> Options:
         join_address=_join_address(resolved),
         join_fingerprint=cluster.fingerprint,
         join_root=cluster.root(),
+        addresses=address_pools.parse(
+            resolved.addresses.v4, resolved.addresses.v6, resolved.addresses.shared_v4
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Apps: made, looked up, deleted. Every change publishes the app's fact through the outbox."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from godwit.base import errors, ids, log
@@ -151,6 +152,7 @@ async def delete(ctx: Context, who: Principal, name: str) -> None:
         revision = await rows.meta.next_revision()
         await rows.apps.mark_deleted(app.id, ctx.clock.now_ms(), revision)
         await rows.app_secrets.forget(app.id)
+        await rows.addresses.forget(app.id)
         # Updated to time 0: upkeep takes them up at once.
         await rows.placements.want_destroyed(app.id, 0)
         await publish(ctx, rows, app, revision, deleted=True)
@@ -165,8 +167,10 @@ async def mark_deployed(rows: Rows, app: App) -> None:
         await rows.apps.set_status(app.id, "deployed")
 
 
-def fact(ctx: Context, app: App, *, epoch: int, revision: int, deleted: bool) -> facts.AppFact:
-    """Return what edges and DNS are told of an app."""
+def fact(
+    ctx: Context, app: App, own: Sequence[str], *, epoch: int, revision: int, deleted: bool
+) -> facts.AppFact:
+    """Return what edges and DNS are told of an app; `own` are addresses that are its alone."""
     return facts.AppFact(
         epoch=epoch,
         revision=revision,
@@ -177,13 +181,15 @@ def fact(ctx: Context, app: App, *, epoch: int, revision: int, deleted: bool) ->
         app_id=app.id,
         app=app.name,
         hostnames=() if deleted else (hostname(app, ctx.options.apps_domain),),
+        addresses=() if deleted else tuple(own),
     )
 
 
 async def publish(ctx: Context, rows: Rows, app: App, revision: int, *, deleted: bool) -> None:
     """Put an app's fact into the outbox."""
     epoch = (await rows.meta.get()).epoch
-    told = fact(ctx, app, epoch=epoch, revision=revision, deleted=deleted)
+    own = (await rows.addresses.own([app.id])).get(app.id, ())
+    told = fact(ctx, app, own, epoch=epoch, revision=revision, deleted=deleted)
     await rows.outbox.add(told.model_dump(mode="json"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from godwit.base.clock import Clock
 from godwit.control import ports, registry_tokens, sealing
+from godwit.control.address_pools import Pools
 from godwit.control.edge_authority import Authority
 from godwit.control.liveness import Liveness
 
@@ -41,6 +42,7 @@ class Options:
             is none.
         join_fingerprint: SHA-256 of the certificate they know it by.
         join_root: From which the secrets between bus servers are derived.
+        addresses: From which apps get public addresses.
         registry_secret: What control shares with the platform's registry; empty refuses its
             notifications.
     """
@@ -67,6 +69,7 @@ class Options:
     join_address: str = ""
     join_fingerprint: str = ""
     join_root: bytes = field(default=b"", repr=False)
+    addresses: Pools = field(default_factory=Pools)
 
 
 @dataclass(frozen=True)

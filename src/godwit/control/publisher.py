@@ -241,9 +241,15 @@ async def everything(ctx: Context) -> AsyncIterator[list[facts.Fact]]:
         async with ctx.store.read() as rows:
             epoch = (await rows.meta.get()).epoch
             page = await rows.apps.newest_facts(app_id, _BATCH)
+            own = await rows.addresses.own([app.id for app in page])
         yield [
             apps.fact(
-                ctx, app, epoch=epoch, revision=app.revision, deleted=app.deleted_at_ms is not None
+                ctx,
+                app,
+                own.get(app.id, ()),
+                epoch=epoch,
+                revision=app.revision,
+                deleted=app.deleted_at_ms is not None,
             )
             for app in page
         ]

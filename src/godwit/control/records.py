@@ -194,6 +194,23 @@ class App:
 
 
 @dataclass(frozen=True)
+class AddressAssignment:
+    """A public address of an app.
+
+    Attributes:
+        type: `v4` and `v6` are the app's alone; `shared_v4` is not.
+    """
+
+    id: str
+    org_id: str
+    app_id: str
+    ip: str
+    type: str
+    service_name: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True)
 class Release:
     """One deploy of an app: numbered from 1 within it.
 

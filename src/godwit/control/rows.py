@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from godwit.control.machine_rows import PlacementRows, RelocationRows, StandbyRows
 from godwit.control.records import (
+    AddressAssignment,
     App,
     AppSecret,
     AppSecretKey,
@@ -259,6 +260,31 @@ class AppRows(Protocol):
         """Turn it into a tombstone."""
 
 
+class AddressRows(Protocol):
+    """Public addresses of apps; one that is an app's own is nobody else's."""
+
+    async def add(self, row: AddressAssignment) -> None:
+        """Add one."""
+
+    async def of_app(self, app_id: str) -> list[AddressAssignment]:
+        """Return an app's, the oldest first."""
+
+    async def own(self, app_ids: Collection[str]) -> dict[str, list[str]]:
+        """Return the addresses that are these apps' alone, by app."""
+
+    async def taken(self, kind: str) -> list[str]:
+        """Return all of a type that apps have."""
+
+    async def is_taken(self, ip: str) -> bool:
+        """Tell whether it is an app's own."""
+
+    async def remove(self, address_id: str) -> None:
+        """Take one away."""
+
+    async def forget(self, app_id: str) -> None:
+        """Take all of an app away."""
+
+
 class ReleaseRows(Protocol):
     """Releases."""
 
@@ -429,6 +455,10 @@ class Rows(Protocol):
     @property
     def apps(self) -> AppRows:
         """Apps."""
+
+    @property
+    def addresses(self) -> AddressRows:
+        """Public addresses of apps."""
 
     @property
     def releases(self) -> ReleaseRows:

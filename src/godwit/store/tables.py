@@ -250,6 +250,27 @@ sa.Index(
     postgresql_where=_UNFINISHED,
 )
 
+ADDRESSES = sa.Table(
+    "addresses",
+    METADATA,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("ip", sa.String(45), nullable=False),
+    sa.Column("type", sa.String(16), nullable=False),
+    sa.Column("service_name", sa.String(200), nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_addresses_app_id", "app_id"),
+)
+_OWN_ADDRESS = ADDRESSES.c.type != "shared_v4"
+sa.Index(
+    "uq_addresses_ip_own",
+    ADDRESSES.c.ip,
+    unique=True,
+    sqlite_where=_OWN_ADDRESS,
+    postgresql_where=_OWN_ADDRESS,
+)
+
 RUN_ENTRIES = sa.Table(
     "run_entries",
     METADATA,

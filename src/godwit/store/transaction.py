@@ -4,6 +4,7 @@ from functools import cached_property
 
 from godwit.store.lanes import Connection
 from godwit.store.rows import (
+    addresses,
     apps,
     hosts,
     identity,
@@ -75,6 +76,11 @@ class Transaction:
     def apps(self) -> apps.AppTable:
         """Apps."""
         return apps.AppTable(self._connection)
+
+    @cached_property
+    def addresses(self) -> addresses.AddressTable:
+        """Public addresses of apps."""
+        return addresses.AddressTable(self._connection)
 
     @cached_property
     def releases(self) -> releases.ReleaseTable:

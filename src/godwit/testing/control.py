@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from godwit.base import clock, errors, principal
-from godwit.control import apps, organizations, ports, registry_tokens, sealing, tokens
+from godwit.control import (
+    address_pools,
+    apps,
+    organizations,
+    ports,
+    registry_tokens,
+    sealing,
+    tokens,
+)
 from godwit.control.context import Context, Options
 from godwit.control.records import App, Host, Organization
 from godwit.images import registry_disk
@@ -233,6 +241,9 @@ class World:
         return replace(self, ctx=ctx)
 
 
+_POOLS = address_pools.parse(("203.0.113.0/30",), ("2001:db8:7::/64",), "198.51.100.1")
+
+
 @contextlib.asynccontextmanager
 async def world(directory: Path, url: str | None = None) -> AsyncIterator[World]:
     """Build control over one simulated host in region `lcl`, in a directory of its own.
@@ -268,6 +279,9 @@ async def world(directory: Path, url: str | None = None) -> AsyncIterator[World]
             act_s=0.5,
             silence_s=0.0,
             rate_limits=False,
+            addresses=address_pools.parse(
+                ("203.0.113.0/30",), ("2001:db8:7::/64",), "198.51.100.1"
+            ),
         ),
     )
     around = World(ctx, store, host, hosts, stream, images, builder, warehouse, moved, root_keys)

@@ -35,6 +35,9 @@ CASES = [
     Case("POST", "/v1/apps", json={"name": "other", "org_slug": "acme"}),
     Case("GET", APP),
     Case("DELETE", APP, {"force": "true"}),
+    Case("GET", f"{APP}/ip_assignments"),
+    Case("POST", f"{APP}/ip_assignments", json={"type": "v6"}),
+    Case("DELETE", f"{APP}/ip_assignments/{{ip}}"),
     Case("GET", f"{APP}/machines"),
     Case("POST", f"{APP}/machines", json=MACHINE),
     Case("GET", ONE),
@@ -198,6 +201,7 @@ class Things:
             deploy_id=self.deploy_id,
             terminal_id=self.terminal_id,
             key="color",
+            ip="198.51.100.1",
             release="1",
             registry="registry.example.com:5000",
             # One without machines: what is done with it disturbs no other case.
@@ -210,6 +214,7 @@ class Things:
 async def make_things(served: Served) -> Things:
     """Make one of everything in acme."""
     await served.acme.post("/v1/apps", json={"name": "shop", "org_slug": "acme"})
+    await served.acme.post("/v1/apps/shop/ip_assignments", json={"type": "shared_v4"})
     config = {"image": "nginx", "metadata": {"color": "blue"}}
     machine = await served.acme.post("/v1/apps/shop/machines", json={"config": config})
     release = {"image": "nginx", "config": {"app": "shop"}}

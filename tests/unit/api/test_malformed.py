@@ -200,6 +200,7 @@ async def test_nasty_paths_get_no_500(served: Served) -> None:
                 "host_id",
                 "deploy_id",
                 "secret_name",
+                "ip",
             )
             path = case.path.format(**dict.fromkeys(names, part))
             answer = await served.acme.request(

@@ -52,6 +52,42 @@ async def test_organizations_apps_and_tokens(served):
     assert await served.json("orgs", "list") == []
 
 
+async def test_addresses_come_and_go(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    code, stdout, stderr = await served("ips", "list", "-a", "hello")
+    assert (code, "hello has none of its own" in stderr) == (0, True)
+    code, stdout, _ = await served("ips", "allocate-v4", "-a", "hello", "--yes")
+    assert code == 0
+    assert stdout.splitlines()[1].split()[:4] == ["v4", "203.0.113.0", "dedicated", "global"]
+    given = await served.json("ips", "allocate", "-a", "hello")
+    assert [(one["type"], one["shared"]) for one in given] == [("v6", False), ("shared_v4", True)]
+    assert [one["ip"] for one in await served.json("ips", "list", "-a", "hello")] == [
+        "203.0.113.0",
+        *(one["ip"] for one in given),
+    ]
+    code, _, stderr = await served("ips", "release", "203.0.113.0", "-a", "hello")
+    assert (code, "pass --yes" in stderr) == (exits.USAGE, True)
+    released = await served("ips", "release", "203.0.113.0", given[0]["ip"], "-a", "hello", "-y")
+    assert released[0] == 0
+    assert [one["type"] for one in await served.json("ips", "list", "-a", "hello")] == [
+        "shared_v4"
+    ]
+
+
+async def test_addresses_that_cannot_be_had(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    for words, said in (
+        (("allocate-v6", "--private"), "this platform has no Flycast addresses yet"),
+        (("allocate-v4", "-r", "ams"), "an address of 'ams' alone cannot be had"),
+        (("release", "203.0.113.9", "-y"), "app 'hello' has no address 203.0.113.9"),
+        (("release", "web", "-y"), "'web' is no IP address"),
+    ):
+        code, _, stderr = await served("ips", *words, "-a", "hello")
+        assert (code != 0, said in stderr) == (True, True), stderr
+
+
 async def test_two_deploys_and_a_machine_of_its_own(served):
     await served("orgs", "create", "acme")
     await served("apps", "create", "hello", "-o", "acme")

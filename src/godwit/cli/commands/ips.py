@@ -1,16 +1,115 @@
-"""`godwit ips private`."""
+"""`godwit ips`: the public addresses of an app, and the private ones of its machines."""
+
+from typing import Annotated
 
 import typer
 
+from godwit.base import errors
 from godwit.cli import connect, session, tree
-from godwit.cli.options import AppOption, ConfigOption, JsonOption
+from godwit.cli.options import AppOption, ConfigOption, JsonOption, YesOption
+from godwit.client.addresses import AddressAssignment
+from godwit.client.api import Api
 
-app = tree.group("Show the addresses of an app.")
+app = tree.group("Allocate, list and release the addresses of an app.")
+
+RegionOption = Annotated[
+    str, typer.Option("--region", "-r", metavar="CODE", help="Only `global` is there.")
+]
+SharedOption = Annotated[
+    bool, typer.Option("--shared", help="The address that all apps share, free of choice.")
+]
+PrivateOption = Annotated[
+    bool, typer.Option("--private", help="A Flycast address; not there yet: refused.")
+]
+AddressesArgument = Annotated[list[str], typer.Argument(metavar="ADDRESS...")]
 
 
 @app.callback()
 def ips() -> None:
-    """Show the addresses of an app."""
+    """Allocate, list and release the addresses of an app."""
+
+
+@app.command("list", epilog=tree.examples("godwit ips list", "godwit ips list --app web --json"))
+def list_(
+    context: typer.Context,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the public addresses of an app."""
+    here = session.of(context)
+    name = connect.app_name(here, app, config)
+
+    async def work(api: Api) -> list[AddressAssignment]:
+        return await api.addresses.list(name)
+
+    found = connect.call(here, work)
+    _show(here, found, as_json=as_json)
+    if not found and not (as_json or here.wants_json):
+        here.out.hint(f"{name} has none of its own; it answers under its name all the same")
+
+
+@app.command(epilog=tree.examples("godwit ips allocate-v4", "godwit ips allocate-v4 --shared"))
+def allocate_v4(
+    context: typer.Context,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    region: RegionOption = "global",
+    shared: SharedOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an app an IPv4 address of its own, or the one that all share."""
+    del yes  # nothing is asked: it costs nothing here
+    kinds = ("shared_v4",) if shared else ("v4",)
+    _allocate(context, app, config, kinds, region, as_json=as_json)
+
+
+@app.command(epilog=tree.examples("godwit ips allocate-v6"))
+def allocate_v6(
+    context: typer.Context,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    region: RegionOption = "global",
+    private_: PrivateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an app an IPv6 address of its own."""
+    kinds = ("private_v6",) if private_ else ("v6",)
+    _allocate(context, app, config, kinds, region, as_json=as_json)
+
+
+@app.command(epilog=tree.examples("godwit ips allocate"))
+def allocate(
+    context: typer.Context,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    region: RegionOption = "global",
+    as_json: JsonOption = False,
+) -> None:
+    """Give an app what is usual: an IPv6 address of its own and the shared IPv4 address."""
+    _allocate(context, app, config, ("v6", "shared_v4"), region, as_json=as_json)
+
+
+@app.command(epilog=tree.examples("godwit ips release 203.0.113.7"))
+def release(
+    context: typer.Context,
+    addresses: AddressesArgument,
+    app: AppOption = None,
+    config: ConfigOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Take public addresses from an app; somebody else may have them next."""
+    here = session.of(context)
+    name = connect.app_name(here, app, config)
+    here.confirm(f"Release {', '.join(addresses)} of {name}?", yes=yes)
+
+    async def work(api: Api) -> None:
+        for one in addresses:
+            await api.addresses.release(name, one)
+            here.out.say(f"Released {one}")
+
+    connect.call(here, work)
 
 
 @app.command(epilog=tree.examples("godwit ips private", "godwit ips private --app hello --json"))
@@ -39,4 +138,51 @@ def private(
     here.out.table(
         ("machine", "process", "region", "ip"),
         [(one.id, one.group(), one.region, one.private_ip) for one in found],
+    )
+
+
+def _allocate(
+    context: typer.Context,
+    app: str | None,
+    config: str | None,
+    kinds: tuple[str, ...],
+    region: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask for one address after another; those that were given are shown, whatever comes next."""
+    here = session.of(context)
+    name = connect.app_name(here, app, config)
+    given: list[AddressAssignment] = []
+
+    async def work(api: Api) -> None:
+        for kind in kinds:
+            one = await api.addresses.allocate(name, kind, region)
+            given.append(one)
+
+    try:
+        connect.call(here, work)
+    except errors.Failure:
+        if given:
+            _show(here, given, as_json=as_json)
+        raise
+    _show(here, given, as_json=as_json)
+
+
+def _show(here: session.Session, found: list[AddressAssignment], *, as_json: bool) -> None:
+    if as_json or here.wants_json:
+        here.out.json([one.model_dump(mode="json") for one in found])
+        return
+    here.out.table(
+        ("version", "ip", "type", "region", "created"),
+        [
+            (
+                "v6" if ":" in one.ip else "v4",
+                one.ip,
+                "shared" if one.shared else "dedicated",
+                one.region,
+                one.created_at or "",
+            )
+            for one in found
+        ],
     )

@@ -1,0 +1,182 @@
+"""Public addresses of apps: allocated from the operator's pools, listed, released.
+
+Called by the API. Edges learn of an app's own addresses with its fact and bring what arrives there
+to the app, whatever host name it asks for. The shared address is no app's own: an app that has it
+is told so, and is found by its host names.
+"""
+
+import random
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from godwit.base import errors, ids
+from godwit.base.principal import Principal
+from godwit.control import address_pools, apps, audit
+from godwit.control.address_pools import Address
+from godwit.control.context import Context
+from godwit.control.records import AddressAssignment, App
+from godwit.control.rows import Rows
+
+MOST = 64
+"""Addresses of one app."""
+_NOT_THERE = {
+    "private_v6": "Flycast addresses",
+    "egress_v4": "addresses for what machines send",
+    "egress_v6": "addresses for what machines send",
+    "egress_pair": "addresses for what machines send",
+}
+
+
+@dataclass(frozen=True)
+class NewAddress:
+    """What a caller wants.
+
+    Attributes:
+        type: `v4`, `v6` or `shared_v4`.
+        region: Empty or `global`: an address answers in every region.
+        service_name: Kept and told again.
+    """
+
+    type: str
+    region: str = ""
+    service_name: str = ""
+
+
+async def listed(ctx: Context, who: Principal, app_name: str) -> list[AddressAssignment]:
+    """Return an app's addresses, the oldest first."""
+    async with ctx.store.read() as rows:
+        app = await apps.require(rows, who, "apps:read", app_name)
+        return await rows.addresses.of_app(app.id)
+
+
+async def allocate(
+    ctx: Context, who: Principal, app_name: str, wanted: NewAddress
+) -> AddressAssignment:
+    """Give an app an address; the shared one it has once, however often it is asked for.
+
+    Raises:
+        Failure: `invalid_argument`; `failed_precondition` when the operator has named no such
+            addresses; `insufficient_capacity` when none is left.
+    """
+    _check(wanted)
+    async with ctx.store.write() as rows:
+        app = await apps.require(rows, who, "apps:write", app_name)
+        present = await rows.addresses.of_app(app.id)
+        if wanted.type == "shared_v4":
+            shared = next((one for one in present if one.type == "shared_v4"), None)
+            if shared is not None:
+                return shared
+        if len(present) >= MOST:
+            raise errors.invalid(
+                f"app {app.name!r} has {len(present)} addresses, more are not given",
+                hint="release one: `godwit ips release ADDRESS`",
+            )
+        row = AddressAssignment(
+            id=ids.tagged("adr"),
+            org_id=app.org_id,
+            app_id=app.id,
+            ip=str(await _found(ctx, rows, wanted.type)),
+            type=wanted.type,
+            service_name=wanted.service_name,
+            created_at_ms=ctx.clock.now_ms(),
+        )
+        await rows.addresses.add(row)
+        await _tell(ctx, rows, app)
+        await audit.record(
+            rows,
+            ctx.clock,
+            who,
+            "addresses.allocate",
+            row.ip,
+            org_id=app.org_id,
+            app=app.name,
+            type=row.type,
+        )
+    ctx.facts_wanted.set()
+    return row
+
+
+async def release(ctx: Context, who: Principal, app_name: str, ip: str) -> None:
+    """Take an address from an app; what has begun there goes on.
+
+    Raises:
+        Failure: `invalid_argument`, `not_found`.
+    """
+    try:
+        meant = str(ip_address(ip))
+    except ValueError as error:
+        raise errors.invalid(f"{ip!r} is no IP address") from error
+    async with ctx.store.write() as rows:
+        app = await apps.require(rows, who, "apps:write", app_name)
+        present = await rows.addresses.of_app(app.id)
+        row = next((one for one in present if one.ip == meant), None)
+        if row is None:
+            raise errors.not_found(
+                f"app {app.name!r} has no address {meant}",
+                hint=f"list them with `godwit ips list --app {app.name}`",
+            )
+        await rows.addresses.remove(row.id)
+        await _tell(ctx, rows, app)
+        await audit.record(
+            rows,
+            ctx.clock,
+            who,
+            "addresses.release",
+            row.ip,
+            org_id=app.org_id,
+            app=app.name,
+            type=row.type,
+        )
+    ctx.facts_wanted.set()
+
+
+def _check(wanted: NewAddress) -> None:
+    if wanted.type in _NOT_THERE:
+        raise errors.invalid(f"type: this platform has no {_NOT_THERE[wanted.type]} yet")
+    if wanted.type not in ("v4", "v6", "shared_v4"):
+        raise errors.invalid(f'type: expected v4, v6 or shared_v4, got "{wanted.type}"')
+    if wanted.region not in ("", "global"):
+        raise errors.invalid(
+            f"region: an address of {wanted.region!r} alone cannot be had",
+            hint="leave the region out: every region answers on every address",
+        )
+
+
+async def _found(ctx: Context, rows: Rows, kind: str) -> Address:
+    """Return an address to give."""
+    pools = ctx.options.addresses
+    if kind == "shared_v4":
+        if pools.shared_v4 is None:
+            raise _none_named("shared_v4", "its apps answer under their names all the same")
+        return pools.shared_v4
+    pool = pools.v4 if kind == "v4" else pools.v6
+    if not pool:
+        raise _none_named(kind, f"the operator names some: `[addresses] {kind}` in the settings")
+    if address_pools.is_small(pool):
+        taken = {ip_address(one) for one in await rows.addresses.taken(kind)}
+        if pools.shared_v4 is not None:
+            taken.add(pools.shared_v4)
+        free = address_pools.first_free(pool, taken)
+        if free is not None:
+            return free
+    else:
+        for one in address_pools.drawn(pool, random.SystemRandom()):
+            if not await rows.addresses.is_taken(str(one)):
+                return one
+    raise errors.Failure(
+        "insufficient_capacity",
+        f"every public {kind} address of this platform is taken",
+        hint="release one that is not needed, or ask the operator for more",
+    )
+
+
+def _none_named(kind: str, hint: str) -> errors.Failure:
+    said = "shared IPv4 address" if kind == "shared_v4" else f"{kind} addresses for single apps"
+    return errors.Failure("failed_precondition", f"this platform has no {said}", hint=hint)
+
+
+async def _tell(ctx: Context, rows: Rows, app: App) -> None:
+    """Put the app's fact, with its addresses as they are now, into the outbox."""
+    revision = await rows.meta.next_revision()
+    await rows.apps.touch(app.id, revision)
+    await apps.publish(ctx, rows, app, revision, deleted=False)
