@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsprogs
   docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
   postgresql-15 wireguard-tools wireguard-go)
-peers=(unbound)
+peers=(unbound nginx-light haproxy wrk nghttp2-client)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -64,12 +64,22 @@ install_packages() { # packages
 }
 
 install_peers() {
-  [ "$(dpkg-query -W -f='${db:Status-Status}' unbound 2>/dev/null)" = installed ] && return
-  install_packages "${peers[@]}"
-  # A resolver of this machine's own it shall not be, at the next boot either.
-  if command -v systemctl >/dev/null; then
-    SYSTEMD_OFFLINE=1 systemctl disable --quiet unbound.service unbound-resolvconf.service || true
-  fi
+  local package
+  for package in "${peers[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] && continue
+    install_packages "$package"
+    # Nothing of this machine's own they shall be, at the next boot either.
+    case $package in
+      unbound) disable unbound.service unbound-resolvconf.service ;;
+      nginx-light) disable nginx.service ;;
+      haproxy) disable haproxy.service ;;
+    esac
+  done
+}
+
+disable() { # units
+  command -v systemctl >/dev/null || return 0
+  SYSTEMD_OFFLINE=1 systemctl disable --quiet "$@" || true
 }
 
 install_python() {

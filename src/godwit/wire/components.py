@@ -40,7 +40,8 @@ class EdgeLimits(Record):
             dead.
         handshake_ms: For all that precedes a client's first request or byte for the app: PROXY,
             TLS.
-        handshakes: Handshakes under way at once, all clients together.
+        handshakes: TLS handshakes under way at once, all clients together.
+        handshakes_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
         ports: Ports listened on for apps.
     """
 
@@ -55,7 +56,8 @@ class EdgeLimits(Record):
     backhaul_connect_ms: int = 1_000
     backhaul_silence_ms: int = 3_000
     handshake_ms: int = 10_000
-    handshakes: int = 2_048
+    handshakes: int = 4_096
+    handshakes_of_source: int = 512
     ports: int = 1_024
 
 

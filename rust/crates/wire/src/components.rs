@@ -46,8 +46,10 @@ pub struct EdgeLimits {
     pub backhaul_silence_ms: u64,
     /// For all that precedes a client's first request or byte for the app: PROXY, TLS.
     pub handshake_ms: u64,
-    /// Handshakes under way at once, all clients together.
+    /// TLS handshakes under way at once, all clients together.
     pub handshakes: usize,
+    /// Of these from one /24 of IPv4 or /48 of IPv6.
+    pub handshakes_of_source: usize,
     /// Ports listened on for apps.
     pub ports: usize,
 }
@@ -66,7 +68,8 @@ impl Default for EdgeLimits {
             backhaul_connect_ms: 1_000,
             backhaul_silence_ms: 3_000,
             handshake_ms: 10_000,
-            handshakes: 2_048,
+            handshakes: 4_096,
+            handshakes_of_source: 512,
             ports: 1_024,
         }
     }

@@ -128,7 +128,9 @@ where
     let connection = Arc::new(Connection::new(worker, who, &spoken));
     let builder = builder(&connection, &spoken);
     let answering = connection.clone();
-    let service = service_fn(move |request| exchange::answer(answering.clone(), request));
+    // Boxed: hyper holds room for the answer as long as the connection lives.
+    let service =
+        service_fn(move |request| Box::pin(exchange::answer(answering.clone(), request)));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     let mut phases = connection.worker.phases.clone();
@@ -145,7 +147,7 @@ where
             verdict = watch.tick() => match verdict {
                 Idle::No => {}
                 Idle::NeverSpoke => {
-                    connection.worker.edge.front.refused.add("silent");
+                    connection.worker.edge.front.refused.add("http_head_timeout");
                     break;
                 }
                 Idle::TooLong => serving.as_mut().graceful_shutdown(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use godwit_catalog::App;
 use godwit_wire::components::Listener;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -111,10 +111,9 @@ impl Greeting<'_> {
                 version: Version::Either,
                 headers_read_timeout: plan.headers_read_timeout,
             };
-            connection::serve(self.worker.clone(), &self.who, stream, spoken).await;
-            return Ok(());
+            return self.http(stream, spoken).await;
         }
-        bytes::serve(self.worker, &self.who, &app.name, &plan, stream).await
+        self.bytes(stream, &app, &plan).await
     }
 
     async fn at_shared_address(self, stream: TcpStream) -> Result<(), Refused> {
@@ -128,10 +127,34 @@ impl Greeting<'_> {
                     version: Version::Either,
                     headers_read_timeout: None,
                 };
-                connection::serve(self.worker.clone(), &self.who, stream, spoken).await;
-                Ok(())
+                self.http(stream, spoken).await
             }
         }
+    }
+
+    // What serves is boxed, as is the handshake: who has said nothing yet holds no room for it.
+
+    async fn http<I>(&self, stream: I, spoken: Spoken) -> Result<(), Refused>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let serving = connection::serve(self.worker.clone(), &self.who, stream, spoken);
+        Box::pin(serving).await;
+        Ok(())
+    }
+
+    async fn bytes<I>(&self, stream: I, app: &Arc<App>, plan: &Plan) -> Result<(), Refused>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        Box::pin(bytes::serve(
+            self.worker,
+            &self.who,
+            &app.name,
+            plan,
+            stream,
+        ))
+        .await
     }
 
     fn plan(&self, app: &Arc<App>) -> Result<Arc<Plan>, Refused> {
@@ -195,14 +218,16 @@ impl Greeting<'_> {
     ) -> Result<(), Refused> {
         let front = &self.worker.edge.front;
         let tls = front.tls.as_ref().ok_or(Refused::NoTls)?;
-        let permit = front.handshakes.try_acquire();
-        let permit = permit.map_err(|_| Refused::TooManyHandshakes)?;
-        let shaking = timeout_at(self.by, self.handshake(tls, stream, owner.as_ref(), came));
+        let under_way = front.handshakes.begin(self.who.peer.ip())?;
+        let shaking = timeout_at(
+            self.by,
+            Box::pin(self.handshake(tls, stream, owner.as_ref(), came)),
+        );
         let shaken = shaking.await.map_err(|_| Refused::HandshakeTimeout)?;
         let (stream, app, plan) = shaken?;
-        drop(permit);
+        drop(under_way);
         if plan.handling == Handling::Bytes {
-            return bytes::serve(self.worker, &self.who, &app.name, &plan, stream).await;
+            return self.bytes(stream, &app, &plan).await;
         }
         let spoken = Spoken {
             handling: Handling::Https,
@@ -213,8 +238,7 @@ impl Greeting<'_> {
             },
             headers_read_timeout: plan.headers_read_timeout,
         };
-        connection::serve(self.worker.clone(), &self.who, stream, spoken).await;
-        Ok(())
+        self.http(stream, spoken).await
     }
 
     async fn handshake(

@@ -13,6 +13,7 @@ pub(crate) mod certificates;
 pub(crate) mod connection;
 pub(crate) mod greeting;
 pub(crate) mod handover;
+pub(crate) mod handshakes;
 pub(crate) mod listen;
 pub(crate) mod plan;
 pub(crate) mod ports;
@@ -29,8 +30,7 @@ pub(crate) mod worker;
 use std::sync::Mutex;
 
 use godwit_wire::components::EdgeConfig;
-use tokio::sync::Semaphore;
-
+use handshakes::Handshakes;
 use prefix::Prefix;
 use refused::RefusedCounts;
 use tls::Tls;
@@ -42,8 +42,7 @@ pub(crate) struct Front {
     /// `None` where this edge has no authority to make certificates with.
     pub(crate) tls: Option<Tls>,
     pub(crate) refused: RefusedCounts,
-    /// One for each handshake that may be under way.
-    pub(crate) handshakes: Semaphore,
+    pub(crate) handshakes: Handshakes,
     pub(crate) ports: Mutex<ports::Report>,
 }
 
@@ -56,7 +55,10 @@ impl Front {
             proxies: proxies?,
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
             refused: RefusedCounts::default(),
-            handshakes: Semaphore::new(config.limits.handshakes.max(1)),
+            handshakes: Handshakes::new(
+                config.limits.handshakes,
+                config.limits.handshakes_of_source,
+            ),
             ports: Mutex::default(),
         })
     }

@@ -27,6 +27,8 @@ pub(crate) enum Refused {
     Handshake(String),
     HandshakeTimeout,
     TooManyHandshakes,
+    /// Too many from the neighbourhood of the client.
+    TooManyOfSource,
     /// A PostgreSQL client that asked for no TLS, or for something that is no start of one.
     Postgres,
     /// No machine took the connection, with the code of spec/network.md §1.9.
@@ -50,6 +52,7 @@ impl Refused {
             Refused::Handshake(_) => "handshake",
             Refused::HandshakeTimeout => "handshake_timeout",
             Refused::TooManyHandshakes => "too_many_handshakes",
+            Refused::TooManyOfSource => "too_many_of_source",
             Refused::Postgres => "postgres",
             Refused::NoMachine("", _) => "no_machine",
             Refused::NoMachine(code, _) => code,
