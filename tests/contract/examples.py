@@ -239,6 +239,8 @@ EXAMPLES: dict[str, BaseModel] = {
         private_ip="fdaa:0:1:a7b:1:0:5:2",
         local_ipv4="172.16.0.5",
         metadata={"fly_process_group": "app"},
+        autostop="suspend",
+        min_running=1,
         services=(
             facts.Service(
                 internal_port=8080,
@@ -358,6 +360,7 @@ LOCAL_REQUESTS = (
     facts.Hello(v=facts.LOCAL_VERSION, component="edge"),
     facts.Wake(id=7, machine_id="148ed193b95948"),
     facts.Counted(id=5, requests=3, tunnels=1),
+    facts.Stop(machine_id="148ed193b95948", suspend=True),
 )
 
 MESSAGES: tuple[dict[str, object], ...] = (

@@ -161,6 +161,8 @@ class FakeAgent:
     machines: dict[str, facts.MachineFact] = field(default_factory=dict)
     on_wake: Callable[[str], Awaitable[str | None]] = _stay_stopped
     wakes: list[str] = field(default_factory=list)
+    stops: list[facts.Stop] = field(default_factory=list)
+    on_stop: Callable[[str], None] = lambda _: None
     hellos: list[facts.Hello] = field(default_factory=list)
     _counts: "asyncio.Queue[facts.Counted]" = field(default_factory=asyncio.Queue)
     _server: asyncio.Server | None = None
@@ -221,6 +223,10 @@ class FakeAgent:
             self.hellos.append(facts.Hello.model_validate(request))
         elif request["type"] == "counted":
             self._counts.put_nowait(facts.Counted.model_validate(request))
+        elif request["type"] == "stop":
+            stop = facts.Stop.model_validate(request)
+            self.stops.append(stop)
+            self.on_stop(stop.machine_id)
         else:
             task = spawn(self._wake(request, writer))
             self._tasks.add(task)

@@ -115,6 +115,21 @@ def greeted(host: Host, bus: str) -> bool:
         return False
 
 
+def measured(lab: Lab, here: str, there: str) -> float:
+    """Return how far an edge finds another region's host, ms; 0 while it did not ask it."""
+    metrics = lab.host(f"{here}-1").exec("curl", "-sf", "http://127.0.0.1:8090/metrics")
+    name = f'godwit_edge_backhaul_rtt_microseconds{{host="{members(lab)[there]["host_id"]}"}}'
+    found = [line for line in metrics.splitlines() if line.startswith(name)]
+    return float(found[0].rpartition(" ")[2]) / 1_000 if found else 0.0
+
+
+def test_every_edge_answers_every_other_as_far_away_as_it_is(lab: Lab) -> None:
+    for here in REGIONS:
+        for there in set(REGIONS) - {here}:
+            eventually(lambda a=here, b=there: measured(lab, a, b) > 0)
+            assert measured(lab, here, there) > 1.8 * lab.plan.delay_ms(here, there)
+
+
 def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab) -> None:
     lab.cut("nrt")
     assert not met(lab, "fra", "nrt")

@@ -61,6 +61,8 @@ _IMAGES_EVERY_S = 300.0
 _DEEDS_EVERY_S = 30.0
 _USAGE_EXPIRES_EVERY_S = 3_600.0
 _EDGE = component("edge")
+_REST_AFTER_S = 30.0
+"""So long a machine that is not needed is given for the requests that it has."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class App:
         self.bursts = None if parts.cpu is None else burst.Bursts(parts.cpu, parts.clock)
         self.publisher = Publisher(parts.clock)
         self.checks = Checks(parts.clock, owned, self._turned)
-        self._catalog = CatalogSocket(parts.catalog_socket, self.publisher, self.wake, owned)
+        self._catalog = CatalogSocket(
+            parts.catalog_socket, self.publisher, self.wake, self.rest, owned
+        )
         self._drains = Drains(parts.clock, owned, self._catalog, self._turned)
         self._desk = rpc.Desk(
             identity=parts.identity,
@@ -243,6 +247,30 @@ class App:
     def publish_to(self, stream: Stream) -> None:
         """Publish facts to the bus from now on."""
         self._tasks.keep(self.publisher.run(stream, self._tasks), name="publish")
+
+    async def rest(self, machine_id: str, suspend: bool) -> None:
+        """Stop or suspend a machine that the edge finds to be one too many.
+
+        What it has in flight ends first; it stays when that does not end in time.
+
+        Raises:
+            Failure: It is not there, or in no state to rest.
+        """
+        driver = self.machines.get(_EDGE, machine_id)
+        with log.bound(**driver.machine.about):
+            left = await self._drains.drain(machine_id, _REST_AFTER_S)
+            if left.requests or left.silent:
+                self._drains.undrain(machine_id)
+                return
+            logger.info("%s is not needed: it is put to rest", machine_id)
+            try:
+                if suspend:
+                    await driver.ask("suspend", {"or_stop": True, "source": "flyd"})
+                else:
+                    await driver.ask("stop", {"source": "flyd"})
+            except errors.Failure:
+                self._drains.undrain(machine_id)
+                raise
 
     async def wake(self, machine_id: str) -> None:
         """Start a machine for a request that waits at the edge; returns once it runs.

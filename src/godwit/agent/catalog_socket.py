@@ -37,6 +37,8 @@ _REQUEST: TypeAdapter[Any] = TypeAdapter(facts.LocalRequest)
 
 Wake = Callable[[str], Awaitable[None]]
 """Starts a machine and returns once it runs; raises a `Failure` when it cannot."""
+Rest = Callable[[str, bool], Awaitable[None]]
+"""Has a machine that is not needed stopped, or suspended; raises a `Failure` when it cannot."""
 
 
 class _Reader:
@@ -89,10 +91,14 @@ class _Reader:
 class CatalogSocket:
     """The socket and its readers."""
 
-    def __init__(self, path: Path, publisher: Publisher, wake: Wake, owned: tasks.Tasks) -> None:
+    def __init__(
+        self, path: Path, publisher: Publisher, wake: Wake, rest: Rest, owned: tasks.Tasks
+    ) -> None:
         self._path = path
         self._publisher = publisher
         self._wake = wake
+        self._rest = rest
+        self._resting: set[str] = set()
         self._tasks = owned
         self._readers: set[_Reader] = set()
         self._waking: dict[str, asyncio.Task[str | None]] = {}
@@ -170,8 +176,12 @@ class CatalogSocket:
             else:
                 self._take(reader, request)
 
-    def _take(self, reader: _Reader, request: facts.Hello | facts.Wake | facts.Counted) -> None:
-        if isinstance(request, facts.Hello):
+    def _take(self, reader: _Reader, request: facts.LocalRequest) -> None:
+        if isinstance(request, facts.Stop):
+            if request.machine_id not in self._resting:
+                self._resting.add(request.machine_id)
+                self._tasks.spawn(self._put_to_rest(request), name="catalog.stop")
+        elif isinstance(request, facts.Hello):
             reader.counts = request.v >= _FIRST_WITH_COUNT
         elif isinstance(request, facts.Counted):
             reader.take_count(request)
@@ -181,6 +191,14 @@ class CatalogSocket:
         else:
             reader.wakes += 1
             self._tasks.spawn(self._answer_wake(reader, request), name="catalog.wake")
+
+    async def _put_to_rest(self, request: facts.Stop) -> None:
+        try:
+            await self._rest(request.machine_id, request.suspend)
+        except errors.Failure as failure:
+            logger.warning("%s does not rest: %s", request.machine_id, failure.message)
+        finally:
+            self._resting.discard(request.machine_id)
 
     async def _answer_wake(self, reader: _Reader, request: facts.Wake) -> None:
         """Answer one wake; several for one machine share one start."""

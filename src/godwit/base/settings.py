@@ -135,6 +135,9 @@ class Limits(BaseModel):
     """What a rested machine may read and write beyond that at once, MiB: a start."""
     network_mbit: int = Field(1_000, ge=0)
     """A machine's traffic each way, Mbit a second."""
+    autostop_s: int = Field(240, ge=1)
+    """Between two looks for machines that the load does not need, at most one of an app, region
+    and process group being stopped or suspended each time."""
     org_machines: int = Field(1_000, ge=0)
     """Living machines of one organization, those at rest included."""
 

@@ -103,6 +103,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         bus=_bus_client(settings, identity, keys, "edge"),
         view_file=str(settings.paths.data / "edge" / "view.json"),
         backhaul=members.backhaul(identity.host_number, settings.listen.backhaul),
+        limits=components.EdgeLimits(autostop_ms=settings.limits.autostop_s * 1_000),
         region_aliases=regions.aliases(),
         region_ms=regions.round_trips(identity.region),
         addresses=settings.edge.addresses,

@@ -35,6 +35,7 @@ class EdgeLimits(Record):
         wake_ms: For a stopped machine to be started for a request, its app's first accept
             included.
         response_ms: For the head of a machine's response.
+        autostop_ms: Between two looks for machines that the load does not need.
         backhaul_connect_ms: For one connection attempt to another host's edge.
         backhaul_silence_ms: A host that owes an answer and says nothing for so long is held for
             dead.
@@ -53,6 +54,7 @@ class EdgeLimits(Record):
     queue_length: int = 1_024
     wake_ms: int = 60_000
     response_ms: int = 600_000
+    autostop_ms: int = 240_000
     backhaul_connect_ms: int = 1_000
     backhaul_silence_ms: int = 3_000
     handshake_ms: int = 10_000

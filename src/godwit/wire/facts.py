@@ -155,6 +155,9 @@ class MachineFact(Record):
         draining: It takes none for a moment only: what it has in flight ends, then it is stopped
             or replaced. Requests without another machine wait for it.
         in_dns: False with `dns.skip_registration`.
+        autostop: What the edge has done with it when there are more than the load needs.
+        min_running: So many of its process group are left running in its region whatever the
+            load; 0 outside of the app's primary region.
     """
 
     kind: Literal["machine"] = "machine"
@@ -182,6 +185,8 @@ class MachineFact(Record):
     process_group: str = "app"
     metadata: dict[str, str] = {}
     services: tuple[Service, ...] = ()
+    autostop: Literal["off", "stop", "suspend"] = "off"
+    min_running: int = 0
 
 
 class HostFact(Record):
@@ -311,5 +316,16 @@ class Counted(Record):
     tunnels: int
 
 
-LocalRequest = Annotated[Hello | Wake | Counted, Field(discriminator="type")]
+class Stop(Record):
+    """A reader finds that a machine is not needed: its requests end, then it rests.
+
+    Not answered: whether it rests is told by its fact, and the next look finds it again if not.
+    """
+
+    type: Literal["stop"] = "stop"
+    machine_id: str
+    suspend: bool = False
+
+
+LocalRequest = Annotated[Hello | Wake | Counted | Stop, Field(discriminator="type")]
 """A line of JSON to the agent."""

@@ -334,6 +334,26 @@ async def test_a_drain_returns_when_the_edges_have_nothing_more_in_flight(bench:
         await reader.close()
 
 
+@pytest.mark.parametrize(("suspend", "rests"), [(False, "stopped"), (True, "suspended")])
+async def test_a_machine_that_is_not_needed_rests_once_its_requests_have_ended(
+    bench: Bench, suspend: bool, rests: str
+) -> None:
+    await bench.create(config=SERVICES)
+    await bench.reach("started")
+    reader = await edge(bench)
+    for _ in range(2):
+        # The second finds it on its way already.
+        reader.ask(type="stop", machine_id=M, suspend=suspend)
+    assert (await reader.drained(draining=True)).state == "started"
+    await reader.count(1)
+    assert (await bench.call("machine.get", machine_id=M))["state"] == "started"
+    for _ in range(2):
+        await reader.count(0)
+    await reader.state(rests)
+    reader.ask(type="stop", machine_id="0000000000000f", suspend=suspend)
+    await reader.close()
+
+
 async def test_an_edge_that_goes_away_has_nothing_in_flight(bench: Bench) -> None:
     await bench.create(config=SERVICES)
     await bench.reach("started")

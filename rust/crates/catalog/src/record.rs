@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use godwit_wire::facts::{self, AppFact, Fact, HostFact, MachineFact, Service};
+use godwit_wire::facts::{self, AppFact, Autostop, Fact, HostFact, MachineFact, Service};
 
 use crate::intern::Interners;
 
@@ -47,6 +47,8 @@ pub struct Machine {
     pub process_group: Arc<str>,
     pub metadata: Arc<BTreeMap<String, String>>,
     pub services: Arc<[Service]>,
+    pub autostop: Autostop,
+    pub min_running: u32,
 }
 
 /// What control says of an app.
@@ -101,6 +103,8 @@ impl Machine {
             process_group: names.text(&fact.process_group),
             metadata: names.metadata(&fact.metadata),
             services: names.services(&fact.services),
+            autostop: fact.autostop,
+            min_running: fact.min_running,
         })
     }
 
@@ -131,6 +135,8 @@ impl Machine {
             process_group: self.process_group.to_string(),
             metadata: (*self.metadata).clone(),
             services: self.services.to_vec(),
+            autostop: self.autostop,
+            min_running: self.min_running,
         }))
     }
 

@@ -69,6 +69,11 @@ impl View {
         self.apps.get(name)
     }
 
+    /// Every app.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.apps.values()
+    }
+
     /// The app that a full, lower-case host name leads to.
     pub fn app_of_hostname(&self, hostname: &str) -> Option<&Arc<App>> {
         self.claimant(self.hostnames.get(hostname)?)

@@ -28,6 +28,8 @@ pub(crate) struct Edge {
     pub(crate) replays: Cache,
     /// A worker measures the regions.
     pub(crate) probing: AtomicBool,
+    /// A worker looks for machines that are not needed.
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Edge {
@@ -56,6 +58,7 @@ impl Edge {
             standings,
             replays: Cache::default(),
             probing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         })
     }
 }

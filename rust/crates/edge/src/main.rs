@@ -1,6 +1,7 @@
 //! `godwit-edge`: brings the public's connections to machines.
 #![forbid(unsafe_code)]
 
+mod autostop;
 mod backhaul;
 mod drain;
 mod edge;

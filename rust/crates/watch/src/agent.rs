@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::flights::Flights;
 use crate::shared::Shared;
-use crate::waker::{Answer, Wake, WakeError};
+use crate::waker::{Answer, Ask, Wake, WakeError};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const GREATEST_PAUSE: Duration = Duration::from_secs(2);
@@ -174,14 +174,18 @@ async fn next_line(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> 
 
 async fn write_requests(
     mut write: OwnedWriteHalf,
-    mut wakes: mpsc::Receiver<Wake>,
+    mut asks: mpsc::Receiver<Ask>,
     mut counts: mpsc::Receiver<LocalRequest>,
     pending: &Mutex<Pending>,
 ) -> io::Result<()> {
     loop {
         let request = tokio::select! {
-            wake = wakes.recv() => match wake {
-                Some(wake) => held(pending).ask(wake),
+            ask = asks.recv() => match ask {
+                Some(Ask::Wake(wake)) => held(pending).ask(wake),
+                Some(Ask::Stop { machine_id, suspend }) => Some(LocalRequest::Stop {
+                    machine_id: machine_id.to_string(),
+                    suspend,
+                }),
                 None => return Ok(()),
             },
             count = counts.recv() => count,

@@ -1,4 +1,4 @@
-//! Asking this host's agent to start a machine for a request.
+//! Asking this host's agent to start a machine for a request, and to stop one without any.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,13 @@ pub(crate) struct Wake {
     pub(crate) answer: Answer,
 }
 
+/// What is asked of the agent.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Wake(Wake),
+    Stop { machine_id: Arc<str>, suspend: bool },
+}
+
 pub(crate) type Answer = oneshot::Sender<Result<(), WakeError>>;
 
 const CAPACITY: usize = 1024;
@@ -28,7 +35,7 @@ const CAPACITY: usize = 1024;
 /// A handle on the agent; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Waker {
-    connected: Arc<Mutex<Option<mpsc::Sender<Wake>>>>,
+    connected: Arc<Mutex<Option<mpsc::Sender<Ask>>>>,
 }
 
 impl Waker {
@@ -43,12 +50,29 @@ impl Waker {
             machine_id: machine_id.clone(),
             answer,
         };
-        sender.send(wake).await.map_err(|_| WakeError::Away)?;
+        let asked = sender.send(Ask::Wake(wake)).await;
+        asked.map_err(|_| WakeError::Away)?;
         answered.await.unwrap_or(Err(WakeError::Away))
     }
 
+    /// Have a machine stopped or suspended once its requests have ended.
+    ///
+    /// # Errors
+    /// The agent is away.
+    pub async fn stop(&self, machine_id: &Arc<str>, suspend: bool) -> Result<(), WakeError> {
+        let sender = self.slot().clone().ok_or(WakeError::Away)?;
+        let machine_id = machine_id.clone();
+        let asked = sender
+            .send(Ask::Stop {
+                machine_id,
+                suspend,
+            })
+            .await;
+        asked.map_err(|_| WakeError::Away)
+    }
+
     /// The agent is there: wakes go to the returned receiver.
-    pub(crate) fn connect(&self) -> mpsc::Receiver<Wake> {
+    pub(crate) fn connect(&self) -> mpsc::Receiver<Ask> {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         *self.slot() = Some(sender);
         receiver
@@ -59,7 +83,7 @@ impl Waker {
         *self.slot() = None;
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Wake>>> {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Ask>>> {
         self.connected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

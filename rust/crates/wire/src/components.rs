@@ -40,6 +40,8 @@ pub struct EdgeLimits {
     pub wake_ms: u64,
     /// For the head of a machine's response.
     pub response_ms: u64,
+    /// Between two looks for machines that the load does not need.
+    pub autostop_ms: u64,
     /// For one connection attempt to another host's edge.
     pub backhaul_connect_ms: u64,
     /// A host that owes an answer and says nothing for so long is held for dead.
@@ -65,6 +67,7 @@ impl Default for EdgeLimits {
             queue_length: 1_024,
             wake_ms: 60_000,
             response_ms: 600_000,
+            autostop_ms: 240_000,
             backhaul_connect_ms: 1_000,
             backhaul_silence_ms: 3_000,
             handshake_ms: 10_000,

@@ -78,6 +78,12 @@ pub struct MachineFact {
     pub metadata: BTreeMap<String, String>,
     #[serde(default)]
     pub services: Vec<Service>,
+    /// What is done with it when there are more than the load needs.
+    #[serde(default)]
+    pub autostop: Autostop,
+    /// So many of its group are left running in its region whatever the load.
+    #[serde(default)]
+    pub min_running: u32,
 }
 
 /// A host: where it is and where its edge takes backhaul.
@@ -139,6 +145,15 @@ pub struct Service {
     /// Load at which nothing more is sent.
     #[serde(default)]
     pub hard_limit: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Autostop {
+    #[default]
+    Off,
+    Stop,
+    Suspend,
 }
 
 /// An external port, or an inclusive range of them.
@@ -296,6 +311,8 @@ pub enum LocalFrame {
 pub enum LocalRequest {
     /// Start this machine; answered by `Woken` or `Error` with the same id.
     Wake { id: u64, machine_id: String },
+    /// This machine is not needed: its requests end, then it rests. Not answered.
+    Stop { machine_id: String, suspend: bool },
     /// The first line of who answers `Count`; `v` is `LOCAL_VERSION`.
     Hello { v: u32, component: String },
     /// What a machine has in flight here.

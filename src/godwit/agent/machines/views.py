@@ -14,6 +14,11 @@ from godwit.wire import facts, host_rpc
 from godwit.wire.guest_containers import Standing
 
 _EMBEDDED_EVENTS = 5
+_AUTOSTOPS: Mapping[str, Literal["off", "stop", "suspend"]] = {
+    "true": "stop",
+    "stop": "stop",
+    "suspend": "suspend",
+}
 _DEFAULT_SOFT_LIMIT = 20
 _PORTS = range(1, 65_536)
 _AROUND_BYTES = 2_048
@@ -222,6 +227,8 @@ def fact(
         process_group=settings.process_group(config),
         metadata=settings.metadata(config),
         services=services(machine.config, passing),
+        autostop=_autostop(machine.config),
+        min_running=_min_running(machine.config, machine.region),
     )
 
 
@@ -239,6 +246,26 @@ def check_told(config: Mapping[str, Any]) -> None:
             "config: its services and metadata are too long to be told of",
             hint="give fewer ports, or less metadata",
         )
+
+
+def _autostop(config: Mapping[str, Any]) -> Literal["off", "stop", "suspend"]:
+    """Return what a machine's services allow, of which the one that allows least counts."""
+    asked = [str(one.get("autostop")).lower() for one in settings.items(config.get("services"))]
+    allowed = [_AUTOSTOPS.get(word, "off") for word in asked]
+    if not allowed or "off" in allowed:
+        return "off"
+    return "stop" if "stop" in allowed else "suspend"
+
+
+def _min_running(config: Mapping[str, Any], region: str) -> int:
+    primary = settings.mapping(config.get("env")).get("PRIMARY_REGION")
+    if primary and primary != region:
+        return 0
+    asked = [
+        settings.number(one.get("min_machines_running"), 0)
+        for one in settings.items(config.get("services"))
+    ]
+    return max(0, *asked, 0)
 
 
 def services(config: Mapping[str, Any], passing: Mapping[int, bool]) -> tuple[facts.Service, ...]:

@@ -103,6 +103,45 @@ def test_limits_and_autostart_are_the_users() -> None:
     assert not views.services(config, {})[0].autostart
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (None, "off"),
+        (False, "off"),
+        ("off", "off"),
+        (True, "stop"),
+        ("stop", "stop"),
+        ("suspend", "suspend"),
+    ],
+)
+def test_what_is_done_with_a_machine_that_is_not_needed(asked: Any, told: str) -> None:
+    one = {"internal_port": 1, "autostop": asked}
+    found = views.fact(HOST, snapshot({"image": "nginx", "services": [one]}), {})
+    assert found.autostop == told
+
+
+def test_the_service_that_allows_least_decides_whether_a_machine_rests() -> None:
+    def told(*asked: Any) -> str:
+        services = [{"internal_port": 1, "autostop": one} for one in asked]
+        return views.fact(HOST, snapshot({"image": "nginx", "services": services}), {}).autostop
+
+    assert told("suspend", "stop") == "stop"
+    assert told("suspend", "off") == "off"
+    assert told() == "off"
+
+
+@pytest.mark.parametrize(("primary", "left"), [(None, 2), ("lcl", 2), ("fra", 0)])
+def test_machines_are_left_running_in_the_primary_region_alone(
+    primary: str | None, left: int
+) -> None:
+    config = {
+        "image": "nginx",
+        "services": [{"internal_port": 1, "min_machines_running": 2}],
+        "env": {"PRIMARY_REGION": primary} if primary else {},
+    }
+    assert views.fact(HOST, snapshot(config, region="lcl"), {}).min_running == left
+
+
 @pytest.mark.parametrize("port", [None, 0, -1, 70_000, "80", True])
 def test_a_service_without_a_port_is_left_out(port: Any) -> None:
     assert views.services({"services": [{"internal_port": port}]}, {}) == ()

@@ -6,7 +6,7 @@
 )]
 
 use godwit_catalog::{Catalog, Outcome};
-use godwit_wire::facts::{AppFact, Fact, HostFact, MachineFact};
+use godwit_wire::facts::{AppFact, Autostop, Fact, HostFact, MachineFact};
 
 pub(crate) const OWN: &str = "aaaaaaaa";
 pub(crate) const OTHER: &str = "bbbbbbbb";
@@ -60,6 +60,8 @@ pub(crate) fn machine(
         process_group: "app".into(),
         metadata: [].into(),
         services: vec![],
+        autostop: Autostop::Off,
+        min_running: 0,
     }
 }
 

@@ -8,6 +8,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
+use crate::autostop;
 use crate::backhaul::bytes;
 use crate::backhaul::order::{Carry, Order, Reply, Tunnel, forget};
 use crate::front::tunnel::{self, Far};
@@ -38,6 +39,19 @@ pub(crate) async fn answer(
         Some(Order::Wake { machine }) => {
             wake(&worker, &machine);
             told(StatusCode::ACCEPTED, &Reply::default())
+        }
+        Some(Order::Stop { machine, suspend }) => {
+            // Whether it rests is told by its fact.
+            let _ = worker.edge.waker.stop(&machine.into(), suspend).await;
+            told(StatusCode::ACCEPTED, &Reply::default())
+        }
+        Some(Order::Loads { machines }) => {
+            let loads = machines.iter().map(|id| autostop::busy(&worker.edge, id));
+            let reply = Reply {
+                loads: loads.collect(),
+                ..Reply::default()
+            };
+            told(StatusCode::OK, &reply)
         }
         Some(Order::Carry(carry)) => take(&worker, *carry, request).await,
     })
@@ -164,7 +178,7 @@ fn respond(
         active: held.slot.load().active(),
         // An answer to CONNECT other than 200 is no tunnel, whatever a machine says.
         status: client.is_some().then(|| status.as_u16()),
-        refusal: None,
+        ..Reply::default()
     };
     reply.put(&mut parts.headers);
     if client.is_some() {

@@ -7,6 +7,7 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use crate::autostop::Busy;
 use crate::machines::targets::Handling;
 use crate::request::refusal::{self, Refusal};
 
@@ -23,6 +24,10 @@ pub(crate) enum Order {
     Ping {},
     /// Have this machine started; the answer does not wait for it.
     Wake { machine: String },
+    /// Have this machine of yours put to rest.
+    Stop { machine: String, suspend: bool },
+    /// Tell how much these machines of yours have to do.
+    Loads { machines: Vec<String> },
     /// Carry the request to a machine.
     Carry(Box<Carry>),
 }
@@ -68,6 +73,9 @@ pub(crate) struct Reply {
     pub(crate) active: u32,
     /// The machine's status where HTTP/2 has no room for it: in answers to tunnels.
     pub(crate) status: Option<u16>,
+    /// What was asked of machines' loads, in the order of the question.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) loads: Vec<Busy>,
     /// There when no machine answered.
     pub(crate) refusal: Option<Refused>,
 }

@@ -39,6 +39,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// A question waits as long as several round trips, and no less than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(400);
 const ROUND_TRIPS: u32 = 4;
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const REVIVE_EVERY: Duration = Duration::from_millis(500);
 /// Of the silence after which a host is dead, this part passes before it is asked.
 const PING_SHARE: u32 = 4;
@@ -152,6 +153,21 @@ impl Peers {
         let machine = machine.to_string();
         let reply = ask(stream.sender, &Order::Wake { machine }).await?;
         reply.refusal.map_or(Ok(()), |refused| Err(refused.message))
+    }
+
+    /// Ask a host's edge for something other than a request's way; bounded.
+    pub(crate) async fn ask(
+        &self,
+        edge: &Arc<Edge>,
+        host: &Arc<str>,
+        order: &Order,
+    ) -> Result<Reply, String> {
+        let stream = self
+            .stream(edge, host)
+            .await
+            .map_err(|why| why.to_string())?;
+        let answered = timeout(ANSWER_WITHIN, ask(stream.sender, order)).await;
+        answered.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
     }
 
     /// Measure the round trip to a host.

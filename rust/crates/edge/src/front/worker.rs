@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::greeting;
 use super::listen::Bound;
 use super::plan::Plans;
+use crate::autostop;
 use crate::backhaul::{self, Peers};
 use crate::drain::{self, Alive, Phases};
 use crate::edge::Edge;
@@ -93,6 +94,7 @@ async fn run(edge: Arc<Edge>, orders: mpsc::UnboundedReceiver<Order>, phases: Ph
         alive,
     });
     backhaul::start(&worker);
+    autostop::start(&worker);
     let mut accepting = listen(worker, orders).await;
     let ending = async {
         // An acceptor that panicked accepts nothing more, which is what is waited for.

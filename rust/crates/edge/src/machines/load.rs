@@ -23,6 +23,8 @@ pub(crate) struct Load {
     active: AtomicU32,
     /// Of the active, those that are tunnels by now.
     tunnels: AtomicU32,
+    /// How many were ever taken.
+    taken: AtomicU64,
     suspect_until_ms: AtomicU64,
     /// Of a machine of another host: until when it is held for full.
     full_until_ms: AtomicU64,
@@ -74,6 +76,11 @@ impl Load {
         }
     }
 
+    /// How many were ever taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
     /// The load as far as this edge knows it: its own, or what another edge told just now.
     pub(crate) fn known(&self) -> u32 {
         let own = self.active();
@@ -104,6 +111,7 @@ impl Load {
     pub(crate) fn take(self: &Arc<Self>, hard: Option<u32>, queue: &Arc<Queue>) -> Option<Slot> {
         let below = |active| (active < hard.unwrap_or(u32::MAX)).then(|| active + 1);
         self.active.fetch_update(AcqRel, Acquire, below).ok()?;
+        self.taken.fetch_add(1, Relaxed);
         Some(Slot {
             load: self.clone(),
             queue: queue.clone(),

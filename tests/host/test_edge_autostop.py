@@ -1,0 +1,117 @@
+"""Machines that the load does not need are put to rest: at most one of a group at each look."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.host import rust_components as parts
+from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
+from tests.host.edge_lab import PATIENT, Lab, make_lab  # noqa: F401
+from tests.host.rust_components import Request, response, web_app
+
+pytestmark = pytest.mark.host
+
+LOOK_MS = 300
+FAST = PATIENT.model_copy(update={"autostop_ms": LOOK_MS})
+STOP: dict[str, Any] = {"autostop": "stop"}
+
+
+def rests(lab: Lab) -> None:
+    """Have the agent do as it is asked."""
+
+    def rest(machine_id: str) -> None:
+        fact = lab.agent.machines[machine_id]
+        lab.agent.say(fact.model_copy(update={"state": "stopped"}))
+
+    lab.agent.on_stop = rest
+
+
+def stopped(lab: Lab) -> list[str]:
+    return [one.machine_id for one in lab.agent.stops]
+
+
+async def looks(count: int) -> None:
+    """Let the edge look so often; only for what must not happen."""
+    await asyncio.sleep(count * LOOK_MS / 1_000)
+
+
+async def test_idle_machines_rest_one_by_one(lab: Lab) -> None:
+    lab.limits = FAST
+    rests(lab)
+    for number in range(3):
+        lab.machine(f"m{number}", **STOP)
+    await lab.start()
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while len(stopped(lab)) < 3:
+            assert len(set(stopped(lab))) == len(stopped(lab))
+            await asyncio.sleep(0.02)
+    assert stopped(lab) == ["m2", "m1", "m0"]
+    assert not any(one.suspend for one in lab.agent.stops)
+
+
+async def test_what_is_to_run_and_what_has_no_autostop_is_left(lab: Lab) -> None:
+    lab.limits = FAST
+    rests(lab)
+    for number in range(2):
+        lab.machine(f"m{number}", autostop="suspend", min_running=1)
+    lab.machine("other", app="other")
+    await lab.start()
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while not lab.agent.stops:
+            await asyncio.sleep(0.02)
+    await looks(5)
+    assert stopped(lab) == ["m1"]
+    assert lab.agent.stops[0].suspend
+
+
+async def test_a_machine_with_something_to_do_is_left(lab: Lab) -> None:
+    lab.limits = FAST
+    rests(lab)
+    fact = lab.machine("m0", **STOP)
+    release = asyncio.Event()
+
+    async def hold(_: Request) -> bytes:
+        await release.wait()
+        return response()
+
+    async with web_app(fact.local_ipv4, lab.app_port, hold):
+        await lab.start()
+        asking = parts.spawn(lab.get())
+        await looks(6)
+        assert stopped(lab) == []
+        release.set()
+        assert (await asking).status_code == 200
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while not stopped(lab):
+                await asyncio.sleep(0.02)
+
+
+async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
+    servers: Servers,
+) -> None:
+    servers.limits = FAST
+    one, other = await servers.add(), await servers.add()
+    for server in (one, other):
+        rests(server.lab)
+    one.machine("m0", **STOP)
+    busy = other.machine("m1", service={"soft_limit": 1}, **STOP)
+    other.machine("m2", **STOP)
+    release = asyncio.Event()
+
+    async def hold(_: Request) -> bytes:
+        await release.wait()
+        return response()
+
+    async with web_app(busy.local_ipv4, other.lab.app_port, hold):
+        await servers.start()
+        held = {"fly-force-instance-id": "m1"}
+        asking = parts.spawn(other.get(headers=held))
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while not other.lab.agent.stops:
+                await asyncio.sleep(0.02)
+        release.set()
+        await asking
+    # The first one's edge decides: it knows that m1 is at its limit, and one more is enough.
+    assert stopped(other.lab)[0] == "m2"
+    assert stopped(one.lab) == []
