@@ -121,6 +121,10 @@ fn lines_to_the_agent_are_those_of_the_contract() {
             requests: 3,
             tunnels: 1,
         },
+        LocalRequest::Stop {
+            machine_id: "148ed193b95948".to_owned(),
+            suspend: true,
+        },
     ];
     assert_eq!(requests, wanted);
     assert_eq!(serde_json::to_value(&requests).unwrap(), documents);
