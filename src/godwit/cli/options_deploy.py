@@ -94,9 +94,7 @@ SkipReleaseOption = Annotated[
 ]
 SmokeChecksOption = Annotated[
     bool,
-    typer.Option(
-        "--smoke-checks/--no-smoke-checks", help="Machines without checks have to stay up for 10s."
-    ),
+    typer.Option("--smoke-checks/--no-smoke-checks", help="Machines have to stay up for 10s."),
 ]
 DnsChecksOption = Annotated[
     bool,

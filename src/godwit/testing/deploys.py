@@ -64,17 +64,34 @@ class ScriptedHost(SimulatedHost):
     async def crash(self, machine_id: str) -> None:
         """Let a machine's process exit with an error, twice, and then be left alone."""
         machine = self.machines[machine_id]
-        for _ in range(2):
-            self._event(machine, "exit", "stopped", exit_code=1)
-            machine.events[0] = _unwanted(machine.events[0])
+        self._exit_by_itself(machine)
+        self._relaunch(machine, 1)
+        self._exit_by_itself(machine)
         await self._move(machine, "failed")
+
+    async def crash_once(self, machine_id: str, restarts: int = 1) -> None:
+        """Let a machine's process exit with an error, and its policy start it again."""
+        machine = self.machines[machine_id]
+        self._exit_by_itself(machine)
+        self._relaunch(machine, restarts)
+        await self._move(machine, "started")
+
+    def _exit_by_itself(self, machine: SimulatedMachine, code: int = 1) -> None:
+        self._event(machine, "exit", "stopped", exit_code=code)
+        machine.events[0] = _unwanted(machine.events[0])
+
+    def _relaunch(self, machine: SimulatedMachine, restarts: int) -> None:
+        self._event(machine, "launch", "starting")
+        machine.events[0] = machine.events[0].model_copy(
+            update={"request": {"restart_count": restarts}}
+        )
+        self._event(machine, "start", "started")
 
     async def _launch(self, machine: SimulatedMachine) -> None:
         await super()._launch(machine)
         command = (machine.config.get("init") or {}).get("cmd") or [""]
         if command[0] == "exit":
-            self._event(machine, "exit", "stopped", exit_code=int(command[1]))
-            machine.events[0] = _unwanted(machine.events[0])
+            self._exit_by_itself(machine, int(command[1]))
             if machine.config.get("auto_destroy"):
                 self._event(machine, "destroy", "destroyed")
                 await self._move(machine, "destroyed")

@@ -198,6 +198,8 @@ class FakeApi:
             machine.state = "starting"
             return
         for attempt in range(script.restarts + 1):
+            if attempt:
+                self.note(machine, "launch", "starting", {"restart_count": attempt})
             machine.state = "started"
             self.note(machine, "start", "started")
             for line in script.logs:

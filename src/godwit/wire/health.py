@@ -2,8 +2,9 @@
 
 Control judges by what a host tells, clients by what the API tells: the same rules for both.
 
-Rules: spec/config-cli.md §3.4. Checks decide where there are any; without them a machine has
-to stay up for a while. A machine that exits by itself with an error, twice, is not well.
+Rules: spec/config-cli.md §3.4. A machine is well when its checks pass and it has stayed up for a
+while. One that exits by itself with an error, twice since somebody last asked it to run, is not.
+A restart by policy is no fresh beginning: its launch counts the restarts since then.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 STEADY_S = 10.0
-"""How long a machine without checks has to stay up."""
+"""How long a machine has to stay up."""
 GONE = frozenset({"failed", "launch_failed", "destroyed", "destroying", "replaced"})
 RESTING = frozenset({"stopped", "suspended"})
 _CRASHES = 2
@@ -83,7 +84,7 @@ def judge(machine: Seen, *, up_s: float, smoke: bool = True, doing: str = "") ->
     Args:
         machine: As its host shows it now.
         up_s: For how long it has been seen up without a break.
-        smoke: Whether a machine without checks has to stay up for a while.
+        smoke: Whether it has to stay up for a while.
         doing: What its host is doing with it, if that is known.
     """
     crashes = _crashes(machine)
@@ -99,14 +100,22 @@ def judge(machine: Seen, *, up_s: float, smoke: bool = True, doing: str = "") ->
     return _running(machine, up_s if smoke else STEADY_S)
 
 
-def lost(machine: Seen) -> str:
-    """Return what happened to a machine since it was well; empty when it is as it was."""
+def lost(machine: Seen, version: str, well_start: str | None) -> str:
+    """Return what happened to a machine since it was well; empty when it is as it was.
+
+    Args:
+        machine: As its host shows it now.
+        version: Its own.
+        well_start: Its `last_start` when it was well; `None` where nobody knows any more, which
+            forgives it one crash as before.
+    """
     crashes = _crashes(machine)
     if crashes and machine.state != "started":
         return f"crashed after it was well: it is {machine.state}{_because(machine, crashes)}"
     if machine.state in GONE:
         return f"is {machine.state}{_because(machine, crashes)}"
-    if crashes:
+    as_it_was = last_start(machine, version) == well_start
+    if crashes and not as_it_was and (well_start is not None or len(crashes) >= _CRASHES):
         return f"crashed after it was well{_because(machine, crashes)}"
     return ""
 
@@ -134,7 +143,7 @@ def exit_code(machine: Seen) -> int | None:
 
 
 def _resting(machine: Seen, crashes: list[SeenEvent]) -> Verdict:
-    exits = [one for one in _since_launch(machine) if _exit(one)]
+    exits = [one for one in _since_asked(machine) if _exit(one)]
     if not exits:
         return Verdict("not yet", f"is {machine.state}")
     if crashes:
@@ -143,11 +152,12 @@ def _resting(machine: Seen, crashes: list[SeenEvent]) -> Verdict:
 
 
 def _running(machine: Seen, up_s: float) -> Verdict:
+    found = Verdict("well", "is up")
     if configured_checks(machine.config):
-        return _checked(machine)
-    if up_s < STEADY_S:
+        found = _checked(machine)
+    if found.word == "well" and up_s < STEADY_S:
         return Verdict("not yet", f"is up for {up_s:.0f}s of {STEADY_S:.0f}s")
-    return Verdict("well", "is up")
+    return found
 
 
 def _checked(machine: Seen) -> Verdict:
@@ -172,20 +182,20 @@ def _exit(event: SeenEvent) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _since_launch(machine: Seen) -> list[SeenEvent]:
-    """Return the events of the present run, newest first."""
+def _since_asked(machine: Seen) -> list[SeenEvent]:
+    """Return the events since somebody asked the machine to run, newest first."""
     events = list(machine.events)
     for index, event in enumerate(events):
-        if event.type == "launch":
+        if event.type == "launch" and not (event.request or {}).get("restart_count"):
             return events[:index]
     return events
 
 
 def _crashes(machine: Seen) -> list[SeenEvent]:
-    """Return the exits of the present run that nobody asked for and that were errors."""
+    """Return the exits since then that nobody asked for and that were errors."""
     return [
         one
-        for one in _since_launch(machine)
+        for one in _since_asked(machine)
         if one.type == "exit"
         and not _exit(one).get("requested_stop")
         and _exit(one).get("exit_code", 0) != 0
@@ -193,7 +203,7 @@ def _crashes(machine: Seen) -> list[SeenEvent]:
 
 
 def _restarts(machine: Seen) -> int:
-    counts = [(one.request or {}).get("restart_count") for one in _since_launch(machine)]
+    counts = [(one.request or {}).get("restart_count") for one in _since_asked(machine)]
     return max((count for count in counts if isinstance(count, int)), default=0)
 
 

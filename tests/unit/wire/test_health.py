@@ -29,6 +29,15 @@ def machine(state="started", *, events=(), checks=(), config=None):
     )
 
 
+def restarted(number, count, code=1):
+    """An exit, and the start by policy that followed."""
+    return (
+        exited(number, code),
+        event("launch", number + 1, restart_count=count),
+        event("start", number + 2),
+    )
+
+
 LAUNCHED = (event("launch", 1), event("start", 2))
 CHECKED = {"checks": {"c0": {}}, "services": [{"checks": [{}]}]}
 
@@ -48,9 +57,38 @@ CHECKED = {"checks": {"c0": {}}, "services": [{"checks": [{}]}]}
         ),
         (
             machine(config=CHECKED, checks=("passing", "passing")),
-            0,
+            3,
+            "not yet",
+            "is up for 3s of 10s",
+        ),
+        (
+            machine(config=CHECKED, checks=("passing", "passing")),
+            10,
             "well",
             "is up, 2 of 2 checks passing",
+        ),
+        (
+            machine(events=(*LAUNCHED, *restarted(3, 1)), config=CHECKED, checks=("passing",)),
+            10,
+            "well",
+            "is up, 1 of 2 checks passing",
+        ),
+        (
+            machine(
+                events=(*LAUNCHED, *restarted(3, 1), *restarted(6, 2)),
+                config=CHECKED,
+                checks=("passing",),
+            ),
+            10,
+            "not well",
+            "keeps crashing: its process exited with code 1",
+        ),
+        (
+            # What came before has left the history.
+            machine(events=restarted(9, 4)),
+            10,
+            "not well",
+            "keeps crashing: its process exited with code 1",
         ),
         (machine("failed"), 0, "not well", "is failed"),
         (
@@ -111,6 +149,34 @@ def test_a_machine_is_judged(seen, up_s, word, sentence):
 def test_what_happened_before_the_present_launch_does_not_count():
     seen = machine(events=(exited(1), exited(2), event("launch", 3), event("start", 4)))
     assert health.judge(seen, up_s=10).word == "well"
+
+
+@pytest.mark.parametrize(
+    ("seen", "well_start", "said"),
+    [
+        (machine(events=LAUNCHED), "v1/2", ""),
+        (machine("failed", events=LAUNCHED), "v1/2", "is failed"),
+        (machine(events=(*LAUNCHED, *restarted(3, 1))), "v1/5", ""),
+        (
+            machine(events=(*LAUNCHED, *restarted(3, 1))),
+            "v1/2",
+            "crashed after it was well: its process exited with code 1",
+        ),
+        (
+            machine("restarting", events=(*LAUNCHED, exited(3))),
+            "v1/2",
+            "crashed after it was well: it is restarting: its process exited with code 1",
+        ),
+        (machine(events=(*LAUNCHED, *restarted(3, 1))), None, ""),
+        (
+            machine(events=(*LAUNCHED, *restarted(3, 1), *restarted(6, 2))),
+            None,
+            "crashed after it was well: its process exited with code 1",
+        ),
+    ],
+)
+def test_what_happened_since_it_was_well_is_told(seen, well_start, said):
+    assert health.lost(seen, "v1", well_start) == said
 
 
 def test_an_exit_that_was_asked_for_is_no_crash():

@@ -35,7 +35,7 @@ async def until_well(
         work: The run.
         machine_id: Which.
         group: Whose.
-        smoke: Whether one without checks has to stay up for a while.
+        smoke: Whether it has to stay up for a while.
         leave: Whether to give up on a host that is silent before the deploy's time is over.
 
     Raises:
@@ -77,6 +77,7 @@ async def _well(
                 view, up_s=time.monotonic() - up_since, smoke=smoke, doing=view.sentence
             )
             if verdict.word == "well":
+                work.well_starts[machine_id] = started
                 return view
             sentence = verdict.sentence
             if verdict.word == "not well":
@@ -86,6 +87,11 @@ async def _well(
         if time.monotonic() >= ends:
             raise NotWell(machine_id, f"was not well within {limit:g}s: it {sentence}", view)
         await time.sleep(POLL_S)
+
+
+def lost(work: Work, view: MachineView) -> str:
+    """Return what happened to a machine since it was well; empty when it is as it was."""
+    return health.lost(view, view.instance_id, work.well_starts.get(view.machine_id))
 
 
 async def until_state(

@@ -52,6 +52,7 @@ class Work:
         steps: The run's steps, as they were when it began.
         marks: Marks of parts of steps: `well/<machine id>`.
         hosts: Where machines are, as far as it was looked up.
+        well_starts: The start that each machine was seen to be well after, by this control.
     """
 
     ctx: Context
@@ -64,6 +65,7 @@ class Work:
     steps: tuple[str, ...]
     marks: set[str] = field(default_factory=set)
     hosts: dict[str, str] = field(default_factory=dict)
+    well_starts: dict[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:

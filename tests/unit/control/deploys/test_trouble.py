@@ -207,6 +207,42 @@ async def test_one_that_crashes_after_it_was_well_ends_the_deploy(yard: Yard) ->
     assert living(yard) == before
 
 
+async def test_one_that_its_policy_started_again_has_crashed_all_the_same(yard: Yard) -> None:
+    await yard.deploy(WEB, "nginx:1")
+    before = living(yard)
+    first, second = sorted(yard.host.machines)
+    run_id = await yard.begin(WEB, "nginx:2")
+
+    async def crash(verb: str, body: dict[str, Any]) -> None:
+        if verb == "machine.update" and body["machine_id"] == second:
+            yard.host.after.remove(crash)
+            await yard.host.crash_once(first)
+
+    yard.host.after.append(crash)
+    await yard.carry()
+    done = await yard.look(run_id)
+    said = (
+        f"machine {first} crashed after it was well: its process exited with code 1; rolled back"
+    )
+    assert done.row.message == said
+    assert living(yard) == before
+
+
+async def test_one_crash_before_it_is_well_is_forgiven(yard: Yard) -> None:
+    await yard.deploy(WEB, "nginx:1")
+    first, _ = sorted(yard.host.machines)
+    run_id = await yard.begin(WEB, "nginx:2")
+
+    async def crash(verb: str, body: dict[str, Any]) -> None:
+        if verb == "machine.update" and body["machine_id"] == first:
+            yard.host.after.remove(crash)
+            await yard.host.crash_once(first)
+
+    yard.host.after.append(crash)
+    await yard.carry()
+    assert (await yard.look(run_id)).row.outcome == "complete"
+
+
 async def test_what_is_away_goes_back_before_what_is_well(yard: Yard) -> None:
     await yard.deploy(WEB, "nginx:1")
     first, second = sorted(yard.host.machines)

@@ -13,7 +13,6 @@ from godwit.control.deploys.steps import machines
 from godwit.control.deploys.work import Work, together
 from godwit.durable import runner
 from godwit.durable.runner import Output
-from godwit.wire import health
 
 _SETTLE_S = 2.0
 """How long the edges get to hear of machines that serve, or do no more."""
@@ -84,7 +83,7 @@ async def serve_greens(work: Work, done: Mapping[str, Output]) -> None:
     for slot in work.order.plan.greens:
         for machine_id in (await work.made(slot))[:1]:
             view = await work.see(machine_id)
-            sentence = health.lost(view) if slot.start else ""
+            sentence = gates.lost(work, view) if slot.start else ""
             if sentence:
                 raise gates.NotWell(machine_id, sentence)
 

@@ -16,7 +16,6 @@ from godwit.control.deploys.steps.machines import counted
 from godwit.control.deploys.work import HostAway, Work, together
 from godwit.durable import runner
 from godwit.durable.runner import Output
-from godwit.wire import health
 from godwit.wire.host_rpc import MachineView
 
 GROUPS_AT_ONCE = 16
@@ -83,7 +82,7 @@ async def confirm(work: Work, done: Mapping[str, Output]) -> None:
             # It was well. That its host went since is not the release's fault.
             await work.say("warning", away.message, group=group, machine_id=machine_id)
             continue
-        sentence = health.lost(view)
+        sentence = gates.lost(work, view)
         if sentence:
             await work.say("error", sentence, group=group, machine_id=machine_id)
             await work.say_lines(machine_id, 20, group=group)
