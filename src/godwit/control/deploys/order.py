@@ -167,6 +167,11 @@ def elsewhere_key(machine_id: str) -> str:
     return f"elsewhere/{machine_id}"
 
 
+def check_key(tested: str, number: int) -> str:
+    """Return the key of the machine that tests another one."""
+    return f"check/{tested}/{number}"
+
+
 def stays_mark(machine_id: str) -> str:
     """Return the mark of a machine that does not get its place back."""
     return f"stays/{machine_id}"

@@ -83,7 +83,7 @@ def make(town: Town, mint: Mint) -> Plan:
         unchanged=tuple(one.machine_id for one in mine if one not in scope),
         at_once=_at_once(update, town.settings.max_unavailable),
     )
-    told = (*_nobodys(town, mine), *_sentences(found), *left_out)
+    told = (*_nobodys(town, mine), *_sentences(found), *left_out, *_untested(town, found))
     return found.model_copy(update={"sentences": told})
 
 
@@ -274,6 +274,15 @@ def _nobodys(town: Town, mine: Sequence[MachineView]) -> list[str]:
     if mine or not others:
         return []
     return [f"Made by no deploy, left as they are: {', '.join(others)}"]
+
+
+def _untested(town: Town, plan: Plan) -> list[str]:
+    """Tell of tests that the strategy does not run (spec §1.8)."""
+    touched = {one.group for one in plan.update} | {one.group for one in plan.slots}
+    has_tests = any(configs.machine_checks(town.config, group) for group in touched)
+    if town.kind == "secrets" or plan.strategy not in ("bluegreen", "immediate") or not has_tests:
+        return []
+    return [f"machine_checks are not run: {plan.strategy} has none; rolling and canary do"]
 
 
 def _sentences(plan: Plan) -> list[str]:

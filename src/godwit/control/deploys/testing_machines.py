@@ -12,12 +12,13 @@ from godwit.base import errors
 from godwit.control import machines
 from godwit.control.deploys import configs, gates, order
 from godwit.control.deploys.order import Slot
-from godwit.control.deploys.steps.machines import check_key
 from godwit.control.deploys.work import POLL_S, Work
 from godwit.durable import runner
 from godwit.wire import health
 from godwit.wire.host_rpc import MachineView
 
+TESTED = ("rolling", "canary")
+"""Strategies that run the tests of machines (spec/config-cli.md §1.8)."""
 _PREPARED = frozenset({"stopped", "started", "destroying", "destroyed", "failed"})
 _OVER = frozenset({"destroying", "destroyed", "failed"})
 _LINES = 100
@@ -33,7 +34,7 @@ async def run(
     """
     group = configs.group_of(tested)
     for number, check in enumerate(checks):
-        name = check_key(key, number)
+        name = order.check_key(key, number)
         slot = Slot(
             key=name,
             machine_id=order.machine_id(work.run_id, name),
@@ -80,7 +81,7 @@ async def see_well(
     """
     machine_id, limit = view.machine_id, work.settings.wait_timeout_s
     tests = configs.machine_checks(work.config, group)
-    if tests and work.order.kind != "secrets":
+    if tests and work.order.kind != "secrets" and work.settings.strategy in TESTED:
         up = frozenset({"started", "failed", "stopped"})
         view = await gates.until_state(work, machine_id, up, limit, leave=leave)
         await run(work, view, tests, key=key)

@@ -42,6 +42,21 @@ async def test_every_machine_is_tested_by_one_that_knows_its_address(yard: Yard)
         assert yard.host.machines[one.machine_id].state == "destroyed"
 
 
+async def test_new_machines_are_tested_as_well(yard: Yard) -> None:
+    done = await yard.deploy(checked_by(["exit", "0"]), "nginx:1")
+    assert done.row.outcome == "complete", done.row.message
+    assert len(offered_tests(yard)) == 2
+    done = await yard.deploy({**checked_by(["exit", "7"]), "app": "shop"}, "nginx:2")
+    assert "fails its test 'exit 7': exit code 7; rolled back" in done.row.message
+
+
+async def test_a_first_release_that_fails_its_test_is_not_there_afterwards(yard: Yard) -> None:
+    done = await yard.deploy(checked_by(["exit", "7"]), "nginx:1")
+    assert "fails its test 'exit 7'" in done.row.message
+    await upkeep.Upkeep(yard.ctx).sweep()
+    assert {one.state for one in yard.host.machines.values()} == {"destroyed"}
+
+
 @pytest.mark.parametrize("strategy", ["rolling", "canary"])
 async def test_a_test_that_fails_takes_the_release_back(yard: Yard, strategy: str) -> None:
     await yard.deploy(WEB, "nginx:1")
@@ -86,4 +101,6 @@ async def test_bluegreen_and_immediate_run_no_tests(yard: Yard) -> None:
         image = f"nginx:{number + 2}"
         done = await yard.deploy(checked_by(["exit", "7"]), image, strategy=strategy)
         assert done.row.outcome == "complete", done.row.message
+        said = f"machine_checks are not run: {strategy} has none; rolling and canary do"
+        assert said in done.order.plan.sentences
     assert offered_tests(yard) == []

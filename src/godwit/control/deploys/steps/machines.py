@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from godwit.base import errors
-from godwit.control.deploys import configs, gates, order
+from godwit.control.deploys import configs, gates, order, testing_machines
 from godwit.control.deploys.order import Slot
 from godwit.control.deploys.work import HostAway, Work, together
 from godwit.durable import runner
@@ -60,7 +60,8 @@ async def _create(work: Work, slot: Slot) -> None:
     if work.settings.strategy == "immediate":
         told = f"is made in {slot.region}"
     elif slot.start:
-        await gates.until_well(work, machine_id, slot.group, smoke=work.settings.smoke_checks)
+        view = await work.see(machine_id)
+        await testing_machines.see_well(work, view, slot.group, key=slot.key)
         told = f"is made in {slot.region}, and well"
     else:
         await gates.until_state(work, machine_id, PREPARED, work.settings.wait_timeout_s)
@@ -160,13 +161,8 @@ def helper_keys(work: Work) -> list[str]:
     tested += [(slot.key, slot.group) for slot in work.order.plan.slots]
     for name, group in tested:
         count = len(configs.machine_checks(work.config, group))
-        keys += [check_key(name, number) for number in range(count)]
+        keys += [order.check_key(name, number) for number in range(count)]
     return keys
-
-
-def check_key(tested: str, number: int) -> str:
-    """Return the key of the machine that tests another one."""
-    return f"check/{tested}/{number}"
 
 
 async def _destroy_all(work: Work, keys: Iterable[str], which: str) -> Output:
