@@ -39,12 +39,14 @@ _LONGEST_NAME = 63
 
 
 class TooManyMachines(errors.Failure):
-    """The organization has as many machines as it may have."""
+    """The organization has as many machines as it may have, or would with so many new ones."""
 
-    def __init__(self, org_slug: str, most: int) -> None:
+    def __init__(self, org_slug: str, most: int, new: int = 0) -> None:
         super().__init__(
             "failed_precondition",
-            f"organization {org_slug!r} has {most} machines, and may have no more",
+            f"organization {org_slug!r} may have {most} machines, not {new} more than it has"
+            if new
+            else f"organization {org_slug!r} has {most} machines, and may have no more",
             hint="destroy some; whoever runs this platform may raise `limits.org_machines`",
         )
 

@@ -1,5 +1,6 @@
 """What a deploy may not begin with: told with its reason before anything is touched."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from godwit.base import clock, errors
 from godwit.control import guest_sizes, machine_config
 from godwit.control.context import Context
 from godwit.control.deploys.order import Kind, Plan, Settings, Strategy
+from godwit.control.machines import TooManyMachines
+from godwit.control.records import App
 from godwit.wire import health, host_rpc
 from godwit.wire.deploys import Options
 from godwit.wire.host_rpc import MachineView
@@ -178,14 +181,15 @@ async def bids(
     return await ctx.hosts.bids(region, request, ctx.options.bid_s, hosts=count)
 
 
-async def check_room(ctx: Context, app: Any, plan: Plan, made: dict[str, dict[str, Any]]) -> None:
-    """Refuse new machines that no host has room for now.
+async def check_room(ctx: Context, app: App, plan: Plan, made: dict[str, dict[str, Any]]) -> None:
+    """Refuse new machines that the organization may not have, or no host has room for now.
 
     Raises:
-        Failure: `insufficient_capacity` with every host's reason.
+        Failure: `insufficient_capacity` with every host's reason; `TooManyMachines`.
     """
-    asked: set[tuple[str, str]] = {(slot.region, slot.group) for slot in plan.slots}
-    for region, group in sorted(asked):
+    await _check_organization(ctx, app, len(plan.slots))
+    asked = Counter((slot.region, slot.group) for slot in plan.slots)
+    for (region, group), count in sorted(asked.items()):
         resources = guest_sizes.resources(machine_config.parse(made[group]))
         try:
             found = await bids(ctx, app.org_id, app.id, region, made[group])
@@ -201,3 +205,26 @@ async def check_room(ctx: Context, app: Any, plan: Plan, made: dict[str, dict[st
                 f" {reasons}",
                 hint="ask for less, destroy machines, or choose another region",
             )
+        room = sum(bid.free_memory_mb // resources.memory_mb for bid in found if bid.fits)
+        if room < count and await _all_answered(ctx, region, found):
+            raise errors.Failure(
+                "insufficient_capacity",
+                f"the hosts in {region} have room for {room} of {count} new machines of {group}"
+                f" ({resources.memory_mb} MB each)",
+                hint="ask for less, destroy machines, choose another region, or use rolling",
+            )
+
+
+async def _check_organization(ctx: Context, app: App, new: int) -> None:
+    most = ctx.options.org_machines
+    if not most or not new:
+        return
+    async with ctx.store.read() as rows:
+        if await rows.placements.has_more(app.org_id, most - new):
+            raise TooManyMachines(app.org_slug, most, new)
+
+
+async def _all_answered(ctx: Context, region: str, bids: Collection[host_rpc.Bid]) -> bool:
+    """Tell whether no other host of a region could have room."""
+    async with ctx.store.read() as rows:
+        return await rows.hosts.count(region) <= len(bids)

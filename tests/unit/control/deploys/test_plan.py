@@ -296,6 +296,28 @@ async def test_an_image_that_is_not_there_is_refused(yard: Yard) -> None:
     assert (await refused(yard.begin(WEB, ""))).code == "invalid_argument"
 
 
+async def test_twice_as_many_machines_have_to_be_allowed(yard: Yard) -> None:
+    await yard.deploy(WEB, "nginx:1")
+    yard.world = yard.world.options(org_machines=3)
+    asked = len(yard.host.asked)
+    failure = await refused(yard.begin(WEB, "nginx:2", strategy="bluegreen"))
+    assert failure.message == "organization 'acme' may have 3 machines, not 2 more than it has"
+    assert not any(verb == "machine.reserve" for verb, _ in yard.host.asked[asked:])
+    await yard.deploy(WEB, "nginx:2", strategy="rolling")
+
+
+async def test_twice_as_many_machines_have_to_have_room(yard: Yard) -> None:
+    large = {**WEB, "vm": [{"memory": "2gb"}]}
+    await yard.deploy(large, "nginx:1")
+    yard.host.memory_mb = 7 * 1024
+    failure = await refused(yard.begin(large, "nginx:2", strategy="bluegreen"))
+    assert failure.code == "insufficient_capacity"
+    said = "the hosts in lcl have room for 1 of 2 new machines of app (2048 MB each)"
+    assert failure.message == said
+    await yard.add_host("b2b2b2b2")
+    await yard.deploy(large, "nginx:2", strategy="bluegreen")
+
+
 async def test_bluegreen_needs_a_check_and_one_image(yard: Yard) -> None:
     bare = {"app": "shop", "http_service": {"internal_port": 80}}
     await yard.deploy(bare, "nginx:1")
