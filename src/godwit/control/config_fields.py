@@ -117,7 +117,7 @@ class File(Part):
     @model_validator(mode="after")
     def _one_source(self) -> "File":
         given = (self.raw_value, self.secret_name, self.image_config)
-        if sum(value is not None for value in given) > 1:
+        if sum(value is not None for value in given) != 1:
             raise ValueError("give one of raw_value, secret_name and image_config")
         return self
 

@@ -86,6 +86,8 @@ def port(**options: object) -> dict[str, object]:
         ({"stop_config": {"timeout": "6m"}}, "must be at most 5m"),
         ({"files": [{"guest_path": "etc/x", "raw_value": ""}]}, "must be an absolute path"),
         ({"files": [{"guest_path": "/x", "raw_value": "%"}]}, "must be base64"),
+        ({"files": [{"guest_path": "/x"}]}, "give one of raw_value, secret_name and image_config"),
+        ({"files": [{"guest_path": "/x", "raw_value": ""}]}, "give one of raw_value, secret_name"),
         ({"mounts": [{"volume": "vol_1", "path": "/data"}]}, "has no volumes yet"),
         ({"mounts": [{"path": "/a"}, {"path": "/b"}]}, "config.mounts"),
         ({"processes": [{"exec": ["a"]}, {"cmd": ["b"], "user": "app"}]}, None),
