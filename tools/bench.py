@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-AREAS = ("machine", "deploy", "api", "network")
+AREAS = ("machine", "deploy", "api", "network", "edge")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsprogs
   docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
   postgresql-15 wireguard-tools wireguard-go)
-peers=(unbound nginx-light haproxy wrk nghttp2-client)
+peers=(unbound nginx-light libnginx-mod-stream haproxy wrk nghttp2-client)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -71,7 +71,7 @@ install_peers() {
     # Nothing of this machine's own they shall be, at the next boot either.
     case $package in
       unbound) disable unbound.service unbound-resolvconf.service ;;
-      nginx-light) disable nginx.service ;;
+      nginx-light | libnginx-mod-stream) disable nginx.service ;;
       haproxy) disable haproxy.service ;;
     esac
   done
