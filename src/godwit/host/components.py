@@ -31,6 +31,8 @@ class Component:
         after: Components that must have been ready once before it is started.
         start_s: It is started again when it was not ready by then.
         stop_s: From SIGTERM to SIGKILL.
+        hand_over: Where its successor takes over from it; such a component runs on when the
+            supervising process hands over, until then.
     """
 
     name: str
@@ -39,7 +41,7 @@ class Component:
     after: tuple[str, ...] = ()
     start_s: float = 60.0
     stop_s: float = 15.0
-    settings_file: Path | None = None
+    hand_over: Path | None = None
 
 
 def plan(settings: Settings, roles: Collection[Role] = ROLES) -> tuple[Component, ...]:
@@ -80,7 +82,10 @@ def _everything(settings: Settings) -> tuple[Component, ...]:
         ),
         Component("agent", (*python, "godwit.cmd.agent", *told), after=("bus",), start_s=180.0),
         Component(
-            "edge", (str(programs / "godwit-edge"), "--config", str(run / "edge.json")), stop_s=20
+            "edge",
+            (str(programs / "godwit-edge"), "--config", str(run / "edge.json")),
+            stop_s=20,
+            hand_over=run / "edge.handover",
         ),
         Component(
             "dns",

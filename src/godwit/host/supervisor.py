@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from godwit.base import tasks
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
+_RETIRES_S = 30.0
+"""Longer than the edge drains."""
 _LOG_BYTES = 16_777_216
 _LOGS_LOOKED_AT_S = 30.0
 _EXTEND = b"EXTEND_TIMEOUT_USEC="
@@ -50,11 +52,18 @@ class Supervisor:
             async with asyncio.timeout(runner.component.start_s * 2):
                 await runner.ready.wait()
 
-    async def stop(self) -> None:
-        """Stop everything, the last started first."""
+    async def stop(self, *, handing_over: bool = False) -> None:
+        """Stop everything, the last started first.
+
+        Args:
+            handing_over: Leave alone what a successor of this process takes over from.
+        """
         for runner in reversed(self._runners.values()):
             runner.wanted = False
-            await runner.end()
+            if handing_over and runner.component.hand_over is not None:
+                runner.left = True
+            else:
+                await runner.end()
         await self._tasks.cancel()
 
     def ready(self) -> dict[str, bool]:
@@ -105,12 +114,13 @@ class _Runner:
         self.was_ready = asyncio.Event()
         self._not_ready_until = 0.0
         self.wanted = True
+        self.left = False
         self.log = logs / f"{component.name}.log"
         self._run = run
         self._pid_file = run / "pids" / f"{component.name}.json"
         self._notify = run / "n" / f"{component.name}.sock"
         self._environ = environ
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: _Process | None = None
 
     async def run_once(self) -> int:
         """Start the program, follow it to its end, return its exit code."""
@@ -118,17 +128,12 @@ class _Runner:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notified:
             notified.bind(str(self._notify))
             with self.log.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.component.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={
-                        **self._environ,
-                        "NOTIFY_SOCKET": str(self._notify),
-                        running.MARK: f"{self._run}:{self.component.name}",
-                    },
-                    start_new_session=True,
+                told = {
+                    "NOTIFY_SOCKET": str(self._notify),
+                    running.MARK: f"{self._run}:{self.component.name}",
+                }
+                self._process = _Process(
+                    self.component.argv, log.fileno(), {**self._environ, **told}
                 )
             try:
                 running.write(self._pid_file, running.of(self._process.pid))
@@ -138,12 +143,11 @@ class _Runner:
                 return await self._follow(self._process, notified)
             finally:
                 self.ready.clear()
-                if self._process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        self._process.kill()
-                self._pid_file.unlink(missing_ok=True)
+                if not self.left:
+                    self._process.signal(signal.SIGKILL)
+                    self._pid_file.unlink(missing_ok=True)
 
-    async def _follow(self, process: asyncio.subprocess.Process, notified: socket.socket) -> int:
+    async def _follow(self, process: "_Process", notified: socket.socket) -> int:
         async with tasks.Tasks(self.component.name) as watchers:
             ended = watchers.spawn(process.wait(), name="wait")
             ready = watchers.spawn(self._become_ready(notified, process.pid), name="ready")
@@ -204,18 +208,60 @@ class _Runner:
     async def end(self) -> None:
         """Ask the process to stop; kill it past its time."""
         process = self._process
-        if process is None or process.returncode is not None:
+        if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        process.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(self.component.stop_s):
                 await process.wait()
         except TimeoutError:
             logger.warning("%s did not stop in time and was killed", self.component.name)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process.signal(signal.SIGKILL)
             await process.wait()
+
+
+class _Process:
+    """A child that may outlive this process: asyncio's are killed when their loop goes."""
+
+    def __init__(self, argv: tuple[str, ...], log: int, environ: Mapping[str, str]) -> None:
+        self.pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsid=True,
+            # Python ignores it; no program expects that.
+            setsigdef=[signal.SIGPIPE],
+        )
+        self._code: int | None = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal if it still runs."""
+        if self._ended() is None:
+            os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended; negative for a signal."""
+        while (code := self._ended()) is None:
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            descriptor = os.pidfd_open(self.pid)
+            loop.add_reader(descriptor, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+        return code
+
+    def _ended(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
 
 def bound_log(log: Path, limit: int = _LOG_BYTES) -> None:
@@ -229,13 +275,20 @@ def bound_log(log: Path, limit: int = _LOG_BYTES) -> None:
             os.truncate(log, 0)
 
 
-def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:
+def end_leftovers(run: Path, stop_s: float = 10.0, spared: Collection[str] = ()) -> list[str]:
     """End components that a dead supervisor left behind; return their names.
 
     Those it had started but not yet written down are found by the mark in their environment.
+
+    Args:
+        run: The instance's run directory.
+        stop_s: What each has between SIGTERM and SIGKILL.
+        spared: Components that are left alone.
     """
     found = []
     for pid_file in sorted((run / "pids").glob("*.json")):
+        if pid_file.stem in spared:
+            continue
         process = running.read(pid_file)
         if process is not None:
             process.end(stop_s)
@@ -243,10 +296,25 @@ def end_leftovers(run: Path, stop_s: float = 10.0) -> list[str]:
         pid_file.unlink(missing_ok=True)
     for pid, name in sorted(running.marked(str(run)).items()):
         process = running.of(pid)
-        if pid != os.getpid() and process.alive:
+        if pid != os.getpid() and process.alive and name not in spared:
             process.end(stop_s)
             found.append(name)
     return list(dict.fromkeys(found))
+
+
+def predecessors(run: Path, components: Iterable[Component]) -> dict[str, running.Process]:
+    """Return what still runs of those components that a successor takes over from, by name."""
+    able = {one.name for one in components if one.hand_over is not None and one.hand_over.exists()}
+    return {
+        name: running.of(pid) for pid, name in running.marked(str(run)).items() if name in able
+    }
+
+
+async def retire(process: running.Process) -> None:
+    """Wait for a component that was taken over from; end it if it does not end by itself."""
+    if not await asyncio.to_thread(process.wait, _RETIRES_S):
+        logger.warning("pid %s was taken over from and did not end; it is ended", process.pid)
+        await asyncio.to_thread(process.end, 5)
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

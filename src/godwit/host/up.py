@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,19 @@ async def up(settings: Settings, *, told: Callable[[str], None]) -> None:
         (run / "ready").unlink(missing_ok=True)
         # From here on `down` asks this process instead of clearing up under it.
         running.write(run / "host.json", running.this())
-        left = supervisor.end_leftovers(run)
+        roles = identity.roles(settings.paths.data)
+        former = supervisor.predecessors(run, components.plan(settings, roles))
+        left = supervisor.end_leftovers(run, spared=former)
         if left:
             told(f"ended what a former run left behind: {', '.join(left)}")
-        listeners.demand_free(settings, identity.roles(settings.paths.data))
-        await _serve(settings, told)
+        # What is taken over from has its addresses, and hands them on.
+        listeners.demand_free(settings, [role for role in roles if role not in former])
+        await _serve(settings, former.values(), told)
 
 
-async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, former: Collection[running.Process], told: Callable[[str], None]
+) -> None:
     run = settings.paths.run
     stopping, handing_over, removed = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -91,11 +96,11 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
             (run / "ready").touch()
             notify.notify("READY=1")
             told(_is_up(settings))
-            await _until_stopped(settings, stopping, removed)
+            await _until_stopped(settings, former, stopping, removed)
         notify.notify("STOPPING=1")
         told("going down")
     finally:
-        await parts.stop()
+        await parts.stop(handing_over=handing_over.is_set())
         if not handing_over.is_set():
             await clean_up(settings)
     told("left to a successor" if handing_over.is_set() else "Godwit is down")
@@ -104,10 +109,15 @@ async def _serve(settings: Settings, told: Callable[[str], None]) -> None:
 
 
 async def _until_stopped(
-    settings: Settings, stopping: asyncio.Event, removed: asyncio.Event
+    settings: Settings,
+    former: Collection[running.Process],
+    stopping: asyncio.Event,
+    removed: asyncio.Event,
 ) -> None:
     """Wait until somebody asks to stop, or this host is no member any more."""
     async with tasks.Tasks("standing") as owned:
+        for process in former:
+            owned.spawn(supervisor.retire(process), name=f"retire {process.pid}")
         stopped = owned.spawn(stopping.wait(), name="stop")
         gone = owned.spawn(
             standing.until_removed(settings.paths.data, SystemClock()), name="removal"

@@ -11,7 +11,13 @@ import pytest
 from godwit.base.tasks import Tasks
 from godwit.host import running
 from godwit.host.components import Component
-from godwit.host.supervisor import Supervisor, bound_log, end_leftovers
+from godwit.host.supervisor import (
+    Supervisor,
+    bound_log,
+    end_leftovers,
+    predecessors,
+    retire,
+)
 from godwit.testing.loopback import free_port
 
 READY = (
@@ -45,6 +51,28 @@ async def test_all_ready_then_all_stopped(tmp_path: Path) -> None:
     assert {p.stem for p in (tmp_path / "pids").iterdir()} == {"a", "b"}
     await parts.stop()
     assert list((tmp_path / "pids").iterdir()) == []
+
+
+async def test_what_a_successor_takes_over_from_is_left_when_handing_over(tmp_path: Path) -> None:
+    socket_file = tmp_path / "handover"
+    socket_file.touch()
+    stays = component("a", "tell(); signal.pause()", hand_over=socket_file)
+    goes = component("b", "tell(); signal.pause()")
+    parts = supervisor(tmp_path, stays, goes)
+    await parts.start()
+    await parts.stop(handing_over=True)
+    assert {p.stem for p in (tmp_path / "pids").iterdir()} == {"a"}
+    found = predecessors(tmp_path, (stays, goes))
+    assert set(found) == {"a"}
+    assert found["a"].alive
+    assert await asyncio.to_thread(end_leftovers, tmp_path, 5, spared=found) == []
+    assert found["a"].alive
+    # It ends when it is taken over from, or is ended.
+    retiring = asyncio.get_running_loop().create_task(retire(found["a"]))
+    found["a"].signal(15)
+    await retiring
+    assert not found["a"].alive
+    assert predecessors(tmp_path, (stays, goes)) == {}
 
 
 async def test_a_component_waits_for_what_it_comes_after(tmp_path: Path) -> None:
