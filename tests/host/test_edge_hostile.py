@@ -1,74 +1,204 @@
-"""What no honest client sends: each is refused before an app sees anything of it."""
+"""godwit-edge as a real process: clients that mean no good, and very many that mean nothing."""
 
 import asyncio
+import contextlib
+import resource
+import socket
+import struct
+from collections.abc import Iterator
 
 import pytest
 
 from tests.host import rust_components as parts
-from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
+from tests.host.edge_lab import echo
+from tests.host.front_lab import NAME, SHARED, FrontLab, connected, make_front  # noqa: F401
 from tests.host.rust_components import web_app
 
 pytestmark = pytest.mark.host
 
-HOST = b"Host: hello.godwit.localhost\r\n"
-POST = b"POST / HTTP/1.1\r\n" + HOST
-GET = b"GET / HTTP/1.1\r\n"
-INNER = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
-HOSTILE = {
-    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + INNER,
-    "a length that is a list": POST + b"Content-Length: 5, 6\r\n\r\nhello" + INNER,
-    "a signed length": POST + b"Content-Length: +5\r\n\r\nhello" + INNER,
-    "a coding nobody knows": POST
-    + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"
-    + INNER,
-    "a coding in disguise": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + INNER,
-    "a folded header": GET + HOST + b"X-A: 1\r\n folded\r\n\r\n",
-    "a space before the colon": GET + HOST + b"Transfer-Encoding : chunked\r\n\r\n",
-    "a NUL": GET + HOST + b"X-A: a\x00b\r\n\r\n",
-    "a bare CR": GET + HOST + b"X-A: a\rb\r\n\r\n",
-    "two hosts": GET + HOST + b"Host: other.godwit.localhost\r\n\r\n",
-    "no host": GET + b"\r\n",
-    "an unknown version": b"GET / HTTP/3.7\r\n" + HOST + b"\r\n",
-    "a header bomb": GET + HOST + b"X-A: " + b"a" * 100_000 + b"\r\n\r\n",
-    "too many headers": GET + HOST + b"X-A: 1\r\n" * 500 + b"\r\n",
-    "a path bomb": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
-}
+HTTP, HTTPS = 7060, 7061
+IDLE = 10_000
+IDLE_KB = 20
+SECURE = 1_000
+SECURE_KB = 50
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+GOAWAY, ENHANCE_YOUR_CALM = 7, 11
+END_STREAM, END_HEADERS = 1, 4
 
 
-async def said(lab: Lab, what: bytes) -> bytes:
-    """Send it and return all that comes back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
-    writer.write(what)
-    async with asyncio.timeout(parts.PATIENCE_S):
-        try:
-            got = await reader.read()
-        except ConnectionError:
-            got = b""
-    writer.close()
-    return got
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return (
+        struct.pack("!I", len(body))[1:] + bytes([kind, flags]) + struct.pack("!I", stream) + body
+    )
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_it_is_refused_and_no_app_sees_it(lab: Lab, name: str) -> None:
-    lab.limits = lab.limits.model_copy(update={"header_ms": 2_000})
-    fact = lab.machine("m1")
-    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
-        await lab.start()
-        got = await said(lab, HOSTILE[name])
-        assert app.requests == []
-        assert not got or got.split(b" ", 2)[1] in {b"400", b"404", b"414", b"431", b"505"}, got
-        assert (await lab.get()).status_code == 200
+def request() -> bytes:
+    """Return the header block of `GET /` by HPACK's static table."""
+    return b"\x82\x86\x84\x41" + bytes([len(NAME)]) + NAME.encode()
 
 
-async def test_length_and_chunks_together_are_one_request_of_chunks(lab: Lab) -> None:
-    """RFC 9112 §6.3: the chunks count, and the length does not reach the app."""
-    fact = lab.machine("m1")
-    both = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
-        await lab.start()
-        got = await said(lab, POST + both + b"5\r\nhello\r\n0\r\n\r\n" + INNER)
-        assert len(app.requests) <= 1
-        for request in app.requests:
-            assert request.body == b"hello"
-            assert request.header("content-length") is None
-        assert got.count(b"HTTP/1.1 ") == 1
+async def served(front: FrontLab, **limits: int) -> contextlib.AsyncExitStack:
+    """Start an edge that answers requests; returns what ends it."""
+    front.limits = front.limits.model_copy(update=limits)
+    services = [front.service(HTTP, "http"), front.service(HTTPS, "tls", "http")]
+    fact = front.machine("m1", services=services)
+    stack = contextlib.AsyncExitStack()
+    await stack.enter_async_context(web_app(fact.local_ipv4, front.app_port, echo))
+    await front.start()
+    await front.listens(SHARED, HTTPS)
+    return stack
+
+
+async def still_answers(front: FrontLab) -> None:
+    for port, tls in ((HTTP, {}), (HTTPS, {"ssl": front.trusting, "server_hostname": NAME})):
+        async with connected(SHARED, port, **tls) as (reader, writer):
+            writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    for edge in front.edges:
+        assert "panicked" not in edge.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("port", "said", "reason"),
+    [
+        (HTTP, b"", "silent"),
+        (HTTPS, b"", "silent"),
+        (HTTP, b"GET / HTTP/1.1\r\nHost: ", "http_head_timeout"),
+        (HTTPS, b"\x16\x03\x01\x02\x00\x01", "handshake_timeout"),
+        (HTTPS, b"\x00\x00\x00", "silent"),
+        (HTTPS, b"\x16\x03\x01\x00\x05hello", "handshake"),
+        (
+            HTTP,
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\nBad Header: 1\r\n\r\n",
+            "http_malformed",
+        ),
+        (HTTP, b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000, "http_too_large"),
+    ],
+)
+async def test_who_says_nothing_useful_is_cut_off_and_counted(
+    front: FrontLab, port: int, said: bytes, reason: str
+) -> None:
+    async with await served(front, header_ms=400, handshake_ms=500):
+        async with connected(SHARED, port) as (reader, writer):
+            writer.write(said)
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        await front.refused(reason)
+        await still_answers(front)
+
+
+async def test_one_source_cannot_have_every_handshake(front: FrontLab) -> None:
+    async with await served(front, handshakes_of_source=5, handshakes=10):
+        half_open = [
+            await asyncio.open_connection(SHARED, HTTPS, local_addr=("127.0.0.1", 0))
+            for _ in range(8)
+        ]
+        for _, writer in half_open:
+            writer.write(b"\x16\x03\x01\x02\x00\x01")
+        await front.refused("too_many_of_source", 3)
+        # From elsewhere it goes on.
+        elsewhere = {"local_addr": ("127.0.1.1", 0), "ssl": front.trusting}
+        async with connected(SHARED, HTTPS, **elsewhere, server_hostname=NAME):
+            pass
+        for _, writer in half_open:
+            writer.close()
+        await front.refused("handshake", 5)
+        await still_answers(front)
+
+
+async def goes_away(reader: asyncio.StreamReader) -> int:
+    """Return the error of the GOAWAY that ends the connection."""
+    error = -1
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while True:
+            head = await reader.readexactly(9)
+            body = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == GOAWAY:
+                error = int.from_bytes(body[4:8], "big")
+    return error
+
+
+async def test_streams_that_are_opened_to_be_reset_end_the_connection(front: FrontLab) -> None:
+    async with await served(front):
+        async with connected(SHARED, HTTP) as (reader, writer):
+            writer.write(PREFACE + frame(4, 0, 0))
+            flood = bytearray()
+            for stream in range(1, 20_001, 2):
+                flood += frame(1, END_STREAM | END_HEADERS, stream, request())
+                flood += frame(3, 0, stream, struct.pack("!I", 8))
+            writer.write(bytes(flood))
+            assert await goes_away(reader) == ENHANCE_YOUR_CALM
+        await front.refused("http2_protocol")
+        await still_answers(front)
+
+
+async def test_headers_without_an_end_end_the_connection(front: FrontLab) -> None:
+    async with await served(front):
+        edge = front.edges[0]
+        before = edge.memory_mb()
+        async with connected(SHARED, HTTP) as (reader, writer):
+            writer.write(PREFACE + frame(4, 0, 0) + frame(1, END_STREAM, 1, request()))
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                for _ in range(20_000):
+                    # A literal header each, never indexed.
+                    writer.write(frame(9, 0, 1, b"\x10\x01a\x7f\x80\x01" + b"b" * 255))
+                    await writer.drain()
+                    sent += 1
+            assert sent < 20_000
+            await goes_away(reader)
+        assert edge.memory_mb() - before < 8
+        await front.refused("http2_protocol")
+        await still_answers(front)
+
+
+@contextlib.contextmanager
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_idle(held: contextlib.ExitStack) -> None:
+    """Open connections, half of which have asked something."""
+    ask = f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
+    for number in range(IDLE):
+        client = socket.create_connection((SHARED, HTTP), timeout=parts.PATIENCE_S)
+        held.callback(client.close)
+        if number % 2:
+            client.sendall(ask)
+            assert client.recv(4) == b"HTTP"
+
+
+async def test_ten_thousand_idle_connections_cost_little_and_hinder_nobody(
+    front: FrontLab,
+) -> None:
+    async with await served(front, idle_ms=600_000, header_ms=600_000):
+        edge = front.edges[0]
+        await still_answers(front)
+        before = edge.memory_mb()
+        with many_files(), contextlib.ExitStack() as held:
+            await asyncio.to_thread(open_idle, held)
+            await front.counts("fly_edge_tcp_connects_count", IDLE)
+            await still_answers(front)
+            each = (edge.memory_mb() - before) * 1024 / IDLE
+        assert each < IDLE_KB, f"{each:.1f} KB for an idle connection"
+
+
+async def test_idle_connections_with_tls_cost_little(front: FrontLab) -> None:
+    async with await served(front, idle_ms=600_000, header_ms=600_000):
+        edge = front.edges[0]
+        await still_answers(front)
+        context = front.trusting
+        with many_files(), contextlib.ExitStack() as held:
+            before = edge.memory_mb()
+            for _ in range(SECURE):
+                plain = socket.create_connection((SHARED, HTTPS), timeout=parts.PATIENCE_S)
+                held.enter_context(
+                    await asyncio.to_thread(context.wrap_socket, plain, server_hostname=NAME)
+                )
+            each = (edge.memory_mb() - before) * 1024 / SECURE
+        assert each < SECURE_KB, f"{each:.1f} KB for an idle connection with TLS"

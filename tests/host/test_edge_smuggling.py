@@ -1,0 +1,74 @@
+"""What no honest client sends: each is refused before an app sees anything of it."""
+
+import asyncio
+
+import pytest
+
+from tests.host import rust_components as parts
+from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
+from tests.host.rust_components import web_app
+
+pytestmark = pytest.mark.host
+
+HOST = b"Host: hello.godwit.localhost\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+GET = b"GET / HTTP/1.1\r\n"
+INNER = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
+HOSTILE = {
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + INNER,
+    "a length that is a list": POST + b"Content-Length: 5, 6\r\n\r\nhello" + INNER,
+    "a signed length": POST + b"Content-Length: +5\r\n\r\nhello" + INNER,
+    "a coding nobody knows": POST
+    + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"
+    + INNER,
+    "a coding in disguise": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + INNER,
+    "a folded header": GET + HOST + b"X-A: 1\r\n folded\r\n\r\n",
+    "a space before the colon": GET + HOST + b"Transfer-Encoding : chunked\r\n\r\n",
+    "a NUL": GET + HOST + b"X-A: a\x00b\r\n\r\n",
+    "a bare CR": GET + HOST + b"X-A: a\rb\r\n\r\n",
+    "two hosts": GET + HOST + b"Host: other.godwit.localhost\r\n\r\n",
+    "no host": GET + b"\r\n",
+    "an unknown version": b"GET / HTTP/3.7\r\n" + HOST + b"\r\n",
+    "a header bomb": GET + HOST + b"X-A: " + b"a" * 100_000 + b"\r\n\r\n",
+    "too many headers": GET + HOST + b"X-A: 1\r\n" * 500 + b"\r\n",
+    "a path bomb": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+}
+
+
+async def said(lab: Lab, what: bytes) -> bytes:
+    """Send it and return all that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    writer.write(what)
+    async with asyncio.timeout(parts.PATIENCE_S):
+        try:
+            got = await reader.read()
+        except ConnectionError:
+            got = b""
+    writer.close()
+    return got
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_it_is_refused_and_no_app_sees_it(lab: Lab, name: str) -> None:
+    lab.limits = lab.limits.model_copy(update={"header_ms": 2_000})
+    fact = lab.machine("m1")
+    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
+        await lab.start()
+        got = await said(lab, HOSTILE[name])
+        assert app.requests == []
+        assert not got or got.split(b" ", 2)[1] in {b"400", b"404", b"414", b"431", b"505"}, got
+        assert (await lab.get()).status_code == 200
+
+
+async def test_length_and_chunks_together_are_one_request_of_chunks(lab: Lab) -> None:
+    """RFC 9112 §6.3: the chunks count, and the length does not reach the app."""
+    fact = lab.machine("m1")
+    both = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
+        await lab.start()
+        got = await said(lab, POST + both + b"5\r\nhello\r\n0\r\n\r\n" + INNER)
+        assert len(app.requests) <= 1
+        for request in app.requests:
+            assert request.body == b"hello"
+            assert request.header("content-length") is None
+        assert got.count(b"HTTP/1.1 ") == 1
