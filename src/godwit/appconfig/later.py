@@ -10,21 +10,22 @@ from godwit.appconfig.problems import Path, Problem
 
 Told = tuple[Path, str]
 _INSIDE = "machines of the app's network reach the port"
+_NAMING = frozenset({"http", "tls", "pg_tls"})
+_NAMELESS = (
+    "clients do not say which app they want: they reach the port only at an address that is the"
+    " app's own, see `godwit ips allocate-v4`"
+)
+_HEEDED = frozenset({"headers_read_timeout"})
 
 
-def without_effect(config: Config, *, tls: bool) -> list[Problem]:
-    """Return what of a config has no effect yet, each with what that means.
-
-    Args:
-        config: A config without mistakes.
-        tls: Whether the platform's edge answers HTTPS.
-    """
+def without_effect(config: Config) -> list[Problem]:
+    """Return what of a config without mistakes has no effect yet, each with what that means."""
     found = [
         *_machine(config),
         *_vm(config),
         *_experimental(config),
         *_build(config),
-        *_services(config, tls=tls),
+        *_services(config),
     ]
     return [Problem(path, message, "warning") for path, message in found]
 
@@ -80,13 +81,11 @@ def _build(config: Config) -> Iterator[Told]:
             yield ("build", name), "means nothing here: images stay on this platform's hosts"
 
 
-def _services(config: Config, *, tls: bool) -> Iterator[Told]:
+def _services(config: Config) -> Iterator[Told]:
     http = config.http_service
     if http is not None:
         yield from _service(("http_service",), http)
-        yield from _options(("http_service",), http, tls=tls)
-        if http.force_https and not tls:
-            yield ("http_service", "force_https"), "the edge does not answer HTTPS yet"
+        yield from _options(("http_service",), http)
     for index, one in enumerate(config.services):
         yield from _service(("services", index), one)
         if one.protocol == "udp":
@@ -94,9 +93,9 @@ def _services(config: Config, *, tls: bool) -> Iterator[Told]:
             continue
         for number, port in enumerate(one.ports):
             path: Path = ("services", index, "ports", number)
-            yield from _options(path, port, tls=tls)
-            if "http" not in port.handlers:
-                yield (*path, "handlers"), f"the edge answers HTTP only yet; {_INSIDE}"
+            yield from _options(path, port)
+            if not _NAMING & set(port.handlers):
+                yield (*path, "handlers"), _NAMELESS
 
 
 def _service(path: Path, service: ServiceBase) -> Iterator[Told]:
@@ -104,12 +103,8 @@ def _service(path: Path, service: ServiceBase) -> Iterator[Told]:
         yield (*path, "auto_stop_machines"), "idle machines are not stopped yet"
 
 
-def _options(path: Path, section: Section, *, tls: bool) -> Iterator[Told]:
+def _options(path: Path, section: Section) -> Iterator[Told]:
     """Yield the options of a port that the edge does not heed yet."""
-    if getattr(section, "tls_options", None) is not None and not tls:
-        yield (*path, "tls_options"), "the edge does not answer HTTPS yet"
     options = getattr(section, "http_options", None)
-    if isinstance(options, HttpOptions) and options.model_fields_set:
+    if isinstance(options, HttpOptions) and options.model_fields_set - _HEEDED:
         yield (*path, "http_options"), "the edge does not heed these yet"
-    if getattr(section, "proxy_proto_options", None) is not None:
-        yield (*path, "proxy_proto_options"), "the edge does not do proxy_proto yet"

@@ -487,15 +487,13 @@ def test_what_has_no_effect_yet_is_said_plainly(tmp_path):
         'destination = "/d"\n[metrics]\nport = 9\n[build]\nbuilder = "x"\n'
     )
     config = files.load(write(tmp_path, text)).checked()
-    told = {one.path[-1]: one.message for one in later.without_effect(config, tls=False)}
+    told = {one.path[-1]: one.message for one in later.without_effect(config)}
     assert told.keys() == {
-        "force_https",
         "auto_stop_machines",
         "mounts",
         "metrics",
         "builder",
     }
-    assert "force_https" not in {one.path[-1] for one in later.without_effect(config, tls=True)}
 
 
 def test_a_file_that_cannot_be_read_is_a_failure(tmp_path):
@@ -543,7 +541,7 @@ def test_no_document_whatever_crashes_the_reader(tmp_path_factory, document):
     loaded = files.understand(path, document)
     assert loaded.config is not None or loaded.found
     if loaded.config is not None:
-        later.without_effect(loaded.config, tls=False)
+        later.without_effect(loaded.config)
         check.unknown_keys(loaded.config)
         json.dumps(loaded.document, allow_nan=False).encode()
     if not any(one.severity == "error" for one in loaded.found):

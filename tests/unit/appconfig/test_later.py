@@ -6,9 +6,9 @@ from godwit.appconfig.normalise import normalise
 from godwit.appconfig.problems import dotted
 
 
-def told(document, *, tls=True):
+def told(document):
     config = Config.model_validate(normalise(document))
-    return {dotted(one.path): one.message for one in later.without_effect(config, tls=tls)}
+    return {dotted(one.path): one.message for one in later.without_effect(config)}
 
 
 @pytest.mark.parametrize(
@@ -35,33 +35,32 @@ def told(document, *, tls=True):
         ({"http_service": {"http_options": {"compress": True}}}, "http_service.http_options"),
         ({"services": [{"protocol": "udp"}]}, "services[0].protocol"),
         ({"services": [{"ports": [{"port": 5432}]}]}, "services[0].ports[0].handlers"),
-        (
-            {
-                "services": [
-                    {"ports": [{"port": 80, "handlers": ["http"], "proxy_proto_options": {}}]}
-                ]
-            },
-            "services[0].ports[0].proxy_proto_options",
-        ),
     ],
 )
 def test_what_has_no_effect_yet_is_told(document, place):
     assert list(told(document)) == [place]
 
 
-def test_what_needs_https_is_told_where_the_edge_has_none():
-    document = {"http_service": {"force_https": True, "tls_options": {"alpn": ["h2"]}}}
-    assert told(document, tls=True) == {}
-    assert list(told(document, tls=False)) == [
-        "http_service.tls_options",
-        "http_service.force_https",
-    ]
-
-
 @pytest.mark.parametrize(
     "document",
     [
         {"build": {"image": "x", "builder": "y"}},
+        {"http_service": {"force_https": True, "tls_options": {"alpn": ["h2"]}}},
+        {"http_service": {"http_options": {"headers_read_timeout": 5}}},
+        {"services": [{"ports": [{"port": 5432, "handlers": ["pg_tls"]}]}]},
+        {
+            "services": [
+                {
+                    "ports": [
+                        {
+                            "port": 9,
+                            "handlers": ["tls", "proxy_proto"],
+                            "proxy_proto_options": {"version": "v2"},
+                        }
+                    ]
+                }
+            ]
+        },
         {"machine_config": '{"env": {}}'},
         {"vm": {"persist_rootfs": "never"}},
         {"http_service": {"auto_stop_machines": "off", "http_options": {}}},

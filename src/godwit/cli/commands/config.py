@@ -163,7 +163,7 @@ def validate(
     if strict and loaded.config is not None:
         found += _unknown(loaded)
     if loaded.config is not None:
-        found += later.without_effect(loaded.config, tls=here.settings.tls)
+        found += later.without_effect(loaded.config)
     wrong = [one for one in found if one.severity == "error"]
     if as_json or here.wants_json:
         here.out.json({"valid": not wrong, "problems": [_as_json(one) for one in found]})

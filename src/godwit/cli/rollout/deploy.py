@@ -144,5 +144,5 @@ async def followed(here: Session, api: Api, deploy: Deploy, progress: Progress) 
 def told_beforehand(session: Session, loaded: files.Loaded) -> None:
     """Warn of what is doubtful in a config and of what has no effect yet."""
     config = loaded.checked()
-    for one in [*loaded.warnings(), *later.without_effect(config, tls=session.settings.tls)]:
+    for one in [*loaded.warnings(), *later.without_effect(config)]:
         session.out.warn(one.told(loaded.name))
