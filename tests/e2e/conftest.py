@@ -33,7 +33,11 @@ def platform(tls: registry.Tls) -> Iterator[Platform]:
     usual = ssl.get_default_verify_paths().cafile
     bundle = tls.authority.with_name("bundle.pem")
     bundle.write_bytes((Path(usual).read_bytes() if usual else b"") + tls.authority.read_bytes())
-    with testing.world(), testing.platform(SSL_CERT_FILE=str(bundle)) as up:
+    addresses = {
+        "GODWIT_EDGE_ADDRESSES": f"{testing.HOST_V4},198.51.100.10",
+        "GODWIT_ADDRESSES_V4": "198.51.100.10",
+    }
+    with testing.world(), testing.platform(SSL_CERT_FILE=str(bundle), **addresses) as up:
         yield up
 
 
