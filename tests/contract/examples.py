@@ -334,6 +334,7 @@ EXAMPLES: dict[str, BaseModel] = {
         handover_socket="/run/godwit/edge.handover",
         backhaul="[fdaa::1:1:0:0:1]:4282",
         region_aliases=regions.aliases(),
+        api=components.Api(name="api.godwit.localhost", servers=("127.0.0.1:4280",)),
     ),
     "dns_config": components.DnsConfig(
         host_id="a1b2c3d4",

@@ -32,6 +32,7 @@ IN_WORDS = {
     "addresses.shared_v4": "none",
     "host.join_address": "`listen.join`, or the address of the first endpoint",
     "listen.join": "nowhere",
+    "api.name": "none",
     "host.address": "the one in the mesh",
     "host.uplink": "the interface of the default route",
     "host.dns_upstreams": "those of `/etc/resolv.conf`",

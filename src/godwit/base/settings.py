@@ -172,9 +172,13 @@ class Keep(BaseModel):
 
 
 class Api(BaseModel):
-    """What the REST API holds its users to."""
+    """How the REST API is reached, and what it holds its users to."""
 
     model_config = _STRICT
+
+    name: str | None = Field(None, pattern=r"^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*$")
+    """A host name under which this host's edge serves the API, from whichever control answers;
+    `None` for none. The same on all hosts."""
 
     rate_limits: bool = True
     """Whether the same request about the same machine or app is refused when it comes too often:

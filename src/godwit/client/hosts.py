@@ -40,8 +40,10 @@ class Hosts:
         )
         return [LostMachine.model_validate(one) for one in answer.get("lost") or []]
 
-    async def create_token(self, *, region: str = "", ttl_s: int | None = None) -> JoinToken:
-        """Make a token for one server.
+    async def create_token(
+        self, *, region: str = "", ttl_s: int | None = None, control: bool = False
+    ) -> JoinToken:
+        """Make a token for one server, which may run control if that is said.
 
         Raises:
             Failure: `failed_precondition` while there is no joining endpoint.
@@ -49,6 +51,8 @@ class Hosts:
         body: dict[str, object] = {"region": region}
         if ttl_s is not None:
             body["ttl_seconds"] = ttl_s
+        if control:
+            body["control"] = True
         return JoinToken.model_validate(
             await self._transport.call("POST", "/x/v1/host-tokens", body=body)
         )

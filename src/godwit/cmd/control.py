@@ -12,20 +12,28 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
 from godwit.api import app as api
-from godwit.api import joining
+from godwit.api import joining as join_endpoint
 from godwit.api.guest_requests import GuestRequests
 from godwit.base import clock, errors, log, notify, private_memory, settings, tasks
 from godwit.bus.regions import Hosts, Regions
 from godwit.cmd.building import HostBuilder
 from godwit.cmd.regions import RegionLinks
-from godwit.control import address_pools, edge_authority, registry, registry_tokens, sealing, seed
+from godwit.control import (
+    address_pools,
+    edge_authority,
+    registry,
+    registry_tokens,
+    residence,
+    sealing,
+    seed,
+)
 from godwit.control.context import Context, Options
 from godwit.control.deploys.worker import Worker
 from godwit.control.evacuation import Evacuation
@@ -36,7 +44,8 @@ from godwit.control.records import Host
 from godwit.control.secret_keys import Sweeper
 from godwit.control.standbys import Standbys
 from godwit.control.upkeep import Upkeep
-from godwit.host import cluster_certificate, membership, relay
+from godwit.host import cluster_certificate, joining, membership, relay
+from godwit.host.distant_registry import DistantRegistry
 from godwit.host.identity import HostIdentity, ensure_keys
 from godwit.host.registry_keeper import RegistryKeeper
 from godwit.images.resolver import Resolver
@@ -116,9 +125,8 @@ async def run(resolved: settings.Settings) -> int:
             _start(parts, links, owned)
             if resolved.listen.join is not None:
                 owned.spawn(_let_join(parts.ctx, resolved, resolved.listen.join), name="join")
-                at, to = parts.here.services.get("registry"), resolved.listen.registry
-                if at is not None and membership.shares(to, at):
-                    owned.spawn(relay.share(at, to), name="registry")
+            for at, to in _passed_on(resolved, parts.here):
+                owned.spawn(relay.share(at, to), name="relay")
             await server.serve(sockets=[listening])
             _tell("STOPPING=1")
         await links.close()
@@ -136,18 +144,24 @@ async def build(resolved: settings.Settings) -> Parts:
     identity = HostIdentity.model_validate_json((data / "host.json").read_text())
     (data / "control").mkdir(mode=0o700, parents=True, exist_ok=True)
     moving_hooks = moving.Hooks(progress=lambda: _tell(_NOT_YET))
-    store = await moving.open_home(data / "control", resolved.control.database or "", moving_hooks)
+    setting = resolved.control.database or ""
+    store = await moving.open_home(data / "control", setting, moving_hooks)
     regions = Regions((keys / "control.seed").read_text().strip(), "control")
-    options = _options(resolved, identity.region)
+    options = replace(
+        _options(resolved, identity.region),
+        database=residence.choose(residence.Files(data / "control"), setting),
+    )
     signer, time = registry_tokens.ensure(keys), clock.SystemClock()
     ctx = Context(
         store=store,
         hosts=Hosts(regions, _regions_of_hosts(store), _taking_hosts(store)),
-        images=Resolver(resolved.listen.registry, own_insecure=True),
+        images=Resolver(options.registry, own_insecure=True),
         builder=HostBuilder(resolved),
         warehouse=RegistryKeeper(
             resolved, lambda name: registry.delete_token(signer, name, time.now_ms())
-        ),
+        )
+        if "registry" in identity.roles
+        else DistantRegistry(),
         clock=time,
         signer=signer,
         sealer=sealing.ensure(keys),
@@ -160,7 +174,7 @@ async def build(resolved: settings.Settings) -> Parts:
         ctx,
         seed.Seed(
             operator_secret=(keys / "admin.token").read_text().strip(),
-            host=here,
+            host=here if joining.read_cluster(data) is None else None,
         ),
     )
     _clear(options.uploads)
@@ -206,10 +220,13 @@ def main() -> int:
 def _options(resolved: settings.Settings, region: str) -> Options:
     data, keep = resolved.paths.data, resolved.keep
     cluster = cluster_certificate.ensure(data / "keys")
+    joined = joining.read_cluster(data)
+    registry = None if joined is None else joined.registry
     return Options(
         region=region,
         apps_domain=resolved.apps_domain,
-        registry=resolved.listen.registry,
+        registry=resolved.listen.registry if registry is None else registry.name,
+        keys=data / "keys",
         uploads=data / "control" / "uploads",
         registry_secret=_secret(data / "keys" / "registry.secret"),
         rate_limits=resolved.api.rate_limits,
@@ -226,6 +243,27 @@ def _options(resolved: settings.Settings, region: str) -> Options:
             resolved.addresses.v4, resolved.addresses.v6, resolved.addresses.shared_v4
         ),
     )
+
+
+def _passed_on(resolved: settings.Settings, here: Host) -> list[tuple[str, str]]:
+    """Return what is to be passed on between this host and others: from where, to where.
+
+    Others reach what listens on loopback here; on a host that joined, the registry answers here
+    under the name that it has on its own.
+    """
+    joined = joining.read_cluster(resolved.paths.data)
+    if joined is None and resolved.listen.join is None:
+        return []
+    listens = {"registry": resolved.listen.registry, "control": resolved.listen.api}
+    found = [
+        (at, to)
+        for role, to in listens.items()
+        if (at := here.services.get(role)) is not None and membership.shares(to, at)
+    ]
+    distant = None if joined is None else joined.registry
+    if distant is not None and membership.shares(distant.name, distant.at):
+        found.append((distant.name, distant.at))
+    return found
 
 
 def _join_address(resolved: settings.Settings) -> str:
@@ -245,7 +283,7 @@ async def _let_join(ctx: Context, resolved: settings.Settings, address: str) -> 
     certificate = cluster_certificate.ensure(resolved.paths.data / "keys")
     server = Unsignalled(
         uvicorn.Config(
-            joining.create(ctx),
+            join_endpoint.create(ctx),
             lifespan="off",
             log_config=None,
             access_log=False,

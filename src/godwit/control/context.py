@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from godwit.base.clock import Clock
-from godwit.control import ports, registry_tokens, sealing
+from godwit.control import ports, registry_tokens, residence, sealing
 from godwit.control.address_pools import Pools
 from godwit.control.edge_authority import Authority
 from godwit.control.liveness import Liveness
@@ -43,6 +43,8 @@ class Options:
         join_fingerprint: SHA-256 of the certificate they know it by.
         join_root: From which the secrets between bus servers are derived.
         addresses: From which apps get public addresses.
+        database: The URL of the platform's database, or `sqlite`.
+        keys: Where the files are that a further control host gets (`control.replicas`).
         registry_secret: What control shares with the platform's registry; empty refuses its
             notifications.
     """
@@ -64,6 +66,8 @@ class Options:
     audit_ms: int = 365 * 86_400_000
     machines_ms: int = 90 * 86_400_000
     registry_secret: str = field(default="", repr=False)
+    database: str = field(default=residence.SQLITE, repr=False)
+    keys: Path = Path()
     host_gone_s: float = 60.0
     rate_limits: bool = True
     join_address: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 
 from godwit.base import errors
-from godwit.control import regions
+from godwit.control import regions, replicas
 from godwit.control.records import Host, JoinToken
 from godwit.wire import joining
 from godwit.wire.joining import JoinRequest
@@ -22,8 +22,10 @@ _REGION = re.compile(r"[a-z]{3}")
 _ZONE = re.compile(r"[0-9a-f]{4}")
 _ENDPOINT = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:\s]{1,253}):([0-9]{1,5})", re.IGNORECASE)
 _ALWAYS = ("agent", "edge", "dns")
-_COMPONENTS = frozenset({"host", "edge", "dns", "catalog"})
-_PORTS = frozenset({"bus", "edge"})
+_COMPONENTS = frozenset({"host", "edge", "dns", "catalog", "control"})
+NEEDS = {"catalog": "bus", "control": "control"}
+"""Components whose keys count only where a role says so."""
+_PORTS = frozenset({"bus", "edge", "control"})
 _ANEW = "make another one with `godwit host token`"
 
 
@@ -36,6 +38,7 @@ def check_region(region: str) -> None:
 def check_request(request: JoinRequest, signers: Collection[str]) -> None:
     """Refuse what no server that joins would say."""
     _check_keys(request, signers)
+    _check_control(request)
     check_region(request.region)
     if not _ZONE.fullmatch(request.zone):
         raise errors.invalid("zone: four hex digits, such as 00a1")
@@ -44,13 +47,26 @@ def check_request(request: JoinRequest, signers: Collection[str]) -> None:
 
 def _check_keys(request: JoinRequest, signers: Collection[str]) -> None:
     if not {"host", "edge", "dns"} <= set(request.keys) <= _COMPONENTS:
-        raise errors.invalid("keys: host, edge and dns are needed, catalog may be")
+        raise errors.invalid("keys: host, edge and dns are needed, catalog and control may be")
     if len(set(request.keys.values())) != len(request.keys):
         raise errors.invalid("keys: every component has its own")
     if not set(signers) >= set(request.keys.values()):
         raise errors.Failure("permission_denied", "each of the keys has to sign the request")
     joining.parse_x25519(request.sealing_key)
     joining.parse_x25519(request.mesh_key)
+
+
+def _check_control(request: JoinRequest) -> None:
+    if not request.control:
+        return
+    if not request.secret.startswith(joining.CONTROL):
+        raise errors.Failure(
+            "permission_denied",
+            "this token is not for a server that runs control",
+            hint="make another one with `godwit host token --control`",
+        )
+    if "control" not in request.keys:
+        raise errors.invalid("keys: that of control is missing")
 
 
 def _check_reach(request: JoinRequest) -> None:
@@ -141,6 +157,9 @@ def check_new(token: JoinToken, request: JoinRequest, everybody: Sequence[Host])
 def roles(request: JoinRequest, everybody: Sequence[Host]) -> list[str]:
     """Return what is to run on a new server: the first one of a region serves its bus."""
     servers = [one for one in everybody if one.region == request.region and "bus" in one.roles]
-    if not servers or (request.bus and len(servers) < BUS_SERVERS):
-        return ["bus", *_ALWAYS]
-    return [*_ALWAYS]
+    bus = not servers or (request.bus and len(servers) < BUS_SERVERS)
+    return [
+        *(["bus"] if bus else []),
+        *(replicas.ROLES if request.control else ()),
+        *_ALWAYS,
+    ]

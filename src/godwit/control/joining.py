@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from godwit.base import errors, ids, principal
 from godwit.base.principal import Principal
-from godwit.control import audit, join_rules, members
+from godwit.control import audit, join_rules, members, replicas
 from godwit.control.context import Context
 from godwit.control.records import Host, JoinToken
 from godwit.control.rows import Rows
@@ -30,10 +30,12 @@ class NewJoinToken:
 
     Attributes:
         region: The only one the server may say; empty leaves it to who joins.
+        control: Whether the server may run control: it is given the platform's keys then.
     """
 
     region: str = ""
     ttl_s: int = DEFAULT_TTL_S
+    control: bool = False
 
 
 async def create_token(
@@ -57,10 +59,12 @@ async def create_token(
         join_rules.check_region(wanted.region)
     if not 1 <= wanted.ttl_s <= LONGEST_TTL_S:
         raise errors.invalid(f"ttl: must be from 1 s to {LONGEST_TTL_S // 86_400} days")
+    if wanted.control:
+        replicas.demand(ctx)
     invitation = Invitation(
         address=ctx.options.join_address,
         fingerprint=ctx.options.join_fingerprint,
-        secret=secrets.token_urlsafe(32),
+        secret=(joining.CONTROL if wanted.control else "") + secrets.token_urlsafe(32),
     )
     now_ms = ctx.clock.now_ms()
     token = JoinToken(
@@ -74,7 +78,14 @@ async def create_token(
     async with ctx.store.write() as rows:
         await rows.join_tokens.add(token)
         await audit.record(
-            rows, ctx.clock, who, "hosts.token", token.id, org_id=None, region=wanted.region
+            rows,
+            ctx.clock,
+            who,
+            "hosts.token",
+            token.id,
+            org_id=None,
+            region=wanted.region,
+            control=wanted.control,
         )
     return token, invitation.text()
 
@@ -174,6 +185,8 @@ async def _admit(ctx: Context, rows: Rows, token_id: str, request: JoinRequest) 
         raise join_rules.unknown_token()
     join_rules.check_token(token, request, ctx.clock.now_ms())
     known = await rows.hosts.by_key(request.keys["host"])
+    if request.control:
+        replicas.demand(ctx)
     if known is None:
         return await _add(ctx, rows, token, request)
     if known.state == "removed":
@@ -211,7 +224,7 @@ async def _add(ctx: Context, rows: Rows, token: JoinToken, request: JoinRequest)
             keys={
                 name: key
                 for name, key in request.keys.items()
-                if name != "catalog" or "bus" in roles
+                if join_rules.NEEDS.get(name, "agent") in roles
             },
             mesh_key=request.mesh_key,
             endpoints=list(request.endpoints),
@@ -232,6 +245,7 @@ async def _add(ctx: Context, rows: Rows, token: JoinToken, request: JoinRequest)
         zone=host.zone,
         token=token.id,
         endpoints=list(host.endpoints),
+        roles=roles,
     )
     return host
 
@@ -252,6 +266,7 @@ async def _answer(ctx: Context, host: Host, edge_key: str) -> JoinAnswer:
         else "",
         members=everybody,
         edge_chain=_vouched(ctx, host, edge_key),
+        control=await replicas.parts(ctx, host),
     )
 
 

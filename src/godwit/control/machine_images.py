@@ -19,8 +19,10 @@ from godwit.control.config_containers import MOST_CONTAINERS
 from godwit.control.context import Context
 from godwit.control.machine_config import MachineConfig
 from godwit.control.records import App
+from godwit.images.reference import parse
 from godwit.wire import guest_containers, host_rpc
 
+_MACHINES_LOOKED_AT = 100
 _MOST_FILE_IMAGES = 4
 """Whose configs are files: all of them have to fit one request to a host."""
 
@@ -63,7 +65,8 @@ async def resolve(ctx: Context, app: App, config: MachineConfig) -> Resolved:
     for reference in dict.fromkeys((main, *references)):
         try:
             token = await registry.pull_token(ctx, app, reference)
-            found[reference] = (await ctx.images.resolve(reference, token), token)
+            image = await known(ctx, app, reference) or await ctx.images.resolve(reference, token)
+            found[reference] = (image, token)
         except errors.Failure as failure:
             if reference not in references:
                 raise
@@ -82,6 +85,29 @@ async def resolve(ctx: Context, app: App, config: MachineConfig) -> Resolved:
         files=await _files(ctx, app, config),
         pull_token=registry.offered(token),
     )
+
+
+async def known(ctx: Context, app: App, text: str) -> host_rpc.ImageRef | None:
+    """Return an image of the platform's registry that a machine of the app was made of already.
+
+    Its digest says all about it, so that a deploy of it needs no registry, which may be away with
+    its host. `None` for any other, which is asked for.
+    """
+    wanted = parse(text)
+    if not wanted.digest or wanted.registry != ctx.options.registry:
+        return None
+    async with ctx.store.read() as rows:
+        machines = await rows.placements.of_app(
+            app.id, destroyed=False, after=(-1, ""), limit=_MACHINES_LOOKED_AT
+        )
+    for machine in machines:
+        shown = (machine.view or {}).get("image")
+        if not shown or shown.get("digest") != wanted.digest:
+            continue
+        image = host_rpc.ImageRef.model_validate(shown)
+        if (image.registry, image.repository) == (wanted.registry, wanted.repository):
+            return image.model_copy(update={"reference": text, "tag": wanted.tag})
+    return None
 
 
 def further(config: Mapping[str, Any]) -> list[str]:

@@ -98,6 +98,9 @@ class Keyring(Protocol):
     async def for_host(self, asked: keyring.ForHost) -> SealedKey:
         """Return an app's sealing key, sealed for a host."""
 
+    async def hand_over(self, asked: keyring.HandOver) -> SealedKey:
+        """Return the root keys, sealed for a host with a keyring of its own."""
+
     async def rewrap(self, asked: keyring.Rewrap) -> keyring.Wrapped:
         """Return apps' keys wrapped by the newest root key."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from godwit.base import errors
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, secrets
+from godwit.control import apps, audit, replicas, secrets
 from godwit.control.context import Context
 from godwit.control.records import AppSecret, AppSecretKey
 from godwit.control.rows import Rows
@@ -96,11 +96,13 @@ async def rotate_root(ctx: Context, who: Principal) -> Roots:
     """Have the keyring make another root key and wrap every app's keys with it.
 
     Raises:
-        Failure: `permission_denied`; `unavailable` when the keyring is away.
+        Failure: `permission_denied`; `unavailable` when the keyring is away;
+            `failed_precondition` when there are several.
     """
     who.require("keyring:rotate")
     if who.org_ids is not None:
         raise errors.Failure("permission_denied", "only the operator rotates the root key")
+    await replicas.demand_one_keyring(ctx)
     made = await ctx.keyring.new_root()
     async with ctx.store.write() as rows:
         await audit.record(

@@ -16,10 +16,14 @@ _ME = principal.component("control")
 
 @dataclass(frozen=True)
 class Seed:
-    """What this server says of itself."""
+    """What this server says of itself.
+
+    Attributes:
+        host: `None` on one that joined, of whom the cluster knows.
+    """
 
     operator_secret: str
-    host: Host
+    host: Host | None
 
 
 async def ensure(ctx: Context, seed: Seed) -> None:
@@ -35,7 +39,8 @@ async def ensure(ctx: Context, seed: Seed) -> None:
             )
             await rows.users.add(user)
         await tokens.adopt(ctx, rows, name=_TOKEN, secret=seed.operator_secret, user_id=user.id)
-        await members.put(rows, replace(seed.host, created_at_ms=now_ms))
+        if seed.host is not None:
+            await members.put(rows, replace(seed.host, created_at_ms=now_ms))
     ctx.facts_wanted.set()
 
 

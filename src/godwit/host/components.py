@@ -116,6 +116,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         proxies=settings.edge.trusted_proxies,
         tls=edge_keys.tls(settings.paths.data),
         handover_socket=str(settings.paths.run / "edge.handover"),
+        api=_api(settings, identity),
     )
 
 
@@ -133,6 +134,13 @@ def _reserved_ports(settings: Settings) -> tuple[int, ...]:
     own += [listen.join] if listen.join else []
     ports = {int(address.rpartition(":")[2]) for address in own} | {listen.backhaul}
     return tuple(sorted(ports | set(settings.edge.reserved_ports)))
+
+
+def _api(settings: Settings, identity: HostIdentity) -> components.Api | None:
+    if settings.api.name is None:
+        return None
+    servers = membership.controls(settings, identity.host_id, identity.roles)
+    return components.Api(name=settings.api.name, servers=tuple(servers))
 
 
 def dns_config(

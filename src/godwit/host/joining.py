@@ -16,8 +16,14 @@ import pydantic
 import godwit
 from godwit.base import errors, private_files
 from godwit.base.clock import Clock
-from godwit.base.settings import Role, Settings
-from godwit.host import cluster_certificate, edge_keys, identity, membership
+from godwit.base.settings import ROLES, Role, Settings
+from godwit.host import (
+    cluster_certificate,
+    control_parts,
+    edge_keys,
+    identity,
+    membership,
+)
 from godwit.host.identity import HostIdentity
 from godwit.wire import joining
 from godwit.wire.joining import Invitation, JoinAnswer, JoinRequest, StandingAnswer
@@ -29,6 +35,7 @@ _PATIENCE_S = 15.0
 _MOST_BYTES = 64 * 1024**2
 _ROLES: tuple[Role, ...] = ("bus", "agent", "edge", "dns")
 """What a server that joins may come to be."""
+_CONTROL: tuple[Role, ...] = ("control", "keyring")
 
 
 class Cluster(Record):
@@ -53,12 +60,19 @@ class Wanted:
     Attributes:
         endpoints: Where its WireGuard can be reached from outside, `address:port`.
         bus: Whether it is to serve its region's bus though another one does.
+        control: Whether it is to run control as well.
     """
 
     region: str
     zone: str
     endpoints: tuple[str, ...]
     bus: bool = False
+    control: bool = False
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Return what the server may come to be."""
+        return (*_ROLES, *_CONTROL) if self.control else _ROLES
 
 
 def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostIdentity:
@@ -79,7 +93,7 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
         )
     (data / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
     data.chmod(0o711)
-    keys = identity.ensure_keys(data, _ROLES)
+    keys = identity.ensure_keys(data, wanted.roles)
     halves = identity.ensure_halves(data)
     request = JoinRequest(
         secret=invitation.secret,
@@ -90,8 +104,9 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
         mesh_key=halves["mesh_key"],
         endpoints=wanted.endpoints,
         address=settings.host.address,
-        ports=membership.ports(settings, _ROLES),
+        ports=membership.ports(settings, wanted.roles),
         bus=wanted.bus,
+        control=wanted.control,
         at_ms=clock.now_ms(),
         edge_key=edge_keys.public_key(data),
         release=godwit.__version__,
@@ -99,6 +114,12 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
     seeds = [keys.seed(name).read_text() for name in keys.public]
     text = _ask(invitation.address, invitation.fingerprint, joining.sign("join", request, seeds))
     answer = _read(JoinAnswer, text)
+    if wanted.control and answer.control is None:
+        raise errors.Failure(
+            "failed_precondition",
+            "the cluster's release does not let control run on further hosts",
+            hint="upgrade its hosts first, then join with a new token",
+        )
     return _keep(data, invitation, answer, halves, keys.public["host"])
 
 
@@ -148,7 +169,7 @@ def _demand_new(data: Path) -> None:
 def _keep(
     data: Path, invitation: Invitation, answer: JoinAnswer, halves: dict[str, str], key: str
 ) -> HostIdentity:
-    roles = tuple(role for role in _ROLES if role in answer.roles)
+    roles = tuple(role for role in ROLES if role in answer.roles)
     who = HostIdentity(
         host_id=answer.host_id,
         host_number=answer.host_number,
@@ -170,6 +191,8 @@ def _keep(
         edge_keys.keep(data, answer.edge_chain)
     if answer.bus_secret:
         private_files.write(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
+    if answer.control is not None:
+        control_parts.keep(data, answer.control)
     private_files.write(data / "cluster.json", cluster.model_dump_json(indent=2) + "\n")
     identity.write(data, who)
     return who

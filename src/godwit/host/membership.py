@@ -22,7 +22,11 @@ _GATHER_S = 0.1
 
 def ports(settings: Settings, roles: Collection[Role]) -> dict[str, int]:
     """Return the ports at which other hosts reach what runs here, by role."""
-    listens = {"bus": settings.listen.bus, "registry": settings.listen.registry}
+    listens = {
+        "bus": settings.listen.bus,
+        "control": settings.listen.api,
+        "registry": settings.listen.registry,
+    }
     return {
         role: int(address.rpartition(":")[2]) for role, address in listens.items() if role in roles
     }
@@ -86,6 +90,25 @@ def bus_servers(members: Iterable[MemberFact], region: str) -> list[str]:
         if member.region == region and member.state != "removed" and "bus" in member.services
     ]
     return [m.services["bus"] for m in sorted(there, key=lambda member: member.host_number)]
+
+
+def controls(settings: Settings, who: str, roles: Collection[Role]) -> list[str]:
+    """Return where control answers, `address:port`, the oldest host first.
+
+    Args:
+        settings: This host's.
+        who: Its id.
+        roles: What runs here.
+    """
+    members = sorted(read(settings.paths.data).values(), key=lambda member: member.host_number)
+    found = {
+        member.host_id: member.services["control"]
+        for member in members
+        if member.state != "removed" and "control" in member.services
+    }
+    if "control" in roles:
+        found[who] = settings.listen.api
+    return list(found.values())
 
 
 def own_bus(settings: Settings, region: str, roles: Collection[Role]) -> list[str]:

@@ -52,6 +52,10 @@ class Client:
         """Return an app's key, sealed for a host."""
         return await self._ask("for_host", asked, SealedKey)
 
+    async def hand_over(self, asked: keyring.HandOver) -> SealedKey:
+        """Return the root keys, sealed for a host."""
+        return await self._ask("hand_over", asked, SealedKey)
+
     async def rewrap(self, asked: keyring.Rewrap) -> keyring.Wrapped:
         """Return apps' keys wrapped by the newest root key."""
         return await self._ask("rewrap", asked, keyring.Wrapped)

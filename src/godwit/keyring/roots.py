@@ -11,16 +11,27 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import Field, ValidationError
 
-from godwit.base import errors
+from godwit.base import errors, private_files
 from godwit.base.clock import Clock
 from godwit.wire import keyring
 from godwit.wire.record import Record
-from godwit.wire.secrets import KEY_BYTES, to_bytes, to_text
+from godwit.wire.secrets import (
+    KEY_BYTES,
+    Owner,
+    SealedKey,
+    open_for_host,
+    seal_for_host,
+    to_bytes,
+    to_text,
+)
 
 RETIRED_AFTER_MS = 60_000
 """No answer that used a superseded key is under way any more by then."""
+_PLATFORM, _ALL = Owner(org_id="platform", app_id="keyring"), "roots"
+"""Whose the root keys are where they are sealed as if they were an app's."""
 _NAME = "roots.json"
 _NEW = "roots.json.new"
 
@@ -104,6 +115,15 @@ class Roots:
             hint="put back the keyring directory that belongs to this database",
         )
 
+    def sealed_for(self, host_key: str) -> SealedKey:
+        """Return all of them, sealed for the host with that public key.
+
+        Raises:
+            Failure: `invalid_argument` when that is no public key.
+        """
+        plain = self._kept.model_dump_json().encode()
+        return seal_for_host(plain, _PLATFORM, _ALL, host_key)
+
     def add(self) -> None:
         """Make another, which wraps from now on."""
         self._keep((*self._kept.roots, _made(self._clock)))
@@ -124,6 +144,28 @@ class Roots:
         kept = Kept(roots=roots)
         _write(self._directory, kept)
         self._kept = kept
+
+
+def put(directory: Path, sealed: SealedKey, private: X25519PrivateKey) -> None:
+    """Give a keyring that has not begun yet the root keys that another sealed for this host.
+
+    Args:
+        directory: The keyring's; it makes it its own when it begins.
+        sealed: What `Roots.sealed_for` returned there.
+        private: The key of this host.
+
+    Raises:
+        Failure: `failed_precondition` when they are not for this host, or no keys.
+    """
+    plain = open_for_host(private, _PLATFORM, sealed)
+    try:
+        kept = Kept.model_validate_json(plain)
+    except ValidationError as error:
+        raise errors.Failure(
+            "failed_precondition", "the other keyring's root keys cannot be read"
+        ) from error
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_files.write(directory / _NAME, kept.model_dump_json())
 
 
 def _made(clock: Clock) -> Root:

@@ -56,6 +56,7 @@ def handlers(vault: Vault) -> Mapping[str, Handler]:
         "reseal": lambda body: vault.reseal(keyring.Reseal.model_validate(body)),
         "reveal": lambda body: vault.reveal(keyring.Reveal.model_validate(body)),
         "for_host": lambda body: vault.for_host(keyring.ForHost.model_validate(body)),
+        "hand_over": lambda body: vault.hand_over(keyring.HandOver.model_validate(body)),
         "rewrap": lambda body: vault.rewrap(keyring.Rewrap.model_validate(body)),
         "retire_roots": lambda body: vault.retire_roots(keyring.RetireRoots.model_validate(body)),
         "roots": roots,

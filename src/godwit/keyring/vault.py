@@ -77,6 +77,10 @@ class Vault:
         key = asked.key
         return sealing.seal_for_host(opened.sealing, key.owner, key.key_id, asked.host_key)
 
+    async def hand_over(self, asked: keyring.HandOver) -> SealedKey:
+        """Return the root keys, sealed for a host with a keyring of its own."""
+        return self._roots.sealed_for(asked.host_key)
+
     async def rewrap(self, asked: keyring.Rewrap) -> keyring.Wrapped:
         """Return apps' keys wrapped by the newest root key."""
         return keyring.Wrapped(

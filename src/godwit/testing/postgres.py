@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,6 @@ _OPTIONS = {
     "shared_buffers": "32MB",
     "max_connections": "100",
     "autovacuum": "off",
-    "listen_addresses": "",
 }
 
 
@@ -45,12 +45,24 @@ def _version(path: Path) -> int:
 class Server:
     """One server.
 
+    Args:
+        bin_directory: Where its programs are.
+        listen: An address of its own network that it takes connections at as well.
+        within: Returns the command that runs another one in that network.
+
     Attributes:
         directory: Its data and its socket.
     """
 
-    def __init__(self, bin_directory: Path) -> None:
+    def __init__(
+        self,
+        bin_directory: Path,
+        *,
+        listen: str = "",
+        within: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         self._bin = bin_directory
+        self._within = within
         # Root may not run PostgreSQL; `nobody` may.
         self._user = "nobody" if os.geteuid() == 0 else None
         self.directory = Path(tempfile.mkdtemp(prefix="godwit-pg-"))
@@ -67,7 +79,10 @@ class Server:
             cwd=self.directory,
         )
         with (self.data / "postgresql.conf").open("a") as config:
-            config.writelines(f"{name} = '{value}'\n" for name, value in _OPTIONS.items())
+            chosen = _OPTIONS | {"listen_addresses": listen}
+            config.writelines(f"{name} = '{value}'\n" for name, value in chosen.items())
+        with (self.data / "pg_hba.conf").open("a") as allowed:
+            allowed.write("host all all 0.0.0.0/0 trust\n")
 
     @property
     def data(self) -> Path:
@@ -82,7 +97,9 @@ class Server:
         """Start it and wait until it takes connections."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._as_user("postgres", "-D", str(self.data), "-k", str(self.directory)),
+                self._within(
+                    self._as_user("postgres", "-D", str(self.data), "-k", str(self.directory))
+                ),
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,

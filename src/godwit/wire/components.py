@@ -76,6 +76,18 @@ class TlsAuthority(Record):
     key_file: str
 
 
+class Api(Record):
+    """How the platform's API is reached through the edge.
+
+    Attributes:
+        name: The host name that leads to it, in lower case.
+        servers: Where control answered when this was written; the catalog tells of others.
+    """
+
+    name: str
+    servers: tuple[str, ...]
+
+
 class EdgeConfig(Record):
     """`edge.json`.
 
@@ -97,6 +109,7 @@ class EdgeConfig(Record):
             `192.0.2.0/24`.
         tls: Without it no TLS is spoken.
         handover_socket: Where a successor of the process asks for its listening sockets.
+        api: Without it the API is not served here.
     """
 
     v: int = 1
@@ -120,6 +133,7 @@ class EdgeConfig(Record):
     proxies: tuple[str, ...] = ()
     tls: TlsAuthority | None = None
     handover_socket: str | None = None
+    api: Api | None = None
 
 
 class DnsConfig(Record):

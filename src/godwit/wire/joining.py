@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from godwit.base import errors
 from godwit.wire.facts import MemberFact, MemberState
 from godwit.wire.record import Record
+from godwit.wire.secrets import SealedKey
 
 _PREFIX = "godwit-join-1."
 _CONTEXT = b"godwit-join-1\n"
@@ -30,6 +31,8 @@ _PUBLIC_BYTES = 35
 _USER_PREFIX = 20 << 3
 """An nkey is base32 of a prefix byte, 32 bytes of Ed25519 and their CRC-16, low byte first."""
 MOST_BYTES = 65_536
+CONTROL = "control-"
+"""How the secret of a token for control begins: the digest that is kept holds it to that."""
 
 
 class Invitation(Record):
@@ -70,6 +73,11 @@ class Invitation(Record):
             ) from error
 
     @property
+    def for_control(self) -> bool:
+        """Whether a server may come to run control by it."""
+        return self.secret.startswith(CONTROL)
+
+    @property
     def digest(self) -> str:
         """Return what the cluster keeps of the secret."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
@@ -86,6 +94,7 @@ class JoinRequest(Record):
         address: Under which others reach what runs there; `None` for the one in the mesh.
         ports: Of what others may have to reach, by role.
         bus: Whether it is to be one of its region's bus servers though there is one.
+        control: Whether it is to run control as well.
         at_ms: Its clock.
         edge_key: The public key of its edge's authority for certificates, PEM.
     """
@@ -101,6 +110,7 @@ class JoinRequest(Record):
     address: str | None = None
     ports: dict[str, int] = {}
     bus: bool = False
+    control: bool = False
     at_ms: int
     release: str = ""
     edge_key: str = ""
@@ -118,6 +128,20 @@ class Registry(Record):
     at: str
 
 
+class ControlParts(Record):
+    """What control needs to run on a further host.
+
+    Attributes:
+        database: The URL of the platform's database.
+        keys: What the files of its keys hold, by their names.
+        roots: The keyring's root keys, sealed for the new host alone.
+    """
+
+    database: str = pydantic.Field(repr=False)
+    keys: dict[str, str] = pydantic.Field(repr=False)
+    roots: SealedKey
+
+
 class JoinAnswer(Record):
     """The server is a member: who it is, and what it must know of the others.
 
@@ -125,6 +149,7 @@ class JoinAnswer(Record):
         bus_secret: What the bus servers of its region know each other by; empty when it is none.
         members: Every member, this one among them.
         edge_chain: What vouches for `JoinRequest.edge_key`, the root's certificate last, PEM.
+        control: `None` where it is not to run.
     """
 
     v: int = 1
@@ -138,6 +163,7 @@ class JoinAnswer(Record):
     bus_secret: str = pydantic.Field("", repr=False)
     members: tuple[MemberFact, ...]
     edge_chain: str = ""
+    control: ControlParts | None = None
 
 
 class StandingRequest(Record):

@@ -8,6 +8,7 @@ A message is its length (u32, big endian) and that many bytes of JSON: `Question
     reseal       Reseal      → Sealed              from an app's former key to its present one
     reveal       Reveal      → Revealed            the only way in which a value comes out
     for_host     ForHost     → secrets.SealedKey
+    hand_over    HandOver    → secrets.SealedKey   the root keys, for a further keyring
     rewrap       Rewrap      → Wrapped             under the newest root key
     roots        {}          → Roots
     new_root     {}          → Roots
@@ -72,6 +73,16 @@ class PlainValue(Record):
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Show no value in logs and traces."""
         return [("name", self.name), ("version", self.version)]
+
+
+class HandOver(Record):
+    """Body of `hand_over`.
+
+    Attributes:
+        host_key: The public key of the host with the other keyring, base64.
+    """
+
+    host_key: str
 
 
 class NewKey(Record):

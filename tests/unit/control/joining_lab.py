@@ -60,9 +60,13 @@ class Server:
         """Return the request signed by all its keys."""
         return joining.sign("join", request, list(self.seeds.values()))
 
+    async def send(self, world: World, request: JoinRequest) -> JoinAnswer:
+        """Ask."""
+        return await service.join(world.ctx, self.sign(request))
+
     async def join(self, world: World, token: str, **changes: Any) -> JoinAnswer:
         """Join."""
-        return await service.join(world.ctx, self.sign(self.request(world, token, **changes)))
+        return await self.send(world, self.request(world, token, **changes))
 
 
 def open_to_servers(world: World) -> World:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from godwit.base import errors
-from godwit.control import machines
+from godwit.control import machine_images, machines
 from godwit.wire import host_rpc
 from tests.unit.control.conftest import Town
 
@@ -151,3 +151,35 @@ async def test_a_config_that_is_too_large_for_a_file_is_refused(town: Town) -> N
     wanted = machines.NewMachine(config={"image": "nginx:1", "files": [of_image("other:1")]})
     with pytest.raises(errors.Failure, match="has 24577 bytes, at most 24576 are taken"):
         await machines.create(ctx, town.acme, "shop", wanted)
+
+
+DIGEST = "sha256:" + "ab" * 32
+CONFIG = {"image": "shop:2"}
+
+
+async def test_an_image_that_a_machine_was_made_of_is_not_asked_for_again(town: Town) -> None:
+    """Its registry may be away with its host; a digest says all about an image."""
+    ctx = town.world.ctx
+    name = f"{ctx.options.registry}/shop:1"
+    image = {"reference": name, "registry": ctx.options.registry, "repository": "shop"}
+    machine = await machines.create(ctx, town.acme, "shop", machines.NewMachine(config=CONFIG))
+    async with ctx.store.write() as rows:
+        row = await rows.placements.get(machine.view.machine_id)
+        app = await rows.apps.by_name("shop")
+        assert row is not None
+        assert row.view is not None
+        assert app is not None
+        shown = row.view | {"image": row.view["image"] | image | {"digest": DIGEST}}
+        await rows.placements.record_view(row.machine_id, shown, ctx.clock.now_ms())
+    before = len(ctx.images.asked)
+    offer = await made(town, {"image": f"{name}@{DIGEST}"})
+    assert (offer.image.digest, offer.image.reference) == (DIGEST, f"{name}@{DIGEST}")
+    assert len(ctx.images.asked) == before
+    other = "sha256:" + "cd" * 32
+    for unknown in (
+        name,
+        f"{name}@{other}",
+        f"{ctx.options.registry}/other@{DIGEST}",
+        f"shop@{DIGEST}",
+    ):
+        assert await machine_images.known(ctx, app, unknown) is None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godwit.base import processes
-from godwit.base.settings import Edge, Host, Paths, Settings
+from godwit.base.settings import Api, Edge, Host, Paths, Settings
 from godwit.control import registry_events
 from godwit.host import bus_config, components, identity, layout
 from godwit.images.auth import Credentials
@@ -38,7 +38,8 @@ def golden(name: str) -> dict:
 
 def test_the_edge_is_told_the_golden_example() -> None:
     edge = Edge(addresses=("198.51.100.80", "::"), trusted_proxies=("192.0.2.0/24", "2001:db8::1"))
-    told = components.edge_config(Settings(edge=edge), HOST, KEYS)
+    settings = Settings(edge=edge, api=Api(name="api.godwit.localhost"))
+    told = components.edge_config(settings, HOST, KEYS)
     wanted = golden("edge_config.json")
     assert wanted.pop("tls")
     assert json.loads(told.model_dump_json(exclude={"tls"})) == wanted

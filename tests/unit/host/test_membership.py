@@ -82,5 +82,6 @@ def test_an_identity_of_a_release_before_hosts_joined_is_completed(tmp_path: Pat
 
 def test_others_reach_what_runs_here() -> None:
     settings = Settings()
-    assert membership.ports(settings, ROLES) == {"bus": 4222, "registry": 5050}
+    all_of_them = {"bus": 4222, "control": 4280, "registry": 5050}
+    assert membership.ports(settings, ROLES) == all_of_them
     assert membership.ports(settings, ("agent", "edge", "dns")) == {}

@@ -241,10 +241,18 @@ impl Catalog {
             return self.skip(Skip::Owner);
         }
         let host: Arc<str> = said.host_id.as_str().into();
-        if said.state != MemberState::Removed {
+        let belongs = said.state != MemberState::Removed;
+        let control = said.services.get("control").filter(|_| belongs);
+        let at = control.and_then(|at| Some((said.host_number, at.parse().ok()?)));
+        let moved = self.view.set_control(&host, at);
+        if belongs {
             // Of a database that was restored from before: its word counts.
             self.removed.remove(&host);
-            return Outcome::Beside;
+            return if moved {
+                Outcome::Applied
+            } else {
+                Outcome::Beside
+            };
         }
         if !self.removed.insert(host.clone()) {
             return Outcome::Stale;

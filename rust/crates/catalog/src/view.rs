@@ -1,7 +1,7 @@
 //! An immutable picture of the catalog, with the indexes that edge and DNS ask.
 
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use godwit_wire::facts::Fact;
@@ -23,6 +23,15 @@ pub struct View {
     hosts_change: u64,
     networks: HashMap<u32, Arc<Network>>,
     ports: Ports,
+    controls: Arc<Vec<Control>>,
+}
+
+/// Where control answers on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Control {
+    host_number: u32,
+    host: Arc<str>,
+    address: SocketAddr,
 }
 
 /// An app: what control says of it, and its machines.
@@ -133,6 +142,28 @@ impl View {
     /// Every host.
     pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
         self.hosts.values()
+    }
+
+    /// Where control answers, the oldest host first: it has the registry.
+    pub fn controls(&self) -> impl Iterator<Item = SocketAddr> {
+        self.controls.iter().map(|control| control.address)
+    }
+
+    /// Note where control answers on a host, or that it does not; whether that is anything new.
+    pub(crate) fn set_control(&mut self, host: &Arc<str>, at: Option<(u32, SocketAddr)>) -> bool {
+        let others = self.controls.iter().filter(|control| control.host != *host);
+        let mut controls: Vec<Control> = others.cloned().collect();
+        controls.extend(at.map(|(host_number, address)| Control {
+            host_number,
+            host: host.clone(),
+            address,
+        }));
+        controls.sort_by(|a, b| (a.host_number, &a.host).cmp(&(b.host_number, &b.host)));
+        let changed = controls != *self.controls;
+        if changed {
+            self.controls = Arc::new(controls);
+        }
+        changed
     }
 
     /// A private network, if anything is in it.

@@ -8,6 +8,7 @@ use godwit_wire::components::EdgeConfig;
 use hyper::header::HeaderValue;
 
 use crate::backhaul::Standings;
+use crate::controls::Controls;
 use crate::front::Front;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub(crate) struct Edge {
     pub(crate) probing: AtomicBool,
     /// A worker looks for machines that are not needed.
     pub(crate) stopping: AtomicBool,
+    pub(crate) controls: Controls,
 }
 
 impl Edge {
@@ -59,6 +61,7 @@ impl Edge {
             replays: Cache::default(),
             probing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            controls: Controls::default(),
         })
     }
 }

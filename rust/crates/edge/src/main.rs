@@ -3,6 +3,7 @@
 
 mod autostop;
 mod backhaul;
+mod controls;
 mod drain;
 mod edge;
 mod front;

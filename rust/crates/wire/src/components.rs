@@ -128,6 +128,18 @@ pub struct EdgeConfig {
     /// Where a successor of this process asks for its listening sockets.
     #[serde(default)]
     pub handover_socket: Option<PathBuf>,
+    /// Without it the API is not served here.
+    #[serde(default)]
+    pub api: Option<Api>,
+}
+
+/// How the platform's API is reached through the edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Api {
+    /// The host name that leads to it, in lower case.
+    pub name: String,
+    /// Where control answered when this was written; the catalog tells of others.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// With what the edge makes certificates for apps' names.

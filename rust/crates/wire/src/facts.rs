@@ -110,6 +110,11 @@ pub struct Membership {
     pub owner: String,
     pub host_id: String,
     pub state: MemberState,
+    #[serde(default)]
+    pub host_number: u32,
+    /// Where other hosts reach what runs there, by role.
+    #[serde(default)]
+    pub services: BTreeMap<String, String>,
 }
 
 /// What may be done with a host.

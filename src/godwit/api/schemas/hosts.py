@@ -97,10 +97,11 @@ class CreateJoinToken(In):
 
     region: Annotated[str, Field(max_length=3)] = ""
     ttl_seconds: Annotated[int, Field(ge=1, le=joining.LONGEST_TTL_S)] = joining.DEFAULT_TTL_S
+    control: bool = False
 
     def wanted(self) -> joining.NewJoinToken:
         """Return what control is asked."""
-        return joining.NewJoinToken(region=self.region, ttl_s=self.ttl_seconds)
+        return joining.NewJoinToken(self.region, self.ttl_seconds, self.control)
 
 
 class OpenJoinToken(Out):

@@ -81,7 +81,11 @@ def show(context: typer.Context, host_id: HostArgument, as_json: JsonOption = Fa
 
 
 @app.command(
-    epilog=tree.examples("godwit host token --region fra", "godwit host token --ttl 10m --json")
+    epilog=tree.examples(
+        "godwit host token --region fra",
+        "godwit host token --region iad --control",
+        "godwit host token --ttl 10m --json",
+    )
 )
 def token(
     context: typer.Context,
@@ -91,6 +95,10 @@ def token(
     ttl: Annotated[
         str, typer.Option("--ttl", metavar="DURATION", help="How long it works, at most 168h.")
     ] = "1h",
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="The server may run control: it gets the platform's keys."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token with which one server may join; it is shown this once."""
@@ -99,14 +107,16 @@ def token(
         ttl_s = durations.parse(ttl) // _NANOSECONDS
     except ValueError as error:
         raise errors.invalid(f"--ttl: {error}") from error
-    made = connect.call(here, lambda api: api.hosts.create_token(region=region, ttl_s=ttl_s))
+    made = connect.call(
+        here, lambda api: api.hosts.create_token(region=region, ttl_s=ttl_s, control=control)
+    )
     if as_json or here.wants_json:
         here.out.json(made.model_dump(mode="json"))
         return
     here.out.data(made.token)
     here.out.hint(
         f"on the new server: godwit host join --token … --region {region or 'REGION'}"
-        " --endpoint ADDRESS:51820"
+        f" --endpoint ADDRESS:51820{' --control' if control else ''}"
     )
 
 
@@ -176,6 +186,10 @@ def join(
     bus: Annotated[
         bool, typer.Option("--bus", help="Serve the region's bus beside others, three in all.")
     ] = False,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Run control as well, on the platform's PostgreSQL."),
+    ] = False,
     as_json: JsonOption = False,
     settings_file: SettingsOption = None,
 ) -> None:
@@ -187,6 +201,7 @@ def join(
         zone=zone or settings.host.zone,
         endpoints=tuple(endpoint or settings.host.endpoints),
         bus=bus,
+        control=control,
     )
     text = sys.stdin.readline() if token_text == "-" else token_text  # noqa: S105 - stdin
     who = host_joining.join(settings, here.clock, text, wanted)

@@ -263,7 +263,9 @@ async def _image(ctx: Context, app: App, config: Config, wanted: NewDeploy) -> s
         )
     if wanted.kind != "secrets":
         machine_config.parse({"image": image})
-        await ctx.images.resolve(image, await registry.pull_token(ctx, app, image))
+        token = await registry.pull_token(ctx, app, image)
+        if await machine_images.known(ctx, app, image) is None:
+            await ctx.images.resolve(image, token)
     return image
 
 

@@ -57,15 +57,20 @@ pub(crate) async fn connect(
     within: Duration,
     pool: Option<&Arc<Pool>>,
 ) -> io::Result<Upstream> {
-    let stream = dial(target, within).await?;
+    let sender = speak(dial(target, within).await?).await?;
+    let home = pool.map(|pool| (pool.clone(), key(target)));
+    Ok(Upstream { sender, home })
+}
+
+/// Begin to speak HTTP on a connection.
+pub(crate) async fn speak(stream: TcpStream) -> io::Result<SendRequest<Upload>> {
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // Whoever sends on it is told of its end.
         let _ = connection.with_upgrades().await;
     });
-    let home = pool.map(|pool| (pool.clone(), key(target)));
-    Ok(Upstream { sender, home })
+    Ok(sender)
 }
 
 /// Connect to a machine of this host, for bytes of any kind.
@@ -73,8 +78,12 @@ pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<TcpStr
     let Place::Here(address) = target.place else {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     };
-    let connecting = TcpStream::connect(SocketAddr::V4(address));
-    let stream = timeout(within, connecting)
+    dial_at(SocketAddr::V4(address), within).await
+}
+
+/// Connect to an address, for bytes of any kind.
+pub(crate) async fn dial_at(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+    let stream = timeout(within, TcpStream::connect(address))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;

@@ -222,7 +222,7 @@ impl Errand {
     }
 
     /// The request for a machine of this host.
-    fn request(&self) -> Request<Upload> {
+    pub(crate) fn request(&self) -> Request<Upload> {
         let upload = match &self.source {
             None => Upload::Empty,
             Some(source) => Upload::Client {

@@ -5,6 +5,8 @@
 //!            └ refuse                       └ refuse     └ replay: the next leg, another errand
 //! ```
 
+mod control;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +21,7 @@ use crate::front::tunnel::{self, Far};
 use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
 use crate::machines::wish::Wish;
-use crate::metrics::count;
+use crate::metrics::{AppMetrics, count};
 use crate::replay::chain::{self, Chain, Leg, Said};
 use crate::request::body::Download;
 use crate::request::ending::{AccessLine, Ending, Held};
@@ -98,6 +100,9 @@ impl<'a> Exchange<'a> {
         let worker = &*connection.worker;
         let host = route::host(request.uri(), request.headers());
         let host = host.map_err(|_| refusal::no_host())?.into_owned();
+        if self.is_of_control(&host) {
+            return self.ask_control(request).await;
+        }
         let targets = find(connection, &host)?;
         self.targets = Some(targets.clone());
         if targets.force_https {
@@ -107,7 +112,7 @@ impl<'a> Exchange<'a> {
         let wish = Wish::of_client(request.headers(), aliases);
         let protocol = headers::upgrade_of(request.version(), request.headers());
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut errand = self.errand(request, &targets, protocol);
+        let mut errand = self.errand(request, &targets.metrics, protocol);
         let (mut chain, mut leg) =
             Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
         drop(targets);
@@ -154,7 +159,7 @@ impl<'a> Exchange<'a> {
     fn errand(
         &self,
         request: Request<Incoming>,
-        targets: &Targets,
+        metrics: &Arc<AppMetrics>,
         protocol: Option<HeaderValue>,
     ) -> Errand {
         let (mut parts, body) = request.into_parts();
@@ -174,7 +179,7 @@ impl<'a> Exchange<'a> {
             headers: parts.headers,
             source: (!body.is_end_stream()).then(|| Source::new(body)),
             protocol,
-            metrics: Some(targets.metrics.clone()),
+            metrics: Some(metrics.clone()),
             may_repeat: false,
             touched: false,
         }

@@ -198,6 +198,21 @@ pub(crate) fn broken(port: u16) -> Refusal {
     refuse(StatusCode::BAD_GATEWAY, "PU02", message)
 }
 
+pub(crate) fn no_control() -> Refusal {
+    let message = "the platform's API is not reached: no control answers; apps are served on";
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "", message)
+}
+
+pub(crate) fn control_broke_off() -> Refusal {
+    let message = "control ended the connection without a response; look whether it was done";
+    refuse(StatusCode::BAD_GATEWAY, "", message)
+}
+
+pub(crate) fn control_is_late() -> Refusal {
+    let message = "control did not respond in time";
+    refuse(StatusCode::GATEWAY_TIMEOUT, "", message)
+}
+
 pub(crate) fn client_broke_off() -> Refusal {
     refuse(StatusCode::BAD_REQUEST, "", "the request's body broke off")
 }
