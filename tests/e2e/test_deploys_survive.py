@@ -129,3 +129,27 @@ def test_a_deploy_goes_on_however_often_control_is_killed(platform: Platform, la
         assert {one["id"]: one["config"] for one in platform.machines(APP)} == configs
     assert load.answered > 0
     assert load.failed == [], (load.answered, load.failed)
+
+
+def test_a_release_that_passes_its_check_and_then_crashes_goes_back(
+    platform: Platform, launched
+) -> None:
+    with platform.api as api:
+        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+    check = {"interval": "5s", "timeout": "2s", "method": "GET", "path": "/healthz"}
+    service = {**newest["config"]["http_service"], "checks": [check]}
+    eventually(lambda: len(platform.machines(APP)) == 1)
+    configs = {one["id"]: one["config"] for one in platform.machines(APP)}
+    crashing = begin(
+        platform,
+        http_service=service,
+        experimental={"exec": ["timeout", "5", "python3", "app.py"]},
+    )
+    done = ended(platform, crashing)
+    assert done["status"] == "failed", done
+    said = [one["message"] for one in done["events"]]
+    assert "crash" in done["error"], done
+    assert done["error"].endswith("; rolled back"), done["error"]
+    # It was not that the check never passed.
+    assert not any("not well within" in one for one in said), said
+    assert {one["id"]: one["config"] for one in platform.machines(APP)} == configs

@@ -16,6 +16,8 @@ STEADY_S = 10.0
 GONE = frozenset({"failed", "launch_failed", "destroyed", "destroying", "replaced"})
 RESTING = frozenset({"stopped", "suspended"})
 _CRASHES = 2
+_ASKS = frozenset({"update", "restart"})
+"""Somebody asked for another run; its launch is yet to come."""
 
 
 class SeenEvent(Protocol):
@@ -186,7 +188,8 @@ def _since_asked(machine: Seen) -> list[SeenEvent]:
     """Return the events since somebody asked the machine to run, newest first."""
     events = list(machine.events)
     for index, event in enumerate(events):
-        if event.type == "launch" and not (event.request or {}).get("restart_count"):
+        by_policy = (event.request or {}).get("restart_count")
+        if event.type in _ASKS or (event.type == "launch" and not by_policy):
             return events[:index]
     return events
 

@@ -179,6 +179,13 @@ def test_what_happened_since_it_was_well_is_told(seen, well_start, said):
     assert health.lost(seen, "v1", well_start) == said
 
 
+@pytest.mark.parametrize("asked", ["update", "restart"])
+def test_what_happened_before_another_run_was_asked_for_does_not_count(asked):
+    crashed = (*LAUNCHED, *restarted(3, 1), exited(6))
+    seen = machine("replacing", events=(*crashed, event(asked, 7)))
+    assert health.judge(seen, up_s=0) == health.Verdict("not yet", "is replacing")
+
+
 def test_an_exit_that_was_asked_for_is_no_crash():
     asked = exited(3, 143, requested_stop=True)
     seen = machine(events=(*LAUNCHED, asked, asked, event("start", 4)))
