@@ -139,6 +139,8 @@ async def test_what_cannot_be_followed_says_why(
     assert f"[{code}]" in got.text
     assert "never shown" not in got.text
     assert stranger.requests == beside.requests == []
+    refused = f'godwit_edge_refused_requests_count{{status="{got.status_code}",code="{code}"}}'
+    assert (await lab.metrics())[refused] == 1
 
 
 async def test_elsewhere_is_any_machine_but_the_one_that_asks(lab: Lab, apps: Apps) -> None:

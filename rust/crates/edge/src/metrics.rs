@@ -23,6 +23,8 @@ const BOUNDS: [(u64, &str); 12] = [
     (10_000_000, "10"),
 ];
 
+const REFUSALS: &str = "godwit_edge_refused_requests_count";
+
 /// Everything counted by this process.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -32,6 +34,8 @@ pub(crate) struct Metrics {
     /// Requests that led to no app.
     pub(crate) unrouted: AtomicU64,
     pub(crate) backhaul: BackhaulMetrics,
+    /// Requests that got no answer of a machine, by status and code.
+    refusals: Mutex<BTreeMap<(u16, &'static str), u64>>,
 }
 
 /// What is counted of the traffic between hosts.
@@ -81,6 +85,12 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Metrics {
+    /// Count a request that gets no answer of a machine.
+    pub(crate) fn refused(&self, status: u16, code: &'static str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry((status, code)).or_default() += 1;
+    }
+
     /// What is counted of an app.
     pub(crate) fn app(&self, app: &Arc<str>, org_id: Option<&Arc<str>>) -> Arc<AppMetrics> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,6 +132,13 @@ impl Metrics {
             head(&mut page, name, "counter");
             line(&mut page, name, "", value.load(Relaxed));
         }
+        head(&mut page, REFUSALS, "counter");
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((status, code), count) in &*refusals {
+            let labels = format!("status=\"{status}\",code=\"{code}\"");
+            line(&mut page, REFUSALS, &labels, *count);
+        }
+        drop(refusals);
         page.push_str(more);
         page
     }

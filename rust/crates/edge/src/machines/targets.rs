@@ -7,7 +7,7 @@ use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use godwit_catalog::{App, Machine, View};
-use godwit_wire::facts::{Concurrency, Protocol, Service, ServicePort};
+use godwit_wire::facts::{Concurrency, HttpOptions, Protocol, Service, ServicePort};
 use serde::{Deserialize, Serialize};
 
 use crate::backhaul::{Standing, Standings};
@@ -25,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) concurrency: Concurrency,
     pub(crate) soft: u32,
     pub(crate) hard: Option<u32>,
+    /// The app speaks HTTP/2 without TLS.
+    pub(crate) h2: bool,
     pub(crate) load: Arc<Load>,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Targets {
     pub(crate) besides: Besides,
     /// Requests in plain text are sent to where they are not.
     pub(crate) force_https: bool,
+    /// How its port wants responses, as its newest machine has it.
+    pub(crate) http: Option<Box<HttpOptions>>,
     /// Who waits for a slot.
     pub(crate) queue: Arc<Queue>,
     /// Who waits for a machine.
@@ -128,6 +132,7 @@ impl Targets {
         let (mut ready, mut asleep) = (Vec::new(), Vec::new());
         let (port, handling) = at;
         let mut force_https = false;
+        let mut newest: Option<(&str, &ServicePort)> = None;
         let own = app.local.iter();
         let others = app
             .machines
@@ -137,6 +142,9 @@ impl Targets {
             let Some((service, range)) = service_at(machine, at) else {
                 continue;
             };
+            if newest.is_none_or(|(instance, _)| *machine.instance_id > *instance) {
+                newest = Some((&machine.instance_id, range));
+            }
             force_https |= range.force_https && handling == Handling::Http;
             let Some(place) = ground.place(machine, service) else {
                 besides.elsewhere = true;
@@ -146,7 +154,7 @@ impl Targets {
                 besides.coming |= machine.draining;
                 continue;
             }
-            let target = || ground.target(machine, service, place);
+            let target = || ground.target(machine, service, range, place);
             match condition(&machine.state) {
                 Condition::Up if service.passing => ready.push(target()),
                 Condition::Up => besides.failing = true,
@@ -166,6 +174,7 @@ impl Targets {
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
             besides,
             force_https,
+            http: newest.and_then(|(_, range)| range.http_options.clone()),
             queue: ground.loads.queue(&app.name, port),
             waits: ground.loads.waits(&app.name, port),
             metrics: ground.metrics.app(&app.name, org_of(app)),
@@ -219,7 +228,13 @@ impl<'a> Ground<'a> {
         }))
     }
 
-    fn target(&self, machine: &Machine, service: &Service, place: Place) -> Target {
+    fn target(
+        &self,
+        machine: &Machine,
+        service: &Service,
+        range: &ServicePort,
+        place: Place,
+    ) -> Target {
         let (id, port) = (&machine.key.id, service.internal_port);
         let load = match place {
             Place::Here(_) => self.loads.load(id, port),
@@ -233,6 +248,10 @@ impl<'a> Ground<'a> {
             concurrency: service.concurrency,
             soft: service.soft_limit,
             hard: service.hard_limit,
+            h2: range
+                .http_options
+                .as_ref()
+                .is_some_and(|http| http.h2_backend),
             load,
         }
     }

@@ -1,7 +1,8 @@
 //! Connections to machines: made fresh, or taken from the worker's pool.
 //!
 //! Only `requests` concurrency pools (spec/network.md §1.2); a pooled connection is kept about
-//! four seconds, which is less than common app servers keep theirs.
+//! four seconds, which is less than common app servers keep theirs. An app that speaks HTTP/2
+//! (`h2_backend`) has one connection of each worker for all requests.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -28,26 +31,38 @@ const KEPT_PER_MACHINE: usize = 256;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+const PONG_WITHIN: Duration = Duration::from_secs(15);
+/// What an app's HTTP/2 may have on its way, for each stream and for all.
+const WINDOW: u32 = 512 * 1024;
+const SHARE: u32 = 128;
 
 type Key = (Arc<str>, u16);
 
 /// A connection on which one request may be sent now.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) sender: SendRequest<Upload>,
+    sender: Sender,
     /// Where it goes when the response is at its end; `None` for a connection per request.
     home: Option<(Arc<Pool>, Key)>,
 }
 
-/// Idle connections of one worker.
+/// A connection by its protocol.
+#[derive(Debug)]
+enum Sender {
+    One(http1::SendRequest<Upload>),
+    Two(http2::SendRequest<Upload>),
+}
+
+/// Idle connections of one worker, and those that carry many requests at once.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: Mutex<HashMap<Key, Vec<Idle>>>,
+    shared: Mutex<HashMap<Key, http2::SendRequest<Upload>>>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Upload>,
+    sender: http1::SendRequest<Upload>,
     since: Instant,
 }
 
@@ -57,13 +72,17 @@ pub(crate) async fn connect(
     within: Duration,
     pool: Option<&Arc<Pool>>,
 ) -> io::Result<Upstream> {
-    let sender = speak(dial(target, within).await?).await?;
+    let stream = dial(target, within).await?;
+    if target.h2 {
+        return connect_h2(stream, target, pool).await;
+    }
+    let sender = Sender::One(speak(stream).await?);
     let home = pool.map(|pool| (pool.clone(), key(target)));
     Ok(Upstream { sender, home })
 }
 
 /// Begin to speak HTTP on a connection.
-pub(crate) async fn speak(stream: TcpStream) -> io::Result<SendRequest<Upload>> {
+pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Upload>> {
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
@@ -71,6 +90,33 @@ pub(crate) async fn speak(stream: TcpStream) -> io::Result<SendRequest<Upload>> 
         let _ = connection.with_upgrades().await;
     });
     Ok(sender)
+}
+
+async fn connect_h2(
+    stream: TcpStream,
+    target: &Target,
+    pool: Option<&Arc<Pool>>,
+) -> io::Result<Upstream> {
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * SHARE)
+        .keep_alive_interval(KEEPALIVE_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        // Whoever sends on it is told of its end.
+        let _ = connection.await;
+    });
+    if let Some(pool) = pool {
+        let mut shared = pool.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.insert(key(target), sender.clone());
+    }
+    Ok(Upstream {
+        sender: Sender::Two(sender),
+        home: None,
+    })
 }
 
 /// Connect to a machine of this host, for bytes of any kind.
@@ -103,10 +149,25 @@ fn key(target: &Target) -> Key {
 }
 
 impl Upstream {
+    /// Whether the app speaks HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self.sender, Sender::Two(_))
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        match &mut self.sender {
+            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::Two(sender) => sender.try_send_request(request).await,
+        }
+    }
+
     /// The response is at its end: keep the connection for the next request.
     pub(crate) fn give_back(self) {
-        if let Some((pool, key)) = self.home {
-            pool.put(key, self.sender);
+        if let (Some((pool, key)), Sender::One(sender)) = (self.home, self.sender) {
+            pool.put(key, sender);
         }
     }
 }
@@ -116,6 +177,14 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>, target: &Target, repeatable: bool) -> Option<Upstream> {
         let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
         let key = key(target);
+        if target.h2 {
+            let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = shared.get(&key).filter(|sender| !sender.is_closed())?;
+            return Some(Upstream {
+                sender: Sender::Two(open.clone()),
+                home: None,
+            });
+        }
         let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = pool.get_mut(&key)?;
         idle.retain(|idle| !idle.sender.is_closed());
@@ -123,12 +192,12 @@ impl Pool {
         let fit = |idle: &Idle| idle.sender.is_ready() && idle.since.elapsed() < keep;
         let sender = idle.remove(idle.iter().rposition(fit)?).sender;
         Some(Upstream {
-            sender,
+            sender: Sender::One(sender),
             home: Some((self.clone(), key)),
         })
     }
 
-    fn put(&self, key: Key, sender: SendRequest<Upload>) {
+    fn put(&self, key: Key, sender: http1::SendRequest<Upload>) {
         let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = pool.entry(key).or_default();
         if !sender.is_closed() && idle.len() < KEPT_PER_MACHINE {
@@ -146,5 +215,7 @@ impl Pool {
             idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < KEEP);
             !idle.is_empty()
         });
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|_, sender| !sender.is_closed());
     }
 }

@@ -167,13 +167,15 @@ impl Errand {
         if there {
             count(&worker.edge.metrics.backhaul.sent);
             self.address(&mut request, search, &reached);
+        } else if matches!(&reached.link, Link::Here(upstream) if upstream.is_h2()) {
+            headers::to_h2(&mut request);
         } else if let Some(protocol) = &self.protocol {
             headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
         let outcome = {
             let sending = async {
                 match &mut reached.link {
-                    Link::Here(upstream) => upstream.sender.try_send_request(request).await,
+                    Link::Here(upstream) => upstream.send(request).await,
                     // Nothing of the kind is found for requests.
                     Link::Bytes(_) => std::future::pending().await,
                     Link::There { stream, .. } => stream.sender.try_send_request(request).await,

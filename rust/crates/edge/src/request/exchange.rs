@@ -192,7 +192,7 @@ impl<'a> Exchange<'a> {
             targets,
             tunnel,
         } = answer;
-        self.targets = Some(targets);
+        self.targets = Some(targets.clone());
         if let Some(line) = &mut self.log {
             line.machine = Some(held.machine_id.clone());
         }
@@ -200,7 +200,8 @@ impl<'a> Exchange<'a> {
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
         let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers);
-        headers::to_client(&mut parts.headers, &self.id, self.version);
+        let wanted = targets.http.as_deref();
+        headers::to_client(&mut parts.headers, &self.id, self.version, wanted);
         if let (Some(client), Some(app)) = (upgrade, tunnel) {
             if let Some(protocol) = protocol {
                 headers::set_upgrade(&mut parts.headers, protocol);
@@ -230,6 +231,8 @@ impl<'a> Exchange<'a> {
     }
 
     fn refuse(&mut self, refusal: &Refusal) -> Response<Download> {
+        let metrics = &self.connection.worker.edge.metrics;
+        metrics.refused(refusal.status.as_u16(), refusal.code);
         let text = refusal.page(self.id.to_str().unwrap_or_default());
         self.page(refusal.status, text)
     }

@@ -1,10 +1,12 @@
 //! Header edits on the way to the app and back (spec/network.md §1.8). Pure.
 
-use hyper::Version;
+use godwit_wire::facts::HttpOptions;
 use hyper::header::{
-    CONNECTION, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::{Request, Uri, Version};
 
 use crate::backhaul;
 
@@ -20,6 +22,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PREFERRED_UNAVAILABLE: HeaderName =
     HeaderName::from_static("fly-preferred-instance-unavailable");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What a port's options cannot add: it is how the response is framed.
+const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
 /// What only the platform may say to an app.
 const PLATFORM_ONLY: [HeaderName; 6] = [
@@ -99,11 +104,48 @@ pub(crate) fn to_app(
     extend(headers, VIA, &via(version));
 }
 
-/// Turn an app's headers into the client's.
-pub(crate) fn to_client(headers: &mut HeaderMap, id: &HeaderValue, version: Version) {
+/// Turn an app's headers into the client's, as its port wants them.
+pub(crate) fn to_client(
+    headers: &mut HeaderMap,
+    id: &HeaderValue,
+    version: Version,
+    wanted: Option<&HttpOptions>,
+) {
     drop_hop_by_hop(headers);
     backhaul::forget(headers);
-    platform(headers, id, version);
+    if !wanted.is_some_and(|wanted| wanted.pristine) {
+        platform(headers, id, version);
+    }
+    let Some(wanted) = wanted else {
+        return;
+    };
+    for name in &wanted.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &wanted.add {
+        let named = HeaderName::try_from(name.as_str());
+        if let (Ok(name), Ok(value)) = (named, HeaderValue::from_str(value))
+            && !FRAMING.contains(&name)
+        {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Turn a request into one of HTTP/2: its host is part of its target.
+pub(crate) fn to_h2<B>(request: &mut Request<B>) {
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_2;
 }
 
 /// Say who answered and to which request.
@@ -343,11 +385,48 @@ mod tests {
             &mut headers,
             &HeaderValue::from_static("01K8-lcl"),
             Version::HTTP_2,
+            None,
         );
         assert!(headers[SERVER].to_str().unwrap().starts_with("Godwit/"));
         assert_eq!(headers[FLY_REQUEST_ID], "01K8-lcl");
         assert_eq!(headers[VIA], "2 godwit");
         assert!(!headers.contains_key(CONNECTION));
+    }
+
+    #[test]
+    fn a_port_may_want_other_headers() {
+        let wanted = HttpOptions {
+            pristine: true,
+            remove: vec!["X-Secret".to_owned()],
+            add: [
+                ("x-added", "1"),
+                ("x-added", "2"),
+                ("content-length", "5"),
+                ("a b", "c"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+            ..HttpOptions::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(SERVER, HeaderValue::from_static("nginx"));
+        headers.insert("x-secret", HeaderValue::from_static("1"));
+        let id = HeaderValue::from_static("01K8-lcl");
+        to_client(&mut headers, &id, Version::HTTP_11, Some(&wanted));
+        assert_eq!(all(&headers, "x-added"), ["1", "2"]);
+        assert_eq!(all(&headers, "server"), ["nginx"]);
+        assert_eq!(headers.len(), 3);
+    }
+
+    #[test]
+    fn a_request_of_http_2_names_its_host_in_its_target() {
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from_static("/a?b");
+        let host = HeaderValue::from_static("hello.example:80");
+        request.headers_mut().insert(HOST, host);
+        to_h2(&mut request);
+        assert_eq!(request.uri(), "http://hello.example:80/a?b");
+        assert!(request.headers().is_empty());
     }
 
     proptest! {

@@ -144,7 +144,7 @@ impl Exchange<'_> {
     fn respond_for_control(&mut self, response: Response<Incoming>) -> Response<Download> {
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
-        headers::to_client(&mut parts.headers, &self.id, self.version);
+        headers::to_client(&mut parts.headers, &self.id, self.version, None);
         let ending = self.ending(parts.status, None);
         Response::from_parts(parts, Download::app(body, ending))
     }
