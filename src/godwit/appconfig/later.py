@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 
-from godwit.appconfig.model import Config, HttpOptions, Section, ServiceBase
+from godwit.appconfig.model import Config, HttpOptions, Section
 from godwit.appconfig.problems import Path, Problem
 
 Told = tuple[Path, str]
@@ -15,7 +15,11 @@ _NAMELESS = (
     "clients do not say which app they want: they reach the port only at an address that is the"
     " app's own, see `godwit ips allocate-v4`"
 )
-_HEEDED = frozenset({"headers_read_timeout"})
+_UNHEEDED = {
+    "compress": "the edge does not compress answers yet",
+    "idle_timeout": "the edge does not cut idle connections to machines yet",
+    "replay_cache": "the edge keeps replays by path, not by session yet",
+}
 
 
 def without_effect(config: Config) -> list[Problem]:
@@ -84,10 +88,8 @@ def _build(config: Config) -> Iterator[Told]:
 def _services(config: Config) -> Iterator[Told]:
     http = config.http_service
     if http is not None:
-        yield from _service(("http_service",), http)
         yield from _options(("http_service",), http)
     for index, one in enumerate(config.services):
-        yield from _service(("services", index), one)
         if one.protocol == "udp":
             yield ("services", index, "protocol"), f"the edge does not forward UDP yet; {_INSIDE}"
             continue
@@ -98,13 +100,11 @@ def _services(config: Config) -> Iterator[Told]:
                 yield (*path, "handlers"), _NAMELESS
 
 
-def _service(path: Path, service: ServiceBase) -> Iterator[Told]:
-    if service.auto_stop_machines in ("stop", "suspend"):
-        yield (*path, "auto_stop_machines"), "idle machines are not stopped yet"
-
-
 def _options(path: Path, section: Section) -> Iterator[Told]:
     """Yield the options of a port that the edge does not heed yet."""
     options = getattr(section, "http_options", None)
-    if isinstance(options, HttpOptions) and options.model_fields_set - _HEEDED:
-        yield (*path, "http_options"), "the edge does not heed these yet"
+    if not isinstance(options, HttpOptions):
+        return
+    for name, message in _UNHEEDED.items():
+        if getattr(options, name):
+            yield (*path, "http_options", name), message

@@ -489,7 +489,6 @@ def test_what_has_no_effect_yet_is_said_plainly(tmp_path):
     config = files.load(write(tmp_path, text)).checked()
     told = {one.path[-1]: one.message for one in later.without_effect(config)}
     assert told.keys() == {
-        "auto_stop_machines",
         "mounts",
         "metrics",
         "builder",

@@ -31,8 +31,18 @@ def told(document):
         ({"build": {"builtin": "go"}}, "build.builtin"),
         ({"build": {"compression": "zstd"}}, "build.compression"),
         ({"build": {"compression_level": 3}}, "build.compression_level"),
-        ({"http_service": {"auto_stop_machines": True}}, "http_service.auto_stop_machines"),
-        ({"http_service": {"http_options": {"compress": True}}}, "http_service.http_options"),
+        (
+            {"http_service": {"http_options": {"compress": True}}},
+            "http_service.http_options.compress",
+        ),
+        (
+            {
+                "services": [
+                    {"ports": [{"handlers": ["http"], "http_options": {"idle_timeout": 9}}]}
+                ]
+            },
+            "services[0].ports[0].http_options.idle_timeout",
+        ),
         ({"services": [{"protocol": "udp"}]}, "services[0].protocol"),
         ({"services": [{"ports": [{"port": 5432}]}]}, "services[0].ports[0].handlers"),
     ],
@@ -46,7 +56,9 @@ def test_what_has_no_effect_yet_is_told(document, place):
     [
         {"build": {"image": "x", "builder": "y"}},
         {"http_service": {"force_https": True, "tls_options": {"alpn": ["h2"]}}},
-        {"http_service": {"http_options": {"headers_read_timeout": 5}}},
+        {"http_service": {"http_options": {"headers_read_timeout": 5, "h2_backend": True}}},
+        {"http_service": {"http_options": {"response": {"pristine": True}}}},
+        {"http_service": {"auto_stop_machines": "suspend", "min_machines_running": 1}},
         {"services": [{"ports": [{"port": 5432, "handlers": ["pg_tls"]}]}]},
         {
             "services": [
