@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import httpx
+import pytest
 
 from godwit.testing.platform import Platform, eventually
 
 APP = "hello-reed"
+OTHER_STRATEGIES = ("canary", "bluegreen", "immediate")
 _DEADLINE_S = 240.0
 
 
@@ -47,7 +49,7 @@ class Load:
 
 @contextmanager
 def second_machine(platform: Platform) -> Iterator[None]:
-    """Have two machines: one that is updated is not missed."""
+    """Have two machines: one that is updated is not missed. One is left, whichever it is."""
     (first,) = platform.machines(APP)
     with platform.api as api:
         made = api.post(f"/v1/apps/{APP}/machines", json={"config": first["config"]})
@@ -58,7 +60,8 @@ def second_machine(platform: Platform) -> Iterator[None]:
         yield
     finally:
         with platform.api as api:
-            api.delete(f"/v1/apps/{APP}/machines/{machine_id}", params={"force": "true"})
+            for one in platform.machines(APP)[1:]:
+                api.delete(f"/v1/apps/{APP}/machines/{one['id']}", params={"force": "true"})
 
 
 def healthy(platform: Platform, machine_id: str) -> bool:
@@ -68,13 +71,13 @@ def healthy(platform: Platform, machine_id: str) -> bool:
     return machine["state"] == "started" and all(one == "passing" for one in checks)
 
 
-def begin(platform: Platform, **changes: Any) -> str:
+def begin(platform: Platform, strategy: str = "rolling", **changes: Any) -> str:
     with platform.api as api:
         (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
         body = {
             "image": newest["image_ref"],
             "definition": {**newest["config"], **changes},
-            "options": {"max_unavailable": 1, "wait_timeout_s": 90},
+            "options": {"strategy": strategy, "max_unavailable": 1, "wait_timeout_s": 90},
         }
         begun = api.post(f"/x/v1/apps/{APP}/deploys", json=body)
         assert begun.status_code == 201, begun.text
@@ -102,10 +105,16 @@ def ended(platform: Platform, deploy_id: str) -> dict[str, Any]:
     return look(platform, deploy_id)
 
 
-def test_a_deploy_goes_on_however_often_control_is_killed(platform: Platform, launched) -> None:
+@pytest.mark.parametrize(
+    "strategy",
+    ["rolling", *(pytest.param(one, marks=pytest.mark.full) for one in OTHER_STRATEGIES)],
+)
+def test_a_deploy_goes_on_however_often_control_is_killed(
+    platform: Platform, launched, strategy: str
+) -> None:
     with second_machine(platform), Load(platform) as load:
         before = {one["id"] for one in platform.machines(APP)}
-        deploy_id = begin(platform, env={"DEPLOYED": "by control"})
+        deploy_id = begin(platform, strategy, **checked(platform), env={"DEPLOYED": strategy})
         for _ in range(3):
             seen = len(look(platform, deploy_id)["events"])
             eventually(
@@ -118,31 +127,44 @@ def test_a_deploy_goes_on_however_often_control_is_killed(platform: Platform, la
         done = ended(platform, deploy_id)
         assert done["status"] == "complete", done
         machines = platform.machines(APP)
-        assert {one["id"] for one in machines} == before
-        assert {one["config"]["env"]["DEPLOYED"] for one in machines} == {"by control"}
-
-        configs = {one["id"]: one["config"] for one in platform.machines(APP)}
-        failing = begin(platform, experimental={"exec": ["/no/such/program"]})
-        done = ended(platform, failing)
-        assert done["status"] == "failed", done
-        assert done["error"].endswith("; rolled back"), done["error"]
-        assert {one["id"]: one["config"] for one in platform.machines(APP)} == configs
+        assert len(machines) == 2
+        assert ({one["id"] for one in machines} == before) == (strategy != "bluegreen")
+        assert {one["config"]["env"]["DEPLOYED"] for one in machines} == {strategy}
+        if strategy != "immediate":
+            fails_and_goes_back(platform, strategy)
+        else:
+            eventually(lambda: all(healthy(platform, one["id"]) for one in machines))
     assert load.answered > 0
-    assert load.failed == [], (load.answered, load.failed)
+    if strategy != "immediate":
+        assert load.failed == [], (load.answered, load.failed)
+
+
+def fails_and_goes_back(platform: Platform, strategy: str) -> None:
+    """Deploy what cannot start."""
+    configs = {one["id"]: one["config"] for one in platform.machines(APP)}
+    failing = begin(platform, strategy, experimental={"exec": ["/no/such/program"]})
+    done = ended(platform, failing)
+    assert done["status"] == "failed", done
+    assert done["error"].endswith("; rolled back"), done["error"]
+    assert {one["id"]: one["config"] for one in platform.machines(APP)} == configs
+
+
+def checked(platform: Platform) -> dict[str, Any]:
+    """Return the newest release's service with a check, which bluegreen asks for."""
+    with platform.api as api:
+        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+    check = {"interval": "5s", "timeout": "2s", "method": "GET", "path": "/healthz"}
+    return {"http_service": {**newest["config"]["http_service"], "checks": [check]}}
 
 
 def test_a_release_that_passes_its_check_and_then_crashes_goes_back(
     platform: Platform, launched
 ) -> None:
-    with platform.api as api:
-        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
-    check = {"interval": "5s", "timeout": "2s", "method": "GET", "path": "/healthz"}
-    service = {**newest["config"]["http_service"], "checks": [check]}
     eventually(lambda: len(platform.machines(APP)) == 1)
     configs = {one["id"]: one["config"] for one in platform.machines(APP)}
     crashing = begin(
         platform,
-        http_service=service,
+        **checked(platform),
         experimental={"exec": ["timeout", "5", "python3", "app.py"]},
     )
     done = ended(platform, crashing)
