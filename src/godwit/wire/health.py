@@ -8,7 +8,7 @@ A restart by policy is no fresh beginning: its launch counts the restarts since 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 STEADY_S = 10.0
@@ -74,10 +74,16 @@ class Seen(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is thought of a machine, in a word and a sentence."""
+    """What is thought of a machine, in a word and a sentence.
+
+    Attributes:
+        steadying: Nothing but its time up is missing: it is well or not well within `STEADY_S`,
+            which counts against nobody's time to become well.
+    """
 
     word: Literal["well", "not yet", "not well"]
     sentence: str
+    steadying: bool = field(default=False, compare=False)
 
 
 def judge(machine: Seen, *, up_s: float, smoke: bool = True, doing: str = "") -> Verdict:
@@ -158,7 +164,7 @@ def _running(machine: Seen, up_s: float) -> Verdict:
     if configured_checks(machine.config):
         found = _checked(machine)
     if found.word == "well" and up_s < STEADY_S:
-        return Verdict("not yet", f"is up for {up_s:.0f}s of {STEADY_S:.0f}s")
+        return Verdict("not yet", f"is up for {up_s:.0f}s of {STEADY_S:.0f}s", steadying=True)
     return found
 
 

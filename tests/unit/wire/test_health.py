@@ -192,6 +192,14 @@ def test_an_exit_that_was_asked_for_is_no_crash():
     assert health.judge(seen, up_s=10).word == "well"
 
 
+def test_it_is_told_when_nothing_but_time_is_missing():
+    passing = machine(config=CHECKED, checks=("passing", "passing"), events=LAUNCHED)
+    failing = machine(config=CHECKED, checks=("passing", "critical"), events=LAUNCHED)
+    assert health.judge(passing, up_s=3).steadying
+    assert not health.judge(passing, up_s=10).steadying
+    assert not health.judge(failing, up_s=3).steadying
+
+
 def test_without_smoke_checks_being_started_is_enough():
     assert health.judge(machine(events=LAUNCHED), up_s=0, smoke=False).word == "well"
 

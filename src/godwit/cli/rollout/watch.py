@@ -107,7 +107,7 @@ class Watch:
             else:
                 return
             now = await self._api.machines.get(self._app, machine.id)
-            verdict = health.judge(now, up_s=0)
+            verdict = health.judge(now, up_s=0, smoke=False)
             doing = "" if now.state == "started" else await self._doing(machine.id)
             told(f"{verdict.sentence}{doing}")
             await self._demand_hope(machine, verdict, deadline)
@@ -119,7 +119,7 @@ class Watch:
         if verdict.word == "not well":
             why = "" if ": " in verdict.sentence else await self._doing(machine.id)
             raise NotWell(machine.id, f"machine {machine.id} {verdict.sentence}{why}")
-        if self._clock.monotonic() >= deadline:
+        if self._clock.monotonic() >= deadline and not verdict.steadying:
             raise NotWell(machine.id, await self._too_late(machine, verdict.sentence))
         await self._clock.sleep(_POLL_S)
 

@@ -60,13 +60,13 @@ async def _well(
 ) -> MachineView:
     time, limit = work.ctx.clock, work.settings.wait_timeout_s
     ends = time.monotonic() + limit
-    started, up_since, sentence = "", time.monotonic(), "was not seen"
+    started, up_since, sentence, steadying = "", time.monotonic(), "was not seen", False
     view: MachineView | None = None
     while True:
         try:
             view = await work.look(machine_id)
         except errors.Failure as failure:
-            sentence = f"cannot be seen: {failure.message}"
+            sentence, steadying = f"cannot be seen: {failure.message}", False
             if failure.code not in machines.SILENT:
                 raise
             _leave(work, machine_id, leave=leave)
@@ -79,12 +79,12 @@ async def _well(
             if verdict.word == "well":
                 work.well_starts[machine_id] = started
                 return view
-            sentence = verdict.sentence
+            sentence, steadying = verdict.sentence, verdict.steadying
             if verdict.word == "not well":
                 raise NotWell(machine_id, sentence, view)
-            if not sentence.startswith("is up for"):
+            if not steadying:
                 await work.say("state", sentence, group=group, machine_id=machine_id)
-        if time.monotonic() >= ends:
+        if time.monotonic() >= ends and not steadying:
             raise NotWell(machine_id, f"was not well within {limit:g}s: it {sentence}", view)
         await time.sleep(POLL_S)
 

@@ -228,6 +228,13 @@ async def test_one_that_its_policy_started_again_has_crashed_all_the_same(yard: 
     assert living(yard) == before
 
 
+async def test_the_time_it_has_to_stay_up_is_not_taken_from_its_time_to_become_well(
+    yard: Yard,
+) -> None:
+    done = await yard.deploy(WEB, "nginx:1", wait_timeout_s=3)
+    assert done.row.outcome == "complete", done.row.message
+
+
 async def test_one_crash_before_it_is_well_is_forgiven(yard: Yard) -> None:
     await yard.deploy(WEB, "nginx:1")
     first, _ = sorted(yard.host.machines)
