@@ -16,13 +16,18 @@ GODWIT = Path(sys.executable).with_name("godwit")
 VERDICTS = {"ok", "limited", "missing"}
 
 
+def free(name: str) -> str:
+    """Return a value for a setting of `listen` with which nobody is in the way."""
+    of_a_port_alone = Listen.model_fields[name].annotation is int
+    return str(free_port()) if of_a_port_alone else f"127.0.0.1:{free_port()}"
+
+
 def doctor(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     here = {
         "GODWIT_PATHS_DATA": str(tmp_path / "data"),
         "GODWIT_PATHS_RUN": str(tmp_path / "run"),
         "GODWIT_SETTINGS": "",
-        **{f"GODWIT_LISTEN_{n.upper()}": f"127.0.0.1:{free_port()}" for n in Listen.model_fields},
-        "GODWIT_LISTEN_MESH": str(free_port()),
+        **{f"GODWIT_LISTEN_{name.upper()}": free(name) for name in Listen.model_fields},
     }
     return subprocess.run(
         [GODWIT, "doctor", *arguments],
@@ -51,7 +56,7 @@ def test_what_it_says_and_how_it_exits_agree(tmp_path: Path) -> None:
 
 
 def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
-    doctor(tmp_path)
+    assert doctor(tmp_path).returncode in (0, 1)
     assert list(tmp_path.iterdir()) == []
 
 
