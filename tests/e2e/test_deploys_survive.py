@@ -50,6 +50,7 @@ class Load:
 @contextmanager
 def second_machine(platform: Platform) -> Iterator[None]:
     """Have two machines: one that is updated is not missed. One is left, whichever it is."""
+    eventually(lambda: len(platform.machines(APP)) == 1)
     (first,) = platform.machines(APP)
     with platform.api as api:
         made = api.post(f"/v1/apps/{APP}/machines", json={"config": first["config"]})
@@ -71,9 +72,17 @@ def healthy(platform: Platform, machine_id: str) -> bool:
     return machine["state"] == "started" and all(one == "passing" for one in checks)
 
 
-def begin(platform: Platform, strategy: str = "rolling", **changes: Any) -> str:
+def complete(platform: Platform) -> dict[str, Any]:
+    """Return the newest release that did not fail."""
     with platform.api as api:
-        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+        releases = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+    found: dict[str, Any] = next(one for one in releases if one["status"] == "complete")
+    return found
+
+
+def begin(platform: Platform, strategy: str = "rolling", **changes: Any) -> str:
+    newest = complete(platform)
+    with platform.api as api:
         body = {
             "image": newest["image_ref"],
             "definition": {**newest["config"], **changes},
@@ -125,7 +134,7 @@ def test_a_deploy_goes_on_however_often_control_is_killed(
             )
             platform.kill("control")
         done = ended(platform, deploy_id)
-        assert done["status"] == "complete", done
+        assert done["status"] == "complete", (done["error"], done)
         machines = platform.machines(APP)
         assert len(machines) == 2
         assert ({one["id"] for one in machines} == before) == (strategy != "bluegreen")
@@ -151,8 +160,7 @@ def fails_and_goes_back(platform: Platform, strategy: str) -> None:
 
 def checked(platform: Platform) -> dict[str, Any]:
     """Return the newest release's service with a check, which bluegreen asks for."""
-    with platform.api as api:
-        (newest, *_) = api.get(f"/x/v1/apps/{APP}/releases").json()["releases"]
+    newest = complete(platform)
     check = {"interval": "5s", "timeout": "2s", "method": "GET", "path": "/healthz"}
     return {"http_service": {**newest["config"]["http_service"], "checks": [check]}}
 
