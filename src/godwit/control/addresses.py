@@ -8,6 +8,7 @@ is told so, and is found by its host names.
 import random
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from godwit.base import errors, ids
 from godwit.base.principal import Principal
@@ -82,16 +83,7 @@ async def allocate(
         )
         await rows.addresses.add(row)
         await _tell(ctx, rows, app)
-        await audit.record(
-            rows,
-            ctx.clock,
-            who,
-            "addresses.allocate",
-            row.ip,
-            org_id=app.org_id,
-            app=app.name,
-            type=row.type,
-        )
+        await audit.record(rows, ctx.clock, who, "addresses.allocate", row.ip, **_about(app, row))
     ctx.facts_wanted.set()
     return row
 
@@ -117,16 +109,7 @@ async def release(ctx: Context, who: Principal, app_name: str, ip: str) -> None:
             )
         await rows.addresses.remove(row.id)
         await _tell(ctx, rows, app)
-        await audit.record(
-            rows,
-            ctx.clock,
-            who,
-            "addresses.release",
-            row.ip,
-            org_id=app.org_id,
-            app=app.name,
-            type=row.type,
-        )
+        await audit.record(rows, ctx.clock, who, "addresses.release", row.ip, **_about(app, row))
     ctx.facts_wanted.set()
 
 
@@ -173,6 +156,10 @@ async def _found(ctx: Context, rows: Rows, kind: str) -> Address:
 def _none_named(kind: str, hint: str) -> errors.Failure:
     said = "shared IPv4 address" if kind == "shared_v4" else f"{kind} addresses for single apps"
     return errors.Failure("failed_precondition", f"this platform has no {said}", hint=hint)
+
+
+def _about(app: App, row: AddressAssignment) -> dict[str, Any]:
+    return {"org_id": app.org_id, "app": app.name, "type": row.type}
 
 
 async def _tell(ctx: Context, rows: Rows, app: App) -> None:

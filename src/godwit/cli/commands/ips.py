@@ -1,5 +1,6 @@
 """`godwit ips`: the public addresses of an app, and the private ones of its machines."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from godwit.base import errors
 from godwit.cli import connect, session, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption, YesOption
+from godwit.cli.taking import taking
 from godwit.client.addresses import AddressAssignment
 from godwit.client.api import Api
 
@@ -22,6 +24,16 @@ PrivateOption = Annotated[
     bool, typer.Option("--private", help="A Flycast address; not there yet: refused.")
 ]
 AddressesArgument = Annotated[list[str], typer.Argument(metavar="ADDRESS...")]
+
+
+@dataclass(frozen=True)
+class WhereFlags:
+    """What flags say of the app that gets an address, and of what is shown of it."""
+
+    app: AppOption = None
+    config: ConfigOption = None
+    region: RegionOption = "global"
+    as_json: JsonOption = False
 
 
 @app.callback()
@@ -50,45 +62,42 @@ def list_(
 
 
 @app.command(epilog=tree.examples("godwit ips allocate-v4", "godwit ips allocate-v4 --shared"))
+@taking
 def allocate_v4(
     context: typer.Context,
-    app: AppOption = None,
-    config: ConfigOption = None,
-    region: RegionOption = "global",
+    *,
+    where: WhereFlags,
     shared: SharedOption = False,
     yes: YesOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Give an app an IPv4 address of its own, or the one that all share."""
     del yes  # nothing is asked: it costs nothing here
     kinds = ("shared_v4",) if shared else ("v4",)
-    _allocate(context, app, config, kinds, region, as_json=as_json)
+    _allocate(context, where, kinds)
 
 
 @app.command(epilog=tree.examples("godwit ips allocate-v6"))
+@taking
 def allocate_v6(
     context: typer.Context,
-    app: AppOption = None,
-    config: ConfigOption = None,
-    region: RegionOption = "global",
+    *,
+    where: WhereFlags,
     private_: PrivateOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Give an app an IPv6 address of its own."""
     kinds = ("private_v6",) if private_ else ("v6",)
-    _allocate(context, app, config, kinds, region, as_json=as_json)
+    _allocate(context, where, kinds)
 
 
 @app.command(epilog=tree.examples("godwit ips allocate"))
+@taking
 def allocate(
     context: typer.Context,
-    app: AppOption = None,
-    config: ConfigOption = None,
-    region: RegionOption = "global",
-    as_json: JsonOption = False,
+    *,
+    where: WhereFlags,
 ) -> None:
     """Give an app what is usual: an IPv6 address of its own and the shared IPv4 address."""
-    _allocate(context, app, config, ("v6", "shared_v4"), region, as_json=as_json)
+    _allocate(context, where, ("v6", "shared_v4"))
 
 
 @app.command(epilog=tree.examples("godwit ips release 203.0.113.7"))
@@ -141,32 +150,24 @@ def private(
     )
 
 
-def _allocate(
-    context: typer.Context,
-    app: str | None,
-    config: str | None,
-    kinds: tuple[str, ...],
-    region: str,
-    *,
-    as_json: bool,
-) -> None:
+def _allocate(context: typer.Context, where: WhereFlags, kinds: tuple[str, ...]) -> None:
     """Ask for one address after another; those that were given are shown, whatever comes next."""
     here = session.of(context)
-    name = connect.app_name(here, app, config)
+    name = connect.app_name(here, where.app, where.config)
     given: list[AddressAssignment] = []
 
     async def work(api: Api) -> None:
         for kind in kinds:
-            one = await api.addresses.allocate(name, kind, region)
+            one = await api.addresses.allocate(name, kind, where.region)
             given.append(one)
 
     try:
         connect.call(here, work)
     except errors.Failure:
         if given:
-            _show(here, given, as_json=as_json)
+            _show(here, given, as_json=where.as_json)
         raise
-    _show(here, given, as_json=as_json)
+    _show(here, given, as_json=where.as_json)
 
 
 def _show(here: session.Session, found: list[AddressAssignment], *, as_json: bool) -> None:

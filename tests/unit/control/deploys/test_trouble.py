@@ -1,7 +1,7 @@
 """What goes wrong on the way: commands, hosts, other people, other controls, the database."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -188,18 +188,24 @@ async def test_a_full_host_in_the_middle_leaves_everything_as_it_was(yard: Yard)
     assert living(yard) == before
 
 
+def once_updated(yard: Yard, machine_id: str, then: Callable[[], Awaitable[None]]) -> None:
+    """Have something happen when a machine has been given its next version."""
+
+    async def look(verb: str, body: dict[str, Any]) -> None:
+        if verb == "machine.update" and body["machine_id"] == machine_id:
+            yard.host.after.remove(look)
+            await then()
+
+    yard.host.after.append(look)
+
+
 async def test_one_that_crashes_after_it_was_well_ends_the_deploy(yard: Yard) -> None:
     await yard.deploy(WEB, "nginx:1")
     before = living(yard)
     first, second = sorted(yard.host.machines)
     run_id = await yard.begin(WEB, "nginx:2")
 
-    async def crash(verb: str, body: dict[str, Any]) -> None:
-        if verb == "machine.update" and body["machine_id"] == second:
-            yard.host.after.remove(crash)
-            await yard.host.crash(first)
-
-    yard.host.after.append(crash)
+    once_updated(yard, second, lambda: yard.host.crash(first))
     await yard.carry()
     done = await yard.look(run_id)
     assert done.row.message.startswith(f"machine {first} crashed after it was well")
@@ -213,12 +219,7 @@ async def test_one_that_its_policy_started_again_has_crashed_all_the_same(yard: 
     first, second = sorted(yard.host.machines)
     run_id = await yard.begin(WEB, "nginx:2")
 
-    async def crash(verb: str, body: dict[str, Any]) -> None:
-        if verb == "machine.update" and body["machine_id"] == second:
-            yard.host.after.remove(crash)
-            await yard.host.crash_once(first)
-
-    yard.host.after.append(crash)
+    once_updated(yard, second, lambda: yard.host.crash_once(first))
     await yard.carry()
     done = await yard.look(run_id)
     said = (
@@ -240,12 +241,7 @@ async def test_one_crash_before_it_is_well_is_forgiven(yard: Yard) -> None:
     first, _ = sorted(yard.host.machines)
     run_id = await yard.begin(WEB, "nginx:2")
 
-    async def crash(verb: str, body: dict[str, Any]) -> None:
-        if verb == "machine.update" and body["machine_id"] == first:
-            yard.host.after.remove(crash)
-            await yard.host.crash_once(first)
-
-    yard.host.after.append(crash)
+    once_updated(yard, first, lambda: yard.host.crash_once(first))
     await yard.carry()
     assert (await yard.look(run_id)).row.outcome == "complete"
 
@@ -256,12 +252,7 @@ async def test_what_is_away_goes_back_before_what_is_well(yard: Yard) -> None:
     run_id = await yard.begin(WEB, "nginx:2")
     yard.host.asked.clear()
 
-    async def crash(verb: str, body: dict[str, Any]) -> None:
-        if verb == "machine.update" and body["machine_id"] == second:
-            yard.host.after.remove(crash)
-            await yard.host.crash(second)
-
-    yard.host.after.append(crash)
+    once_updated(yard, second, lambda: yard.host.crash(second))
     await yard.carry()
     assert (await yard.look(run_id)).row.message.endswith("; rolled back")
     updated = [b["machine_id"] for verb, b in yard.host.asked if verb == "machine.update"]
