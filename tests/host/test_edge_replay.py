@@ -174,7 +174,7 @@ async def test_a_replay_that_reaches_nobody_falls_back(lab: Lab, apps: Apps) -> 
     said = dict(field.split("=") for field in got.text.split(";"))
     assert (said["app"], said["replay_source"]) == ("other", "m1")
     assert said["reason"] in {"timeout", "retries_exhausted"}
-    assert 200 < int(said["elapsed_ms"]) < 5_000
+    assert int(said["elapsed_ms"]) > 200
 
 
 async def test_an_error_of_the_target_is_no_reason_to_fall_back(lab: Lab, apps: Apps) -> None:
