@@ -158,15 +158,20 @@ def test_the_agent_adopts_a_machine_that_exited_meanwhile(platform: Platform, la
 
 def test_a_killed_vmm_is_seen_and_the_machine_comes_back(platform: Platform, launched) -> None:
     machine = platform.deployed("hello-marsh")
-    os.kill(platform.vmm_pid(machine["id"]), signal.SIGKILL)
+    path = f"/v1/apps/hello-marsh/machines/{machine['id']}"
     with platform.api as api:
-        path = f"/v1/apps/hello-marsh/machines/{machine['id']}"
 
         def exits() -> list[dict]:
             return [e for e in api.get(path).json()["events"] if e["type"] == "exit"]
 
-        eventually(exits)
-        assert not exits()[0]["request"]["exit_event"]["requested_stop"]
+        former = [event["id"] for event in exits()]
+
+        def killed() -> list[dict]:
+            return [event for event in exits() if event["id"] not in former]
+
+        os.kill(platform.vmm_pid(machine["id"]), signal.SIGKILL)
+        (ended,) = eventually(killed)
+        assert not ended["request"]["exit_event"]["requested_stop"]
     eventually(lambda: platform.get("hello-marsh").status_code == 200)
 
 

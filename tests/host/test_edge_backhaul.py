@@ -160,14 +160,15 @@ async def test_what_one_host_cannot_take_another_does(servers: Servers) -> None:
     bad, good = await servers.add(), await servers.add()
     bad.machine("m1")
     fact = good.machine("m2")
+    headers = HELLO | {"fly-prefer-instance-id": "m1"}
     async with web_app(fact.local_ipv4, near.lab.app_port, echo) as app:
         await servers.start()
-        for number in range(20):
-            async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+            for number in range(20):
                 body = f"body {number}".encode()
-                got = await client.post(near.lab.url, headers=HELLO, content=body)
-            assert got.status_code == 200, got.text
-            assert got.json()["digest"] == hashlib.sha256(body).hexdigest()
+                got = await client.post(near.lab.url, headers=headers, content=body)
+                assert got.status_code == 200, got.text
+                assert got.json()["digest"] == hashlib.sha256(body).hexdigest()
     assert len(app.requests) == 20
     assert (await bad.lab.metrics())[BOUNCED] > 0
 
