@@ -1,6 +1,7 @@
 """A godwit-edge process with a fake agent and small apps, for the tests of the edge."""
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
@@ -21,7 +22,14 @@ from tests.host.conftest import Bus, until
 from tests.host.rust_components import FakeAgent, Request, Running, response
 
 HELLO = {"Host": "hello.godwit.localhost"}
-PATIENT = components.EdgeLimits(reach_ms=60_000, queue_ms=60_000, wake_ms=60_000, connect_ms=5_000)
+PATIENT = components.EdgeLimits(
+    reach_ms=60_000,
+    queue_ms=60_000,
+    wake_ms=60_000,
+    connect_ms=5_000,
+    backhaul_connect_ms=5_000,
+    backhaul_silence_ms=30_000,
+)
 """For requests that are answered."""
 QUICK = components.EdgeLimits(reach_ms=1_000, queue_ms=1_000, wake_ms=3_000, connect_ms=500)
 """For requests that are given up."""
@@ -91,14 +99,23 @@ class Lab:
                 await asyncio.sleep(0.02)
         return view
 
+    async def status(self, path: str) -> httpx.Response:
+        """Ask the status page; a predecessor that is just going may break a question off."""
+        url = f"http://127.0.0.1:{self.status_port}{path}"
+        async with (
+            asyncio.timeout(parts.PATIENCE_S),
+            httpx.AsyncClient(timeout=parts.PATIENCE_S) as client,
+        ):
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    return await client.get(url)
+                await asyncio.sleep(0.02)
+
     async def view(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
-            got = await client.get(f"http://127.0.0.1:{self.status_port}/view")
-        return dict(got.json())
+        return dict((await self.status("/view")).json())
 
     async def metrics(self) -> dict[str, float]:
-        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
-            got = await client.get(f"http://127.0.0.1:{self.status_port}/metrics")
+        got = await self.status("/metrics")
         lines = [line for line in got.text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import pytest
 
 from godwit.control import edge_authority
@@ -56,9 +55,7 @@ class FrontLab(Lab):
         return {(host, int(port)) for host, _, port in (one.rpartition(":") for one in told)}
 
     async def ports(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
-            got = await client.get(f"http://127.0.0.1:{self.status_port}/ports")
-        return dict(got.json())
+        return dict((await self.status("/ports")).json())
 
     async def refused(self, reason: str, least: int = 1) -> None:
         """Return once so many connections were refused for a reason."""
@@ -87,7 +84,6 @@ async def make_front(tmp_path: Path) -> AsyncIterator[FrontLab]:
         "listeners": [],
         "addresses": [SHARED, OWN],
         "tls": tls,
-        "drain_ms": 5_000,
         "handover_socket": str(tmp_path / "handover"),
     }
     parts.keep_view(

@@ -7,6 +7,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
+from tests.host.conftest import until
 from tests.host.edge_lab import PATIENT, Lab, make_lab  # noqa: F401
 from tests.host.rust_components import Request, response, web_app
 
@@ -28,7 +29,11 @@ def rests(lab: Lab) -> None:
 
 
 def stopped(lab: Lab) -> list[str]:
-    return [one.machine_id for one in lab.agent.stops]
+    """Return the machines that were to be stopped, in order.
+
+    Each once: the edge asks again at every look until it is told that the machine has stopped.
+    """
+    return list(dict.fromkeys(one.machine_id for one in lab.agent.stops))
 
 
 async def looks(count: int) -> None:
@@ -42,10 +47,7 @@ async def test_idle_machines_rest_one_by_one(lab: Lab) -> None:
     for number in range(3):
         lab.machine(f"m{number}", **STOP)
     await lab.start()
-    async with asyncio.timeout(parts.PATIENCE_S):
-        while len(stopped(lab)) < 3:
-            assert len(set(stopped(lab))) == len(stopped(lab))
-            await asyncio.sleep(0.02)
+    await until(lambda: len(stopped(lab)) == 3)
     assert stopped(lab) == ["m2", "m1", "m0"]
     assert not any(one.suspend for one in lab.agent.stops)
 
@@ -57,9 +59,7 @@ async def test_what_is_to_run_and_what_has_no_autostop_is_left(lab: Lab) -> None
         lab.machine(f"m{number}", autostop="suspend", min_running=1)
     lab.machine("other", app="other")
     await lab.start()
-    async with asyncio.timeout(parts.PATIENCE_S):
-        while not lab.agent.stops:
-            await asyncio.sleep(0.02)
+    await until(lambda: stopped(lab))
     await looks(5)
     assert stopped(lab) == ["m1"]
     assert lab.agent.stops[0].suspend
@@ -68,23 +68,23 @@ async def test_what_is_to_run_and_what_has_no_autostop_is_left(lab: Lab) -> None
 async def test_a_machine_with_something_to_do_is_left(lab: Lab) -> None:
     lab.limits = FAST
     rests(lab)
-    fact = lab.machine("m0", **STOP)
+    fact = lab.machine("m0")
     release = asyncio.Event()
 
     async def hold(_: Request) -> bytes:
         await release.wait()
         return response()
 
-    async with web_app(fact.local_ipv4, lab.app_port, hold):
+    async with web_app(fact.local_ipv4, lab.app_port, hold) as app:
         await lab.start()
         asking = parts.spawn(lab.get())
+        await until(lambda: app.active)
+        lab.agent.say(fact.model_copy(update=STOP))
         await looks(6)
         assert stopped(lab) == []
         release.set()
         assert (await asking).status_code == 200
-        async with asyncio.timeout(parts.PATIENCE_S):
-            while not stopped(lab):
-                await asyncio.sleep(0.02)
+        await until(lambda: stopped(lab))
 
 
 async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
@@ -94,7 +94,8 @@ async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
     one, other = await servers.add(), await servers.add()
     for server in (one, other):
         rests(server.lab)
-    one.machine("m0", **STOP)
+    # It decides for all, and does so only once the load is there.
+    first = one.machine("m0")
     busy = other.machine("m1", service={"soft_limit": 1}, **STOP)
     other.machine("m2", **STOP)
     release = asyncio.Event()
@@ -103,15 +104,14 @@ async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
         await release.wait()
         return response()
 
-    async with web_app(busy.local_ipv4, other.lab.app_port, hold):
+    async with web_app(busy.local_ipv4, other.lab.app_port, hold) as app:
         await servers.start()
         held = {"fly-force-instance-id": "m1"}
-        asking = parts.spawn(other.get(headers=held))
-        async with asyncio.timeout(parts.PATIENCE_S):
-            while not other.lab.agent.stops:
-                await asyncio.sleep(0.02)
+        asking = parts.spawn(one.get(headers=held))
+        await until(lambda: app.active)
+        one.lab.agent.say(first.model_copy(update=STOP))
+        await until(lambda: stopped(other.lab))
+        # The first one's edge decides: it knows that m1 is at its limit, and one more is enough.
+        assert (stopped(one.lab), stopped(other.lab)) == ([], ["m2"])
         release.set()
-        await asking
-    # The first one's edge decides: it knows that m1 is at its limit, and one more is enough.
-    assert stopped(other.lab)[0] == "m2"
-    assert stopped(one.lab) == []
+        assert (await asking).status_code == 200

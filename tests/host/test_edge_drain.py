@@ -43,6 +43,13 @@ async def two(lab: Lab) -> AsyncIterator[tuple[WebApp, WebApp, Gate]]:
         yield one, other, gate
 
 
+async def counted(lab: Lab, machine_id: str, requests: int, tunnels: int) -> None:
+    """Return once the edge says that a machine has so many."""
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while await lab.agent.count(machine_id) != (requests, tunnels):
+            await asyncio.sleep(0.01)
+
+
 async def test_an_edge_says_that_it_can_count(lab: Lab) -> None:
     await lab.start()
     await until(lambda: lab.agent.hellos)
@@ -66,15 +73,13 @@ async def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(lab: Lab)
             lab.agent.machines["m2"].model_copy(update={"cordoned": False, "draining": False}),
             lab.agent.machines["m1"].model_copy(update=DRAINING),
         )
-        assert await lab.agent.count("m1") == (3, 0)
         # The answer says that no request goes there any more, of this connection neither.
+        await counted(lab, "m1", 3, 0)
         for _ in range(20):
             assert (await client.get(lab.url, headers=HELLO)).text == "m2"
         gate.open.set()
         assert [(await each).text for each in slow] == ["m1"] * 3
-        async with asyncio.timeout(parts.PATIENCE_S):
-            while await lab.agent.count("m1") != (0, 0):
-                await asyncio.sleep(0.01)
+        await counted(lab, "m1", 0, 0)
 
 
 @pytest.mark.parametrize("away", [DRAINING, {"state": "replacing"}, {"state": "restarting"}])
@@ -113,9 +118,7 @@ async def test_so_many_requests_wait_for_a_machine_to_come_back_and_no_more(lab:
     async with web_app(fact.local_ipv4, lab.app_port):
         await lab.start()
         waiting = [parts.spawn(lab.get()) for _ in range(3)]
-        async with asyncio.timeout(10):
-            while (await lab.metrics())["godwit_edge_waiting"] < 3:
-                await asyncio.sleep(0.02)
+        await lab.counts("godwit_edge_waiting", 3)
         got = await lab.get()
         assert got.status_code == 503
         told = "too many requests wait for a machine of hello to be ready"
@@ -196,9 +199,7 @@ async def test_a_tunnel_is_counted_apart_and_ends_with_the_apps_farewell(lab: La
         async with asyncio.timeout(parts.PATIENCE_S):
             assert await reader.read() == b""
         writer.close()
-        async with asyncio.timeout(parts.PATIENCE_S):
-            while await lab.agent.count("m1") != (0, 0):
-                await asyncio.sleep(0.01)
+        await counted(lab, "m1", 0, 0)
 
 
 async def test_a_tunnel_to_a_machine_that_vanished_is_cut(lab: Lab) -> None:
@@ -237,8 +238,12 @@ async def httpx_post(lab: Lab, path: str) -> httpx.Response:
 
 
 async def test_a_websocket_that_one_machine_breaks_off_is_opened_at_another(lab: Lab) -> None:
+    asked, other_is_back = asyncio.Event(), asyncio.Event()
+
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await parts.read_request(reader)
+        asked.set()
+        await other_is_back.wait()
         writer.transport.abort()
 
     first, second = lab.machine("m1"), lab.machine("m2")
@@ -250,7 +255,10 @@ async def test_a_websocket_that_one_machine_breaks_off_is_opened_at_another(lab:
         lab.agent.say(second.model_copy(update=DRAINING))
         await lab.agent.count("m2")
         opening = parts.spawn(tunnel(lab))
+        await asked.wait()
         lab.agent.say(second)
+        await lab.agent.count("m2")
+        other_is_back.set()
         reader, writer = await opening
         await echo(reader, writer, b"hello")
         writer.close()

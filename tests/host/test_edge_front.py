@@ -8,6 +8,7 @@ import ssl
 
 import pytest
 
+from godwit.testing.loopback import free_port
 from tests.host import rust_components as parts
 from tests.host.edge_lab import curl, echo
 from tests.host.front_lab import (  # noqa: F401
@@ -192,14 +193,15 @@ async def test_plain_requests_are_sent_to_https(front: FrontLab) -> None:
         front.service(80, "http", force_https=True), front.service(443, "tls", "http"),
     ]  # fmt: skip
     fact = front.machine("m1", services=services)
+    secure = free_port()
     front.changes["listeners"] = [
         {"address": f"127.0.0.1:{front.port}", "port": 80},
-        {"address": "127.0.0.1:9443", "port": 443},
+        {"address": f"127.0.0.1:{secure}", "port": 443},
     ]
     async with web_app(fact.local_ipv4, front.app_port, echo) as app:
         await front.start()
         await front.listens(SHARED, 80)
-        for address, port, to in ((SHARED, 80, ""), ("127.0.0.1", front.port, ":9443")):
+        for address, port, to in ((SHARED, 80, ""), ("127.0.0.1", front.port, f":{secure}")):
             printed = await curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}",
                 "--connect-to", f"::{address}:{port}", f"http://{NAME}/a?b=c")  # fmt: skip
             assert printed.decode() == f"301 https://{NAME}{to}/a?b=c"

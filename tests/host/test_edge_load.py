@@ -78,6 +78,11 @@ async def machines(lab: Lab) -> AsyncIterator[list[Machine]]:
         await machine.stop()
 
 
+async def tunnels(lab: Lab, machines: list[Machine]) -> int:
+    counts = [await lab.agent.count(machine.fact.machine_id) for machine in machines]
+    return sum(tunnels for _, tunnels in counts)
+
+
 async def test_machines_replaced_in_turn_under_load_fail_no_request(
     lab: Lab, machines: list[Machine]
 ) -> None:
@@ -90,6 +95,10 @@ async def test_machines_replaced_in_turn_under_load_fail_no_request(
     async with tasks.Tasks("test") as owned:
         running = owned.spawn(load.run(), name="load")
         await load.more(50)
+        # Each WebSocket is open before a machine goes.
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while await tunnels(lab, machines) < 3:
+                await asyncio.sleep(0.02)
         for machine in machines:
             await machine.replace()
             await load.more(50)

@@ -76,6 +76,7 @@ async def test_restarts_under_load_refuse_no_connection(front: FrontLab) -> None
 async def test_streams_stay_where_they_are_until_the_predecessor_gives_up(
     front: FrontLab,
 ) -> None:
+    front.changes["drain_ms"] = 5_000
     fact = front.machine("m1", services=[front.service(7052)])
     async with parts.raw_app(fact.local_ipv4, front.app_port, echo_lines):
         old = await front.start()
