@@ -109,8 +109,9 @@ async def test_a_proxy_on_this_host_is_reached_and_nothing_beside_it(
                 assert seen.startswith("http://u:p@")
                 host = seen.rpartition("@")[2].rpartition(":")[0]
                 answers = []
-                for port in (proxy.getsockname()[1], no.getsockname()[1]):
-                    code = f"import socket; socket.create_connection(({host!r}, {port}), 1)"
+                for server, within_s in ((proxy, 60), (no, 1)):
+                    to = (host, server.getsockname()[1])
+                    code = f"import socket; socket.create_connection({to}, {within_s})"
                     answers.append((await run(here, sys.executable, "-c", code)).exit_code)
                 assert answers[0] == 0
                 assert answers[1] != 0

@@ -224,7 +224,7 @@ async def test_a_record_of_the_greatest_length_is_taken_and_a_longer_one_never(
 
 async def test_a_tombstone_leaves_the_stream_and_its_subject_with_it(bus: Bus, links) -> None:
     host, control = links
-    stream = facts.FactStream(host, "lcl", tombstone_s=3)
+    stream = facts.FactStream(host, "lcl", tombstone_s=6)
     await stream.ensure()
     await stream.publish(owned(bus, 1))
     await stream.publish(owned(bus, 2, deleted=True))

@@ -129,7 +129,7 @@ async def test_a_version_on_its_way_holds_its_image(bench: Gated) -> None:
     bench.images.gates["ensure"] = gate
     update = agents.update(M, "01VNEW", image=agents.image(TWO))
     await bench.call("machine.update", **update)
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), 60)
     await bench.app.image_keeper.sweep()
     assert TWO in bench.world.images
     go_on.set()

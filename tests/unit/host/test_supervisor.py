@@ -110,13 +110,13 @@ async def test_one_that_says_it_is_busy_gets_the_time_it_asks_for(tmp_path: Path
     busy = (
         "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(os.environ['NOTIFY_SOCKET'])\n"
         "s.send(b'EXTEND_TIMEOUT_USEC=60000000');s.close()\n"
-        "signal.sigtimedwait([signal.SIGUSR1], 4)\n"
+        "signal.sigtimedwait([signal.SIGUSR1], 8)\n"
     )
     code = (
         f"signal.pthread_sigmask(signal.SIG_BLOCK,[signal.SIGUSR1])\n{busy}tell(); signal.pause()"
     )
     # Long enough for the program to begin, too short for what it does before it is ready.
-    parts = supervisor(tmp_path, component("a", code, start_s=3.0))
+    parts = supervisor(tmp_path, component("a", code, start_s=6.0))
     starting = parts.start()
     async with asyncio.timeout(60):
         await starting
