@@ -29,4 +29,4 @@ def join(founder: Host, host: Host) -> str:
     """Have a host join, with a token that the first one made; return its id."""
     token = founder.json("host", "token", "--region", host.region)["token"]
     asked = ("host", "join", "--token", "-", "--region", host.region)
-    return host.exec("godwit", *asked, stdin=token, timeout_s=60).strip()
+    return host.exec("godwit", *asked, stdin=token, timeout_s=240).strip()

@@ -23,7 +23,7 @@ from lab.node import Host, Node
 from lab.plan import Plan
 
 ROOT = Path("/var/lib/godwit-lab")
-_READY_S = 20.0
+_READY_S = 60.0
 _MESH_PORT, _JOIN_PORT = 51_820, 4_281
 _SOURCE = Path(__file__).resolve().parents[1]
 _CACHE = Path(os.environ.get("GODWIT_PATHS_CACHE", "/var/cache/godwit"))

@@ -10,8 +10,8 @@ from godwit.base import errors
 from lab import namespaces, wiring
 from lab.lane import Condition, Report
 
-_ANSWER_S = 5.0
-_BORN_S = 20.0
+_ANSWER_S = 20.0
+_BORN_S = 60.0
 _ANSWER_BYTES = 65_536
 _SOURCE = Path(__file__).resolve().parents[1]
 

@@ -18,7 +18,7 @@ from godwit.base import errors
 from godwit.host import running
 
 _HERE = Path(__file__).resolve().parent
-_BORN_S = 20.0
+_BORN_S = 60.0
 _GONE_S = 60.0
 _PAUSE_S = 0.02
 _FIRST, _STARTER = "first.json", "starter.json"
