@@ -21,6 +21,7 @@ Scope = Literal[
     "secrets:read",
     "secrets:write",
     "secrets:read_values",
+    "secrets:use",
     "keyring:rotate",
     "logs:read",
     "builds:write",

@@ -113,6 +113,12 @@ class Keyring(Protocol):
     async def retire_roots(self, asked: keyring.RetireRoots) -> keyring.Roots:
         """Remove the root keys that nothing uses and nothing under way can."""
 
+    async def make_kms(self, asked: keyring.MakeKms) -> keyring.MadeKms:
+        """Return a secret key of an app, generated or imported, sealed."""
+
+    async def use_kms(self, asked: keyring.UseKms) -> keyring.UsedKms:
+        """Return what a secret key makes of a text."""
+
 
 class Facts(Protocol):
     """The catalog's stream in this region."""

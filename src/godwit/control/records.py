@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from godwit.control.sealing import Sealed
 from godwit.wire.facts import MemberState
+from godwit.wire.keyring import KmsType
 
 AppStatus = Literal["pending", "deployed", "suspended"]
 ReleaseStatus = Literal["running", "complete", "failed", "interrupted"]
@@ -163,6 +164,25 @@ class AppSecret:
     key_id: str
     data: str
     digest: str
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True)
+class KmsKey:
+    """A secret key of an app, which only the keyring can use.
+
+    Attributes:
+        data: Sealed, base64.
+        public_key: What may be known of it, base64; empty for a symmetric key.
+    """
+
+    app_id: str
+    name: str
+    org_id: str
+    type: KmsType
+    data: str = field(repr=False)
+    public_key: str
     created_at_ms: int
     updated_at_ms: int
 

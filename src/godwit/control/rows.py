@@ -16,6 +16,7 @@ from godwit.control.records import (
     AuditRow,
     Host,
     JoinToken,
+    KmsKey,
     Meta,
     Network,
     Organization,
@@ -159,6 +160,25 @@ class AppSecretRows(Protocol):
 
     async def roots(self) -> frozenset[str]:
         """Return the root keys that wrap something."""
+
+
+class KmsKeyRows(Protocol):
+    """Apps' secret keys."""
+
+    async def of_app(self, app_id: str) -> list[KmsKey]:
+        """Return an app's keys, by name."""
+
+    async def get(self, app_id: str, name: str) -> KmsKey | None:
+        """Return one."""
+
+    async def put(self, row: KmsKey) -> None:
+        """Add one, or replace the app's of that name; when it was made stays."""
+
+    async def remove(self, app_id: str, name: str) -> None:
+        """Forget one."""
+
+    async def forget(self, app_id: str) -> None:
+        """Forget all of an app."""
 
 
 class HostRows(Protocol):
@@ -443,6 +463,10 @@ class Rows(Protocol):
     @property
     def app_secrets(self) -> AppSecretRows:
         """Apps' secrets."""
+
+    @property
+    def kms_keys(self) -> KmsKeyRows:
+        """Apps' secret keys."""
 
     @property
     def hosts(self) -> HostRows:

@@ -312,7 +312,7 @@ async def _sealed(
     given = {name: value for name, value in values.items() if value is not None}
     if not gone and not given:
         return None
-    next_key = replace(key or await _first_key(ctx, app, now_ms), updated_at_ms=now_ms)
+    next_key = replace(key or await first_key(ctx, app), updated_at_ms=now_ms)
     next_key = replace(next_key, version=next_key.version + 1)
     plain = tuple(
         keyring.PlainValue(name=name, version=next_key.version, value=to_text(value))
@@ -334,7 +334,13 @@ async def _sealed(
     return _Made(next_key, put, gone, [whole[name] for name in sorted(whole)])
 
 
-async def _first_key(ctx: Context, app: App, now_ms: int) -> AppSecretKey:
+async def first_key(ctx: Context, app: App) -> AppSecretKey:
+    """Return keys for an app that has none yet, for version 0 of its secrets; not stored.
+
+    Raises:
+        Failure: `unavailable` when the keyring is away.
+    """
+    now_ms = ctx.clock.now_ms()
     made = await ctx.keyring.new_key(keyring.NewKey(owner=Owner(org_id=app.org_id, app_id=app.id)))
     return AppSecretKey(
         app_id=app.id,

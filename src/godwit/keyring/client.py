@@ -72,6 +72,14 @@ class Client:
         """Remove the root keys that nothing uses."""
         return await self._ask("retire_roots", asked, keyring.Roots)
 
+    async def make_kms(self, asked: keyring.MakeKms) -> keyring.MadeKms:
+        """Return a secret key of an app, generated or imported, sealed."""
+        return await self._ask("make_kms", asked, keyring.MadeKms)
+
+    async def use_kms(self, asked: keyring.UseKms) -> keyring.UsedKms:
+        """Return what a secret key makes of a text."""
+        return await self._ask("use_kms", asked, keyring.UsedKms)
+
     async def _ask(self, verb: str, body: Record | None, kind: type[T]) -> T:
         given = {} if body is None else body.model_dump(mode="json")
         question = keyring.Question(verb=verb, body=given)

@@ -59,6 +59,8 @@ def handlers(vault: Vault) -> Mapping[str, Handler]:
         "hand_over": lambda body: vault.hand_over(keyring.HandOver.model_validate(body)),
         "rewrap": lambda body: vault.rewrap(keyring.Rewrap.model_validate(body)),
         "retire_roots": lambda body: vault.retire_roots(keyring.RetireRoots.model_validate(body)),
+        "make_kms": lambda body: vault.make_kms(keyring.MakeKms.model_validate(body)),
+        "use_kms": lambda body: vault.use_kms(keyring.UseKms.model_validate(body)),
         "roots": roots,
         "new_root": new_root,
     }

@@ -1,14 +1,19 @@
 """What the keyring does with its root keys. Holds nothing of apps: they bring their wrapped keys.
 
 An app's wrapped key is two keys: one seals values and is renewed by rotation, one makes digests
-and stays, so that a value keeps its digest. Hosts are only ever given the first.
+and stays, so that a value keeps its digest. Hosts are only ever given the first. From the second
+is derived what seals the app's secret keys (`kms`), which therefore leave by no verb.
 """
 
 import hashlib
 import hmac
 import secrets
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from godwit.base import errors
+from godwit.keyring import kms
 from godwit.keyring.roots import Roots
 from godwit.wire import keyring
 from godwit.wire import secrets as sealing
@@ -101,6 +106,39 @@ class Vault:
         self._roots.retire(asked.used)
         return self._roots.told()
 
+    async def make_kms(self, asked: keyring.MakeKms) -> keyring.MadeKms:
+        """Return a secret key of an app, generated or imported, sealed.
+
+        Raises:
+            Failure: `invalid_argument` when what is imported is no key of its type.
+        """
+        opened, kind = self._open(asked.key), kms.KINDS[asked.type]
+        given = None if asked.value is None else sealing.to_bytes(asked.value)
+        key = kind.generate() if given is None else kind.load(given)
+        context = _kms_context(asked.key.owner, asked.name, asked.type)
+        return keyring.MadeKms(
+            data=sealing.to_text(sealing.seal(opened.kms_key(), key, context)),
+            public_key=sealing.to_text(kind.public(key) or b""),
+        )
+
+    async def use_kms(self, asked: keyring.UseKms) -> keyring.UsedKms:
+        """Return what a secret key makes of a text.
+
+        Raises:
+            Failure: `invalid_argument` when its type does not do that, and when a signature is
+                not the text's or a text was not encrypted with it.
+        """
+        context = _kms_context(asked.key.owner, asked.name, asked.type)
+        opened = self._open(asked.key)
+        key = sealing.unseal(opened.kms_key(), sealing.to_bytes(asked.data), context)
+        text = sealing.to_bytes(asked.text)
+        if asked.use in ("sign", "verify"):
+            signature = sealing.to_bytes(asked.signature)
+            output = _signed(asked, key, text, signature)
+        else:
+            output = _encrypted(asked, key, text, sealing.to_bytes(asked.associated_data))
+        return keyring.UsedKms(output=sealing.to_text(output))
+
     def _wrap(self, owner: Owner, keys: "_Opened") -> keyring.WrappedKey:
         root, key_id = self._roots.newest, keys.key_id
         context = _context(owner, key_id)
@@ -127,6 +165,11 @@ class _Opened:
     def key_id(self) -> str:
         return "key_" + hashlib.sha256(b"godwit app key\0" + self.sealing).hexdigest()[:16]
 
+    def kms_key(self) -> bytes:
+        """Return what seals the app's secret keys."""
+        derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=b"godwit kms 1")
+        return derive.derive(self.digesting)
+
     def digest(self, name: str, plain: bytes) -> str:
         said = hmac.digest(self.digesting, name.encode() + b"\0" + plain, "sha256")
         return said.hex()[:_DIGEST_DIGITS]
@@ -152,3 +195,36 @@ def _plain(key: keyring.WrappedKey, opened: _Opened, value: SealedValue) -> byte
 
 def _context(owner: Owner, key_id: str) -> bytes:
     return f"godwit app key 1\0{owner.org_id}\0{owner.app_id}\0{key_id}".encode()
+
+
+def _kms_context(owner: Owner, name: str, kind: keyring.KmsType) -> bytes:
+    return f"godwit kms 1\0{owner.org_id}\0{owner.app_id}\0{name}\0{kind}".encode()
+
+
+def _signed(asked: keyring.UseKms, key: bytes, text: bytes, signature: bytes) -> bytes:
+    kind = kms.SIGNING.get(asked.type)
+    if kind is None:
+        raise errors.invalid(f"key {asked.name!r} is of type {asked.type}, which does not sign")
+    if asked.use == "sign":
+        return kind.sign(key, text)
+    if not kind.verify(key, text, signature):
+        raise errors.invalid("signature: is not that of this text by this key")
+    return b""
+
+
+def _encrypted(asked: keyring.UseKms, key: bytes, text: bytes, associated: bytes) -> bytes:
+    kind = kms.ENCRYPTING.get(asked.type)
+    if kind is None:
+        raise errors.invalid(f"key {asked.name!r} is of type {asked.type}, which does not encrypt")
+    if associated and not kind.takes_associated_data:
+        raise errors.invalid(
+            f"associated_data: type {asked.type} takes none", hint="use a key of type xaes256gcm"
+        )
+    if asked.use == "encrypt":
+        return kind.encrypt(key, text, associated)
+    plain = kind.decrypt(key, text, associated)
+    if plain is None:
+        raise errors.invalid(
+            "ciphertext: was not encrypted by this key with this associated data, or was changed"
+        )
+    return plain

@@ -200,6 +200,19 @@ APP_SECRETS = sa.Table(
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )
 
+KMS_KEYS = sa.Table(
+    "kms_keys",
+    METADATA,
+    sa.Column("app_id", sa.ForeignKey("apps.id"), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("type", sa.String(20), nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("public_key", sa.Text, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
 RELEASES = sa.Table(
     "releases",
     METADATA,

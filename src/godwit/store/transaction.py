@@ -10,6 +10,7 @@ from godwit.store.rows import (
     identity,
     joining,
     journal,
+    kms,
     meta,
     placements,
     registries,
@@ -61,6 +62,11 @@ class Transaction:
     def app_secrets(self) -> secrets.AppSecretTable:
         """Apps' secrets."""
         return secrets.AppSecretTable(self._connection)
+
+    @cached_property
+    def kms_keys(self) -> kms.KmsKeyTable:
+        """Apps' secret keys."""
+        return kms.KmsKeyTable(self._connection)
 
     @cached_property
     def hosts(self) -> hosts.HostTable:

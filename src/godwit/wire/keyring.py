@@ -13,9 +13,11 @@ A message is its length (u32, big endian) and that many bytes of JSON: `Question
     roots        {}          → Roots
     new_root     {}          → Roots
     retire_roots RetireRoots → Roots               those unused go, once no answer can be under way
+    make_kms     MakeKms     → MadeKms             a secret key of an app, generated or imported
+    use_kms      UseKms      → UsedKms             nothing else is ever done with one
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from godwit.base import errors
 from godwit.wire.record import Record
@@ -172,3 +174,79 @@ class RetireRoots(Record):
     """Body of `retire_roots`: the root keys that still wrap something."""
 
     used: tuple[str, ...]
+
+
+KmsType = Literal[
+    "hs256",
+    "hs384",
+    "hs512",
+    "es256",
+    "nacl_auth",
+    "nacl_sign",
+    "xaes256gcm",
+    "nacl_box",
+    "nacl_secretbox",
+]
+KmsUse = Literal["encrypt", "decrypt", "sign", "verify"]
+
+
+class MakeKms(Record):
+    """Body of `make_kms`.
+
+    Attributes:
+        key: The app's, which seals it.
+        value: The key to import, base64; `None` generates one.
+    """
+
+    key: WrappedKey
+    name: str
+    type: KmsType
+    value: str | None = None
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no value in logs and traces."""
+        return [("name", self.name), ("type", self.type)]
+
+
+class MadeKms(Record):
+    """Answer of `make_kms`.
+
+    Attributes:
+        data: The key, sealed, base64. `reveal` does not open it.
+        public_key: What may be known of it, base64; empty for a symmetric key.
+    """
+
+    data: str
+    public_key: str = ""
+
+
+class UseKms(Record):
+    """Body of `use_kms`.
+
+    Attributes:
+        data: The key, as `make_kms` sealed it.
+        text: What to encrypt, decrypt, sign, or whose signature to verify; base64, as the others.
+    """
+
+    key: WrappedKey
+    name: str
+    type: KmsType
+    data: str
+    use: KmsUse
+    text: str
+    associated_data: str = ""
+    signature: str = ""
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no text in logs and traces."""
+        return [("name", self.name), ("type", self.type), ("use", self.use)]
+
+
+class UsedKms(Record):
+    """Answer of `use_kms`: base64; empty after a signature that is right."""
+
+    output: str = ""
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show nothing that was decrypted in logs and traces."""
+        return []

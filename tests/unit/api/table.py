@@ -121,6 +121,15 @@ CASES = [
     Case("GET", f"{APP}/secrets/{{secret_name}}"),
     Case("POST", f"{APP}/secrets/{{secret_name}}", json={"value": "geheim"}),
     Case("DELETE", f"{APP}/secrets/{{secret_name}}"),
+    Case("GET", f"{APP}/secretkeys"),
+    Case("GET", f"{APP}/secretkeys/{{secret_name}}"),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}", json={"type": "hs256", "value": "A" * 64}),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}/generate", json={"type": "hs256"}),
+    Case("DELETE", f"{APP}/secretkeys/{{secret_name}}"),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}/encrypt", json={"plaintext": "aGk="}),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}/decrypt", json={"ciphertext": "aGk="}),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}/sign", json={"plaintext": "aGk="}),
+    Case("POST", f"{APP}/secretkeys/{{secret_name}}/verify", json={"signature": "aGk="}),
     Case("GET", f"/x{APP}/secrets"),
     Case("POST", f"/x{APP}/secrets/rotate"),
     Case("POST", "/x/v1/keyring/rotate", private=False),
@@ -221,6 +230,7 @@ async def make_things(served: Served) -> Things:
     await served.acme.post("/x/v1/apps/shop/releases", json=release)
     deploy = await served.acme.post("/x/v1/apps/shop/deploys", json={"kind": "secrets"})
     await served.acme.post("/v1/apps/shop/secrets", json={"values": {"TOKEN": "geheim-eins"}})
+    await served.acme.post("/v1/apps/shop/secretkeys/TOKEN/generate", json={"type": "hs256"})
     token = await served.acme.post("/x/v1/tokens", json={"name": "x", "org_slug": "acme"})
     machine_id = machine.json()["id"]
     await served.acme.get(f"/v1/apps/shop/machines/{machine_id}/wait")
