@@ -4,6 +4,7 @@ Made once by `program`, handed to every command as the context's object. Tests m
 """
 
 import getpass
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ class Session:
         token: What `--access-token` said.
         debug: Whether `--debug` was given.
         early: Options given before the command's name.
-        stdin: What `machine exec --stdin` and `registries login --password-stdin` read.
+        stdin: What `machine exec --stdin` and others read that take something from there.
         browse: Opens an address in a browser; tells whether it could.
     """
 
@@ -60,6 +61,18 @@ class Session:
     def wants_json(self) -> bool:
         """Whether the environment asks for JSON everywhere."""
         return self.environ.get("FLY_JSON", "").lower() in ("1", "true")
+
+    def read(self, most: int) -> bytes:
+        """Return standard input, byte by byte.
+
+        Raises:
+            Failure: `invalid_argument` when there are more bytes than that.
+        """
+        raw = getattr(self.stdin, "buffer", None)
+        whole = raw.read() if isinstance(raw, io.BufferedIOBase) else self.stdin.read().encode()
+        if len(whole) > most:
+            raise errors.invalid(f"standard input has more than {most} bytes")
+        return whole
 
     def confirm(self, question: str, *, yes: bool, flag: str = "--yes") -> None:
         """Return once the user agrees.

@@ -21,6 +21,7 @@ from godwit.client import (
     platform,
     registries,
     releases,
+    secret_keys,
     secrets,
     terminals,
     tokens,
@@ -42,6 +43,7 @@ class Api:
         orgs: Organizations.
         registries: Credentials for external registries.
         releases: Releases of apps.
+        secret_keys: Keys that apps use by name.
         secrets: Secrets of apps, and the root keys under them.
         deploys: What replaces machines by those of a new release.
         builds: Building images from source.
@@ -70,6 +72,7 @@ class Api:
         self.orgs = orgs.Orgs(self._transport)
         self.registries = registries.Registries(self._transport)
         self.releases = releases.Releases(self._transport)
+        self.secret_keys = secret_keys.SecretKeys(self._transport)
         self.secrets = secrets.Secrets(self._transport)
         self.deploys = deploys.Deploys(self._transport)
         self.builds = builds.Builds(self._transport)

@@ -1,6 +1,5 @@
 """`godwit secrets`: set, listed by digest, deployed. Values are never printed."""
 
-import io
 import os
 from collections.abc import Mapping
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from godwit.base import errors
 from godwit.cli import connect, dotenv, session, times, tree
+from godwit.cli.commands import secret_keys
 from godwit.cli.options import AppOption, ConfigOption, DetachOption, JsonOption
 from godwit.cli.rollout import deploy as rollout
 from godwit.cli.rollout import progress
@@ -18,6 +18,7 @@ from godwit.client.failures import ApiFailure
 from godwit.client.secrets import SecretList
 
 app = tree.group("Set and list an app's secrets.")
+app.add_typer(secret_keys.app, name="keys")
 
 _LONGEST_INPUT = 65_536
 _MOST_IMPORTED = 524_288
@@ -74,7 +75,7 @@ def import_(
     """
     here = session.of(context)
     name = connect.app_name(here, app, config)
-    text = _read(here, _MOST_IMPORTED).decode(errors="surrogateescape")
+    text = here.read(_MOST_IMPORTED).decode(errors="surrogateescape")
     found = {key: os.fsencode(value) for key, value in dotenv.parse(text).items()}
     if not found:
         raise errors.invalid("there is no NAME=VALUE on standard input")
@@ -224,19 +225,6 @@ def _given(here: session.Session, pairs: list[str]) -> dict[str, bytes | None]:
     if sum(value == "-" for *_, value in split) > 1:
         raise errors.invalid("only one value can come from standard input")
     return {
-        name: _read(here, _LONGEST_INPUT) if value == "-" else os.fsencode(value)
+        name: here.read(_LONGEST_INPUT) if value == "-" else os.fsencode(value)
         for name, _, value in split
     }
-
-
-def _read(here: session.Session, most: int) -> bytes:
-    """Return standard input as bytes.
-
-    Raises:
-        Failure: `invalid_argument` when there is more of it.
-    """
-    raw = getattr(here.stdin, "buffer", None)
-    data = here.stdin.read().encode() if not isinstance(raw, io.BufferedIOBase) else raw.read()
-    if len(data) > most:
-        raise errors.invalid(f"standard input has more than {most} bytes")
-    return data
