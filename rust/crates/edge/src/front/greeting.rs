@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::connection::{self, Spoken, Version};
+use super::gather::Gather;
 use super::plan::Plan;
 use super::postgres::{self, Asks};
 use super::proxy_header::{self, Read, Said};
@@ -111,7 +112,7 @@ impl Greeting<'_> {
                 version: Version::Either,
                 headers_read_timeout: plan.headers_read_timeout,
             };
-            return self.http(stream, spoken).await;
+            return self.http(Gather(stream), spoken).await;
         }
         self.bytes(stream, &app, &plan).await
     }
@@ -127,7 +128,7 @@ impl Greeting<'_> {
                     version: Version::Either,
                     headers_read_timeout: None,
                 };
-                self.http(stream, spoken).await
+                self.http(Gather(stream), spoken).await
             }
         }
     }
@@ -247,9 +248,9 @@ impl Greeting<'_> {
         stream: TcpStream,
         owner: Option<&Arc<App>>,
         came: Came,
-    ) -> Result<(TlsStream<TcpStream>, Arc<App>, Arc<Plan>), Refused> {
+    ) -> Result<(TlsStream<Gather<TcpStream>>, Arc<App>, Arc<Plan>), Refused> {
         let said = |error: std::io::Error| Refused::Handshake(error.to_string());
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let start = LazyConfigAcceptor::new(Acceptor::default(), Gather(stream));
         let start = start.await.map_err(said)?;
         let chosen = self
             .choose(&start, owner, came)
@@ -278,7 +279,7 @@ impl Greeting<'_> {
     /// Decide by the client's first words whom it gets, and what it is shown.
     fn choose(
         &self,
-        start: &StartHandshake<TcpStream>,
+        start: &StartHandshake<Gather<TcpStream>>,
         owner: Option<&Arc<App>>,
         came: Came,
     ) -> Result<(Arc<App>, Arc<Plan>, Shown), Refused> {

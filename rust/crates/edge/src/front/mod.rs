@@ -11,6 +11,7 @@
 pub(crate) mod bytes;
 pub(crate) mod certificates;
 pub(crate) mod connection;
+pub(crate) mod gather;
 pub(crate) mod greeting;
 pub(crate) mod handover;
 pub(crate) mod handshakes;

@@ -18,6 +18,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::front::gather::Gather;
 use crate::machines::targets::{Place, Target};
 use crate::request::body::Upload;
 
@@ -83,7 +84,7 @@ pub(crate) async fn connect(
 
 /// Begin to speak HTTP on a connection.
 pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Upload>> {
-    let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
+    let handshake = http1::Builder::new().handshake(TokioIo::new(Gather(stream)));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // Whoever sends on it is told of its end.
@@ -103,7 +104,7 @@ async fn connect_h2(
         .initial_connection_window_size(WINDOW * SHARE)
         .keep_alive_interval(KEEPALIVE_AFTER)
         .keep_alive_timeout(PONG_WITHIN)
-        .handshake(TokioIo::new(stream));
+        .handshake(TokioIo::new(Gather(stream)));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // Whoever sends on it is told of its end.

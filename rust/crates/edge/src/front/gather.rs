@@ -1,0 +1,132 @@
+//! A stream that writes small pieces as one: a head and a short body are copied together, which
+//! is cheaper than to have the kernel gather them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// From so many bytes on the kernel gathers.
+const SMALL: usize = 2048;
+
+/// A stream whose small pieces are gathered here.
+#[derive(Debug)]
+pub(crate) struct Gather<S>(pub(crate) S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.0);
+        if let [piece] = pieces {
+            return stream.poll_write(cx, piece);
+        }
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        if length > SMALL {
+            return stream.poll_write_vectored(cx, pieces);
+        }
+        let mut whole = [0; SMALL];
+        let mut rest = &mut whole[..];
+        for piece in pieces {
+            let (place, after) = rest.split_at_mut(piece.len());
+            place.copy_from_slice(piece);
+            rest = after;
+        }
+        stream.poll_write(cx, &whole[..length])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes whatever it gets, and notes in how many pieces.
+    #[derive(Default)]
+    struct Taker {
+        calls: Vec<usize>,
+        bytes: Vec<u8>,
+    }
+
+    impl AsyncWrite for Taker {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            pieces: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.calls.push(pieces.len());
+            for piece in pieces {
+                self.bytes.extend_from_slice(piece);
+            }
+            Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn small_pieces_become_one_and_great_ones_stay_as_they_are() {
+        let great = vec![b'x'; SMALL];
+        let mut stream = Gather(Taker::default());
+        let cx = &mut Context::from_waker(Waker::noop());
+        for body in [b"body".as_slice(), &great] {
+            let pieces = [IoSlice::new(b"head"), IoSlice::new(body)];
+            let written = Pin::new(&mut stream).poll_write_vectored(cx, &pieces);
+            assert!(matches!(written, Poll::Ready(Ok(count)) if count == 4 + body.len()));
+        }
+        assert_eq!(stream.0.calls, [1, 2]);
+        assert_eq!(stream.0.bytes, [b"headbodyhead", &great[..]].concat());
+    }
+}
