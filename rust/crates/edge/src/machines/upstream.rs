@@ -187,11 +187,7 @@ impl Pool {
             });
         }
         let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = pool.get_mut(&key)?;
-        idle.retain(|idle| !idle.sender.is_closed());
-        // The one used last is the least likely to be closed by the app.
-        let fit = |idle: &Idle| idle.sender.is_ready() && idle.since.elapsed() < keep;
-        let sender = idle.remove(idle.iter().rposition(fit)?).sender;
+        let sender = newest(pool.get_mut(&key)?, keep)?;
         Some(Upstream {
             sender: Sender::One(sender),
             home: Some((self.clone(), key)),
@@ -219,4 +215,24 @@ impl Pool {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|_, sender| !sender.is_closed());
     }
+}
+
+/// Take the connection used last, which is the least likely to be closed by the app.
+///
+/// No more of them are looked at than that: with many, to walk them all for each request would be
+/// most of what a request costs. The sweep finds those that are closed.
+fn newest(idle: &mut Vec<Idle>, keep: Duration) -> Option<http1::SendRequest<Upload>> {
+    let now = Instant::now();
+    for index in (0..idle.len()).rev() {
+        let Idle { sender, since } = &idle[index];
+        if now.duration_since(*since) >= keep {
+            return None;
+        }
+        if sender.is_closed() {
+            idle.remove(index);
+        } else if sender.is_ready() {
+            return Some(idle.remove(index).sender);
+        }
+    }
+    None
 }
