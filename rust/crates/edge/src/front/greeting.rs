@@ -25,6 +25,7 @@ use super::refused::Refused;
 use super::tls::{Shown, Tls};
 use super::worker::Worker;
 use super::{bytes, tls};
+use crate::drain::Alive;
 use crate::machines::targets::Handling;
 use crate::metrics::count;
 use crate::request::route;
@@ -43,13 +44,20 @@ pub(crate) struct Visitor {
     pub(crate) at: Listener,
 }
 
-/// Serve a connection to its end.
-pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, at: Listener) {
+/// Serve a connection to its end; `alive` keeps a drain waiting.
+pub(crate) async fn serve(
+    worker: Arc<Worker>,
+    alive: Alive,
+    stream: TcpStream,
+    peer: SocketAddr,
+    at: Listener,
+) {
     count(&worker.edge.metrics.connects);
     if let Err(why) = greet(&worker, stream, peer, at).await {
         worker.edge.front.refused.count(&why, at.port);
     }
     count(&worker.edge.metrics.disconnects);
+    drop(alive);
 }
 
 async fn greet(

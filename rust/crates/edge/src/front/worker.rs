@@ -166,11 +166,7 @@ async fn accept(worker: Arc<Worker>, bound: Bound, mut stopped: oneshot::Receive
 
 fn take(worker: &Arc<Worker>, stream: TcpStream, peer: std::net::SocketAddr, at: Listener) {
     let alive = worker.alive.clone();
-    let serving = greeting::serve(worker.clone(), stream, peer, at);
-    tokio::spawn(async move {
-        serving.await;
-        drop(alive);
-    });
+    tokio::spawn(greeting::serve(worker.clone(), alive, stream, peer, at));
 }
 
 async fn sweep(pool: Arc<Pool>) {
