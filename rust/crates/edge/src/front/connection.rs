@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::aside::aside;
 use super::greeting::Visitor;
 use super::worker::Worker;
 use crate::drain::{Phase, Phases};
@@ -137,26 +138,49 @@ where
     let mut watch = IdleWatch::new(&connection);
     let mut closing = false;
     loop {
-        tokio::select! {
+        let due = due(&mut watch, &mut phases, !closing);
+        let due = tokio::select! {
+            biased;
             served = serving.as_mut() => {
                 if let Err(error) = served {
                     broke(&connection, &*error);
                 }
                 break;
             }
-            verdict = watch.tick() => match verdict {
-                Idle::No => {}
-                Idle::NeverSpoke => {
-                    connection.worker.edge.front.refused.add("http_head_timeout");
-                    break;
-                }
-                Idle::TooLong => serving.as_mut().graceful_shutdown(),
-            },
-            () = should_close(&mut phases, &connection.activity), if !closing => {
+            due = aside(due) => due,
+        };
+        match due {
+            Due::Look(Idle::No) => {}
+            Due::Look(Idle::NeverSpoke) => {
+                connection
+                    .worker
+                    .edge
+                    .front
+                    .refused
+                    .add("http_head_timeout");
+                break;
+            }
+            Due::Look(Idle::TooLong) => serving.as_mut().graceful_shutdown(),
+            Due::Close => {
                 closing = true;
                 serving.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// What a connection is interrupted for.
+enum Due {
+    Look(Idle),
+    /// The drain asks it to close.
+    Close,
+}
+
+async fn due(watch: &mut IdleWatch<'_>, phases: &mut Phases, may_close: bool) -> Due {
+    let activity = watch.activity;
+    tokio::select! {
+        verdict = watch.tick() => Due::Look(verdict),
+        () = should_close(phases, activity), if may_close => Due::Close,
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 //! Whatever ends before that is counted with its reason (`refused`).
 
+pub(crate) mod aside;
 pub(crate) mod bytes;
 pub(crate) mod certificates;
 pub(crate) mod connection;
