@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use crate::autostop;
 use crate::backhaul::bytes;
-use crate::backhaul::order::{Carry, Order, Reply, Tunnel, forget};
+use crate::backhaul::order::{Carry, Order, Reply, Tunnel};
 use crate::front::tunnel::{self, Far};
 use crate::front::worker::Worker;
 use crate::machines::reach::{Patience, Scope, Search};
@@ -20,7 +20,7 @@ use crate::metrics::count;
 use crate::request::body::Download;
 use crate::request::ending::Ending;
 use crate::request::errand::{Answer, Errand};
-use crate::request::headers;
+use crate::request::headers::{self, Seen};
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
 
@@ -170,8 +170,8 @@ fn respond(
         ..
     } = answer;
     let (mut parts, body) = response.into_parts();
-    headers::drop_hop_by_hop(&mut parts.headers);
-    forget(&mut parts.headers);
+    let seen = Seen::of(&parts.headers);
+    headers::drop_hop_by_hop(&mut parts.headers, seen);
     let status = parts.status;
     let reply = Reply {
         machine: held.machine_id.to_string(),

@@ -18,7 +18,7 @@ mod probe;
 mod serve;
 mod standing;
 
-pub(crate) use order::{Bounce, Carry, ORDER, Order, Reply, Tunnel, forget};
+pub(crate) use order::{Bounce, Carry, ORDER, Order, PREFIX, Reply, Tunnel, forget};
 pub(crate) use peers::{Peers, Stream};
 pub(crate) use serve::start;
 pub(crate) use standing::{Standing, Standings};

@@ -11,6 +11,8 @@ use crate::autostop::Busy;
 use crate::machines::targets::Handling;
 use crate::request::refusal::{self, Refusal};
 
+/// How the names of both begin.
+pub(crate) const PREFIX: &str = "godwit-";
 /// From near to far.
 pub(crate) const ORDER: HeaderName = HeaderName::from_static("godwit-order");
 /// From far to near.

@@ -102,6 +102,8 @@ pub(crate) struct Search<'a> {
     pub(super) at: At,
     patience: Patience,
     pub(super) scope: Scope,
+    /// The app's targets, if they were looked up a moment ago.
+    pub(crate) found: Option<Arc<Targets>>,
     /// Machines that refused this request since the last pause.
     pub(super) tried: Vec<Arc<str>>,
     /// Machines that could not be started for this request.
@@ -150,6 +152,7 @@ impl<'a> Search<'a> {
             at,
             patience,
             scope,
+            found: None,
             tried: Vec::new(),
             unwakeable: Vec::new(),
             ticket: None,
@@ -173,7 +176,7 @@ impl<'a> Search<'a> {
         find: impl Fn() -> Result<Arc<Targets>, Refusal>,
     ) -> Result<Reached, Refusal> {
         loop {
-            let targets = find()?;
+            let targets = self.found.take().map_or_else(&find, Ok)?;
             let verdict = self.decide(&targets);
             let reached = match verdict {
                 Verdict::Try(index) => self.attempt(&targets, index, need).await?,

@@ -57,8 +57,9 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     edge: &'a Edge,
-    host: String,
-    path: String,
+    host: &'a str,
+    /// As the client asked for it.
+    uri: Uri,
     replays: u32,
     /// This leg was remembered.
     cached: bool,
@@ -81,15 +82,15 @@ impl<'a> Chain<'a> {
     /// The chain of a request, and its first leg.
     pub(crate) fn new(
         edge: &'a Edge,
-        host: &str,
+        host: &'a str,
         app: &Arc<App>,
         wish: Wish,
         errand: &mut Errand,
     ) -> (Self, Leg) {
         let mut chain = Chain {
             edge,
-            host: host.to_owned(),
-            path: errand.uri.path().to_owned(),
+            host,
+            uri: errand.uri.clone(),
             replays: 0,
             cached: false,
             back: None,
@@ -101,7 +102,7 @@ impl<'a> Chain<'a> {
             patience: Patience::of(&edge.config.limits),
         };
         let asked = errand.headers.remove(CACHE_CONTROL);
-        if let Some(held) = edge.replays.find(host, &chain.path) {
+        if let Some(held) = edge.replays.find(host, chain.uri.path()) {
             let skip = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
             if held.bypass && skip {
                 say(&mut errand.headers, CACHE_STATUS, "bypass");
@@ -125,7 +126,7 @@ impl<'a> Chain<'a> {
             return Err(refusal);
         }
         if std::mem::take(&mut self.cached) {
-            self.edge.replays.forget(&self.host, &self.path);
+            self.edge.replays.forget(self.host, self.uri.path());
             errand.headers.remove(CACHE_STATUS);
             return Ok(self.leg(None, Wish::default(), None));
         }
@@ -242,15 +243,15 @@ impl<'a> Chain<'a> {
     /// Keep the replay for others if the app says so and it can be.
     fn remember(&self, replay: &Replay, target: &Arc<str>, wish: &Wish, errand: &mut Errand) {
         match &replay.remember {
-            Some(Remember::Forget) => self.edge.replays.forget(&self.host, &self.path),
+            Some(Remember::Forget) => self.edge.replays.forget(self.host, self.uri.path()),
             Some(Remember::Prefix {
                 host,
                 path,
                 ttl,
                 bypass,
             }) if replay.is_plain() && !replay.elsewhere => {
-                let of_this = host.as_ref().is_none_or(|host| *host == self.host)
-                    && self.path.starts_with(path.as_str());
+                let of_this = host.as_ref().is_none_or(|host| host == self.host)
+                    && self.uri.path().starts_with(path.as_str());
                 if of_this {
                     let remembered = Remembered {
                         app: target.clone(),
@@ -258,7 +259,7 @@ impl<'a> Chain<'a> {
                         until: Instant::now() + *ttl,
                         bypass: *bypass,
                     };
-                    self.edge.replays.put(&self.host, path, remembered);
+                    self.edge.replays.put(self.host, path, remembered);
                     say(&mut errand.headers, CACHE_STATUS, "miss");
                 }
             }
@@ -281,7 +282,7 @@ pub(crate) async fn said(answer: Answer) -> Result<Said, Refusal> {
     let headers = answer.response.headers();
     let replay = match Replay::of_headers(headers) {
         Some(replay) => replay,
-        None if is_document(headers) => return document(answer).await,
+        None if is_document(headers) => return Box::pin(document(answer)).await,
         None => return Ok(Said::Answer(Box::new(answer))),
     };
     let replay = replay.map_err(|wrong| refusal::bad_replay(&wrong.0))?;

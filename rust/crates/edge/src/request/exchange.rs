@@ -26,9 +26,10 @@ use crate::replay::chain::{self, Chain, Leg, Said};
 use crate::request::body::Download;
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
+use crate::request::headers::{self, Seen};
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
-use crate::request::{headers, request_id, route};
+use crate::request::{request_id, route};
 
 /// Answer a request; what goes wrong is an answer too.
 pub(crate) async fn answer(
@@ -101,21 +102,26 @@ impl<'a> Exchange<'a> {
         let host = route::host(request.uri(), request.headers());
         let host = host.map_err(|_| refusal::no_host())?.into_owned();
         if self.is_of_control(&host) {
-            return self.ask_control(request).await;
+            return Box::pin(self.ask_control(request)).await;
         }
         let targets = find(connection, &host)?;
         self.targets = Some(targets.clone());
         if targets.force_https {
             return Ok(self.redirect(&host, request.uri()));
         }
+        let seen = Seen::of(request.headers());
         let aliases = &worker.edge.config.region_aliases;
-        let wish = Wish::of_client(request.headers(), aliases);
-        let protocol = headers::upgrade_of(request.version(), request.headers());
+        let wish = if seen.fly {
+            Wish::of_client(request.headers(), aliases)
+        } else {
+            Wish::default()
+        };
+        let protocol = headers::upgrade_of(request.version(), request.headers(), seen);
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut errand = self.errand(request, &targets.metrics, protocol);
+        let mut errand = self.errand(request, seen, &targets.metrics, protocol);
         let (mut chain, mut leg) =
             Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
-        drop(targets);
+        let mut found = Some(targets);
         let at = (connection.port, connection.handling);
         loop {
             let Leg {
@@ -128,6 +134,7 @@ impl<'a> Exchange<'a> {
                 Some(app) => find_named(connection, app),
             };
             let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
+            search.found = found.take().filter(|_| app.is_none());
             let note = |reached: &Reached| self.note(reached);
             let answer = match errand.run(worker, &mut search, note, find).await {
                 Ok(answer) => answer,
@@ -159,6 +166,7 @@ impl<'a> Exchange<'a> {
     fn errand(
         &self,
         request: Request<Incoming>,
+        seen: Seen,
         metrics: &Arc<AppMetrics>,
         protocol: Option<HeaderValue>,
     ) -> Errand {
@@ -167,6 +175,7 @@ impl<'a> Exchange<'a> {
         let host = authority.and_then(|authority| HeaderValue::from_str(&authority).ok());
         headers::to_app(
             &mut parts.headers,
+            seen,
             &self.connection.connected,
             &self.connection.worker.edge.region,
             &self.id,
@@ -175,7 +184,7 @@ impl<'a> Exchange<'a> {
         );
         Errand {
             method: parts.method,
-            uri: origin_form(&parts.uri),
+            uri: origin_form(parts.uri),
             headers: parts.headers,
             source: (!body.is_end_stream()).then(|| Source::new(body)),
             protocol,
@@ -199,9 +208,10 @@ impl<'a> Exchange<'a> {
         let status = response.status();
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
-        let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers);
+        let seen = Seen::of(&parts.headers);
+        let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers, seen);
         let wanted = targets.http.as_deref();
-        headers::to_client(&mut parts.headers, &self.id, self.version, wanted);
+        headers::to_client(&mut parts.headers, seen, &self.id, self.version, wanted);
         if let (Some(client), Some(app)) = (upgrade, tunnel) {
             if let Some(protocol) = protocol {
                 headers::set_upgrade(&mut parts.headers, protocol);
@@ -288,7 +298,10 @@ fn find_named(connection: &Connection, name: &str) -> Result<Arc<Targets>, Refus
     Ok(worker.targets.get(app, at, Ground::of(&worker.edge, &view)))
 }
 
-fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned();
+fn origin_form(uri: Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    let path = uri.into_parts().path_and_query;
     path.map(Uri::from).unwrap_or_default()
 }

@@ -26,6 +26,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// What a port's options cannot add: it is how the response is framed.
 const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
+/// So many headers the edge adds to a request at most.
+const MOST_ADDED: usize = 12;
+
 /// What only the platform may say to an app.
 const PLATFORM_ONLY: [HeaderName; 6] = [
     HeaderName::from_static("fly-replay-src"),
@@ -49,13 +52,59 @@ pub(crate) struct Connected {
     pub(crate) secure: bool,
 }
 
+/// Which headers a message came with of those that mean something to the edge.
+///
+/// Most have hardly any: to look at all there are once costs less than to ask for each.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a header, or a family of them"
+)]
+pub(crate) struct Seen {
+    pub(crate) connection: bool,
+    /// Others of one hop alone.
+    hop: bool,
+    te: bool,
+    upgrade: bool,
+    expect: bool,
+    cookie: bool,
+    /// `fly-…`
+    pub(crate) fly: bool,
+    /// What only edges say to each other.
+    backhaul: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Seen::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => seen.connection = true,
+                "keep-alive" | "proxy-connection" | "transfer-encoding" => seen.hop = true,
+                "te" => seen.te = true,
+                "upgrade" => seen.upgrade = true,
+                "expect" => seen.expect = true,
+                "cookie" => seen.cookie = true,
+                name if name.starts_with("fly-") => seen.fly = true,
+                name if name.starts_with(backhaul::PREFIX) => seen.backhaul = true,
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
 /// What tells a request with `Upgrade` from others: the protocol it asks for.
-pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn upgrade_of(
+    version: Version,
+    headers: &HeaderMap,
+    seen: Seen,
+) -> Option<HeaderValue> {
+    if !(seen.upgrade && seen.connection && version == Version::HTTP_11) {
+        return None;
+    }
     let listed = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let upgrade = headers
-        .get(UPGRADE)
-        .filter(|_| version == Version::HTTP_11 && listed);
-    upgrade.cloned()
+    headers.get(UPGRADE).filter(|_| listed).cloned()
 }
 
 /// Turn a client's headers into the app's.
@@ -63,27 +112,32 @@ pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<Header
 /// `host` is the authority of a request that has no Host header.
 pub(crate) fn to_app(
     headers: &mut HeaderMap,
+    seen: Seen,
     connected: &Connected,
     region: &HeaderValue,
     id: &HeaderValue,
     version: Version,
     host: Option<HeaderValue>,
 ) {
-    let wants_trailers = accepts_trailers(headers);
-    drop_hop_by_hop(headers);
+    let wants_trailers = seen.te && accepts_trailers(headers);
+    drop_hop_by_hop(headers, seen);
+    headers.reserve(MOST_ADDED);
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    for name in PLATFORM_ONLY {
-        headers.remove(name);
+    if seen.fly {
+        for name in PLATFORM_ONLY {
+            headers.remove(name);
+        }
     }
-    backhaul::forget(headers);
     // The edge itself asks the client to continue, once a machine takes the request.
-    headers.remove(EXPECT);
+    if seen.expect {
+        headers.remove(EXPECT);
+    }
     if let Some(host) = host {
         headers.insert(HOST, host);
     }
-    if version == Version::HTTP_2 {
+    if seen.cookie && version == Version::HTTP_2 {
         join_cookies(headers);
     }
     headers.insert(FLY_CLIENT_IP, connected.client_ip.clone());
@@ -107,12 +161,12 @@ pub(crate) fn to_app(
 /// Turn an app's headers into the client's, as its port wants them.
 pub(crate) fn to_client(
     headers: &mut HeaderMap,
+    seen: Seen,
     id: &HeaderValue,
     version: Version,
     wanted: Option<&HttpOptions>,
 ) {
-    drop_hop_by_hop(headers);
-    backhaul::forget(headers);
+    drop_hop_by_hop(headers, seen);
     if !wanted.is_some_and(|wanted| wanted.pristine) {
         platform(headers, id, version);
     }
@@ -177,10 +231,12 @@ pub(crate) fn unavailable(headers: &mut HeaderMap, preferred: &str) {
     }
 }
 
-/// Remove what concerns one connection only (RFC 9110 §7.6.1).
-pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+/// Remove what concerns one connection only (RFC 9110 §7.6.1), and what only edges say.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap, seen: Seen) {
+    if seen.connection {
         let named: Vec<HeaderName> = tokens(headers)
+            // What nearly all say is no header, or goes anyway.
+            .filter(|token| !matches!(*token, "keep-alive" | "close"))
             .filter_map(|token| token.parse().ok())
             .collect();
         for name in named {
@@ -191,8 +247,19 @@ pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if seen.hop {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+    }
+    if seen.te {
+        headers.remove(TE);
+    }
+    if seen.upgrade {
+        headers.remove(UPGRADE);
+    }
+    if seen.backhaul {
+        backhaul::forget(headers);
     }
 }
 
@@ -275,7 +342,16 @@ mod tests {
         }
         let region = HeaderValue::from_static("lcl");
         let id = HeaderValue::from_static("01K8-lcl");
-        to_app(&mut headers, &connected(), &region, &id, version, None);
+        let seen = Seen::of(&headers);
+        to_app(
+            &mut headers,
+            seen,
+            &connected(),
+            &region,
+            &id,
+            version,
+            None,
+        );
         headers
     }
 
@@ -370,10 +446,12 @@ mod tests {
     fn an_upgrade_is_one_of_http_1_1_that_connection_names() {
         let mut headers = HeaderMap::new();
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        assert_eq!(upgrade_of(Version::HTTP_11, &headers), None);
+        let upgrade =
+            |version, headers: &HeaderMap| upgrade_of(version, headers, Seen::of(headers));
+        assert_eq!(upgrade(Version::HTTP_11, &headers), None);
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
-        assert!(upgrade_of(Version::HTTP_11, &headers).is_some());
-        assert_eq!(upgrade_of(Version::HTTP_10, &headers), None);
+        assert!(upgrade(Version::HTTP_11, &headers).is_some());
+        assert_eq!(upgrade(Version::HTTP_10, &headers), None);
     }
 
     #[test]
@@ -381,8 +459,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(SERVER, HeaderValue::from_static("nginx"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let seen = Seen::of(&headers);
         to_client(
             &mut headers,
+            seen,
             &HeaderValue::from_static("01K8-lcl"),
             Version::HTTP_2,
             None,
@@ -412,7 +492,8 @@ mod tests {
         headers.insert(SERVER, HeaderValue::from_static("nginx"));
         headers.insert("x-secret", HeaderValue::from_static("1"));
         let id = HeaderValue::from_static("01K8-lcl");
-        to_client(&mut headers, &id, Version::HTTP_11, Some(&wanted));
+        let seen = Seen::of(&headers);
+        to_client(&mut headers, seen, &id, Version::HTTP_11, Some(&wanted));
         assert_eq!(all(&headers, "x-added"), ["1", "2"]);
         assert_eq!(all(&headers, "server"), ["nginx"]);
         assert_eq!(headers.len(), 3);
@@ -435,7 +516,8 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(CONNECTION, HeaderValue::from_str(&value).unwrap());
             headers.insert(HOST, HeaderValue::from_static("hello.example"));
-            drop_hop_by_hop(&mut headers);
+            let seen = Seen::of(&headers);
+            drop_hop_by_hop(&mut headers, seen);
             prop_assert!(!headers.contains_key(CONNECTION));
             prop_assert!(headers.contains_key(HOST));
         }

@@ -21,7 +21,7 @@ use crate::machines::upstream;
 use crate::metrics::count;
 use crate::request::body::{Download, Upload};
 use crate::request::errand::Errand;
-use crate::request::headers;
+use crate::request::headers::{self, Seen};
 use crate::request::refusal::{self, Refusal};
 
 /// A control that takes longer is asked how it is.
@@ -54,7 +54,8 @@ impl Exchange<'_> {
             return Err(refusal::no_control());
         };
         let metrics = edge.metrics.app(&Arc::from(api.name.as_str()), None);
-        let errand = self.errand(request, &metrics, None);
+        let seen = Seen::of(request.headers());
+        let errand = self.errand(request, seen, &metrics, None);
         let view = edge.watch.view();
         let known = view.controls().chain(api.servers.iter().copied());
         let mut left = edge.controls.order(known).into_iter().peekable();
@@ -144,7 +145,8 @@ impl Exchange<'_> {
     fn respond_for_control(&mut self, response: Response<Incoming>) -> Response<Download> {
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
-        headers::to_client(&mut parts.headers, &self.id, self.version, None);
+        let seen = Seen::of(&parts.headers);
+        headers::to_client(&mut parts.headers, seen, &self.id, self.version, None);
         let ending = self.ending(parts.status, None);
         Response::from_parts(parts, Download::app(body, ending))
     }
