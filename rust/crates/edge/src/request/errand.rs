@@ -3,6 +3,7 @@
 //! The same on the edge that a client came to and on the machine's own: the first may find the
 //! machine on another host, the second only on its own.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -173,17 +174,24 @@ impl Errand {
             headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
         let outcome = {
-            let sending = async {
+            let mut sending = pin!(async {
                 match &mut reached.link {
                     Link::Here(upstream) => upstream.send(request).await,
                     // Nothing of the kind is found for requests.
                     Link::Bytes(_) => std::future::pending().await,
                     Link::There { stream, .. } => stream.sender.try_send_request(request).await,
                 }
-            };
-            // Another host's edge sees itself to machines that go.
-            let machine = (!there).then_some(&reached.machine_id);
-            self.outcome(worker, sending, machine).await
+            });
+            let within = Duration::from_millis(worker.edge.config.limits.response_ms);
+            let soon = USUALLY_WITHIN.min(within);
+            if let Ok(result) = timeout(soon, sending.as_mut()).await {
+                Outcome::Answered(result)
+            } else {
+                // Another host's edge sees itself to machines that go.
+                let machine = (!there).then(|| reached.machine_id.clone());
+                // Boxed, so that the many that are answered soon hold no room for it.
+                Box::pin(self.late(worker, sending, machine, within.saturating_sub(soon))).await
+            }
         };
         let port = reached.internal_port;
         let broken = || {
@@ -320,30 +328,24 @@ impl Errand {
         Sent::Answer(Box::new(answer(response, reached)))
     }
 
-    /// Wait for the response as long as the body moves, and then the time of the limit; no longer
-    /// than the machine lives.
-    async fn outcome<T>(
+    /// Wait for a response that did not come soon, for as long as the body moves, and then the time
+    /// of the limit; no longer than the machine lives.
+    async fn late<T>(
         &self,
         worker: &Worker,
-        sending: impl Future<Output = T>,
-        machine_id: Option<&Arc<str>>,
+        mut sending: Pin<&mut impl Future<Output = T>>,
+        machine_id: Option<Arc<str>>,
+        mut within: Duration,
     ) -> Outcome<T> {
         let nothing = AtomicU64::new(0);
         let came = self.source.as_ref().map_or(&nothing, |source| &source.came);
-        let within = Duration::from_millis(worker.edge.config.limits.response_ms);
-        let mut sending = std::pin::pin!(sending);
-        let soon = USUALLY_WITHIN.min(within);
-        if let Ok(result) = timeout(soon, sending.as_mut()).await {
-            return Outcome::Answered(result);
-        }
         let gone = async {
-            match machine_id {
+            match &machine_id {
                 Some(machine_id) => departed(&worker.edge.watch, machine_id).await,
                 None => std::future::pending().await,
             }
         };
-        let mut gone = std::pin::pin!(gone);
-        let mut within = within.saturating_sub(soon);
+        let mut gone = pin!(gone);
         loop {
             let before = came.load(Relaxed);
             tokio::select! {

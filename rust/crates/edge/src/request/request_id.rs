@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use hyper::header::HeaderValue;
 
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -17,7 +18,11 @@ pub(crate) fn new(region: &str) -> HeaderValue {
     text.push(b'-');
     text.extend_from_slice(region.as_bytes());
     // A region that is no header text would have been refused at start.
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let id = HeaderValue::from_maybe_shared(Bytes::from(text));
+    let mut id = id.unwrap_or_else(|_| HeaderValue::from_static(""));
+    // HTTP/2 would otherwise keep every one for the next response, where it never comes again.
+    id.set_sensitive(true);
+    id
 }
 
 fn ulid(millis: u128, random: u128) -> [u8; ULID_LENGTH] {
