@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -210,6 +212,21 @@ async def test_a_drain_ends_with_its_time(lab: Lab) -> None:
             await waiting
 
 
+@pytest.fixture
+def passing_on() -> Iterator[None]:
+    """Have the kernel pass on what reaches a socket between its last accept and its end.
+
+    Usually it resets such a connection: only a successor that takes the sockets over loses none,
+    see `test_edge_restart`.
+    """
+    switch = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+    before = switch.read_text()
+    switch.write_text("1")
+    yield
+    switch.write_text(before)
+
+
+@pytest.mark.usefixtures("passing_on")
 async def test_edges_take_turns_without_a_failed_request(lab: Lab) -> None:
     fact = lab.machine("m1")
     async with web_app(fact.local_ipv4, lab.app_port):
