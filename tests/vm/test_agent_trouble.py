@@ -174,7 +174,7 @@ async def test_a_vmm_that_the_kernel_kills_for_want_of_memory_is_told_apart() ->
         leave_memory(here, 8 << 20)
         with contextlib.suppress(errors.Failure):
             hungry = ["sh", "-c", "head -c 120000000 /dev/zero | tail"]
-            await agent.call("machine.exec", machine_id=M, command=hungry, timeout_s=60)
+            await agent.call("machine.exec", machine_id=M, command=hungry, timeout_s=300)
         await agent.now("restarting")
         view = await agent.now("started")
         (ended,) = [event for event in view["events"] if event["type"] == "exit"]

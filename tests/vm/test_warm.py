@@ -1,6 +1,7 @@
 """Warm starts, suspend and resume: copies of a template, and machines that go on where they were."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -355,8 +357,16 @@ async def test_a_template_in_the_making_dies_with_its_maker_and_is_swept():
 
 
 def _vmms_of_templates() -> list[int]:
+    """Return those of this host: on the same machine other tests may have some, too."""
     return [
         pid
         for pid in running.pids()
         if any(word.startswith(b"godwit-template-") for word in running.command_line(pid))
+        and _network_of(str(pid)) == _network_of("thread-self")
     ]
+
+
+def _network_of(process: str) -> Path | None:
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / process / "ns/net").readlink()
+    return None
