@@ -17,6 +17,11 @@ mod status;
 use std::process::ExitCode;
 
 use godwit_service::{config, log};
+use mimalloc::MiMalloc;
+
+/// Why this one: docs/decisions/0040.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     log::set_up("edge");
