@@ -1,5 +1,7 @@
 """`/.fly/api` from inside a machine, through agent, bus and API."""
 
+import base64
+import hmac
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +44,24 @@ def one(platform: Platform, launched: dict[str, str]) -> Iterator[tuple[httpx.Cl
         platform.wait("hello-reed", machine, "destroyed")
 
 
+SIGN = """
+import http.client, json, os, socket
+def ask(path, body, **headers):
+    link = http.client.HTTPConnection("flaps")
+    link.sock = socket.socket(socket.AF_UNIX)
+    link.sock.connect("/.fly/api")
+    link.request("POST", path, json.dumps(body), headers)
+    answer = link.getresponse()
+    return answer.status, answer.read().decode()
+keys = "/v1/apps/%s/secretkeys" % os.environ["FLY_APP_NAME"]
+refused, _ = ask(keys + "/session/sign", {"plaintext": "aGk="})
+_, token = ask("/v1/tokens/kms", {})
+status, signed = ask(keys + "/session/sign", {"plaintext": "aGk="}, Authorization="Bearer " + token)
+other, _ = ask(keys + "/session/generate", {"type": "hs256"}, Authorization="Bearer " + token)
+print(json.dumps([refused, status, other, json.loads(signed)]))
+"""
+
+
 def ask(one: tuple[httpx.Client, str], *words: str) -> tuple[int, Any]:
     """Ask from inside; return status and body."""
     api, path = one
@@ -62,7 +82,8 @@ def test_a_machine_asks_about_itself_and_suspends_itself(
     assert api.get(path).json()["config"]["metadata"] == {"color": "blue", "role": "leader"}
     assert ask(one, "GET", "/v1/apps/{FLY_APP_NAME}/machines")[0] == 403
     assert ask(one, "DELETE", OWN)[0] == 403
-    assert ask(one, "POST", "/v1/tokens/oidc")[0] == 501
+    status, refused = ask(one, "POST", "/v1/tokens/oidc")
+    assert (status, "sets api.name" in refused["hint"]) == (412, True)
     _, current = ask(one, "GET", "/v1/tokens/current")
     assert current["tokens"][0]["apps"] == ["hello-reed"]
     # The command that asks ends with the machine's sleep, or a moment before.
@@ -73,3 +94,17 @@ def test_a_machine_asks_about_itself_and_suspends_itself(
     assert api.post(f"{path}/start").status_code == 200
     platform.wait("hello-reed", machine, "started")
     assert ask(one, "GET", f"{OWN}/metadata")[1]["role"] == "leader"
+
+
+def test_a_machine_signs_with_a_key_that_it_never_sees(
+    one: tuple[httpx.Client, str], platform: Platform
+) -> None:
+    api, path = one
+    keys = "/v1/apps/hello-reed/secretkeys/session"
+    made = api.post(keys, json={"type": "hs256", "value": base64.b64encode(bytes(32)).decode()})
+    assert made.status_code == 201, made.text
+    ran = api.post(f"{path}/exec", json={"command": ["python3", "-c", SIGN], "timeout": 60}).json()
+    assert ran["exit_code"] == 0, ran
+    signature = base64.b64encode(hmac.digest(bytes(32), b"hi", "sha256")).decode()
+    assert json.loads(ran["stdout"]) == [403, 200, 403, {"signature": signature}]
+    assert api.delete(keys).status_code == 200

@@ -22,6 +22,7 @@ from godwit.api.routes import (
     leases,
     logs,
     machine_actions,
+    machine_tokens,
     machines,
     metadata,
     moves,
@@ -62,6 +63,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     kms.ROUTER,
     builds.ROUTER,
     tokens.ROUTER,
+    machine_tokens.ROUTER,
     documents.ROUTER,
 )
 _SECURITY = {

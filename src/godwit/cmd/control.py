@@ -28,6 +28,7 @@ from godwit.cmd.regions import RegionLinks
 from godwit.control import (
     address_pools,
     edge_authority,
+    machine_signer,
     registry,
     registry_tokens,
     residence,
@@ -164,6 +165,7 @@ async def build(resolved: settings.Settings) -> Parts:
         else DistantRegistry(),
         clock=time,
         signer=signer,
+        machine_signer=machine_signer.ensure(keys),
         sealer=sealing.ensure(keys),
         keyring=keyring.Client(resolved.paths.run / "keyring.sock"),
         options=options,
@@ -229,6 +231,7 @@ def _options(resolved: settings.Settings, region: str) -> Options:
         keys=data / "keys",
         uploads=data / "control" / "uploads",
         registry_secret=_secret(data / "keys" / "registry.secret"),
+        api_name=resolved.api.name,
         rate_limits=resolved.api.rate_limits,
         org_machines=resolved.limits.org_machines,
         org_disk_bytes=keep.org_disk_mb * 1024**2,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from godwit.base.clock import Clock
-from godwit.control import ports, registry_tokens, residence, sealing
+from godwit.control import machine_signer, ports, registry_tokens, residence, sealing
 from godwit.control.address_pools import Pools
 from godwit.control.edge_authority import Authority
 from godwit.control.liveness import Liveness
@@ -20,6 +20,7 @@ class Options:
     Attributes:
         region: The region this control runs in: the default for new machines.
         apps_domain: Apps answer at `<app>.<apps_domain>`.
+        api_name: Under which edges serve the API; `None` where they do not.
         registry: `host:port` of the platform's registry.
         ask_s: How long a host may take for a read; past it the last view is shown.
         act_s: How long a host may take to record a change.
@@ -69,6 +70,7 @@ class Options:
     database: str = field(default=residence.SQLITE, repr=False)
     keys: Path = Path()
     host_gone_s: float = 60.0
+    api_name: str | None = None
     rate_limits: bool = True
     join_address: str = ""
     join_fingerprint: str = ""
@@ -98,6 +100,7 @@ class Context:
     warehouse: ports.Warehouse
     clock: Clock
     signer: registry_tokens.Signer
+    machine_signer: machine_signer.Signer
     sealer: sealing.Sealer
     keyring: ports.Keyring
     options: Options

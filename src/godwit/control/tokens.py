@@ -1,6 +1,7 @@
 """API tokens: opaque `godwit_…` secrets, of which only the SHA-256 is kept.
 
 `authenticate` turns the secret of a request into a `Principal`; everything else manages tokens.
+Those that machines get are signed instead, see `machine_tokens`.
 """
 
 import hashlib
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 
 from godwit.base import clock, errors, ids
 from godwit.base.principal import ALL_SCOPES, APP_SCOPES, Principal, Scope
-from godwit.control import apps, audit, organizations
+from godwit.control import apps, audit, machine_tokens, organizations
 from godwit.control.context import Context
-from godwit.control.records import App, Token
+from godwit.control.records import Token
 from godwit.control.rows import Rows
 
 _PREFIX = "godwit_"
@@ -54,6 +55,8 @@ def digest(secret: str) -> str:
 
 async def authenticate(ctx: Context, secret: str) -> Principal | None:
     """Return who a secret belongs to, `None` when it is unknown, expired or revoked."""
+    if secret.startswith(machine_tokens.KMS_PREFIX) and len(secret) <= machine_tokens.LONGEST:
+        return await machine_tokens.holder(ctx, secret)
     if not secret or len(secret) > _LONGEST_SECRET:
         return None
     async with ctx.store.read() as rows:
@@ -150,21 +153,6 @@ async def current(ctx: Context, who: Principal) -> TokenWithSlugs:
         if token is None:
             raise errors.not_found("this request came without a token")
         return await _with_slugs(rows, token)
-
-
-async def app_of(ctx: Context, who: Principal, machine_id: str) -> App:
-    """Return the app of a machine that asks for itself.
-
-    Raises:
-        Failure: `not_found`.
-    """
-    who.require("machines:read", machine_id=machine_id)
-    async with ctx.store.read() as rows:
-        placed = await rows.placements.get(machine_id)
-        app = None if placed is None else await rows.apps.by_id(placed.app_id)
-    if app is None:
-        raise errors.not_found(f"machine {machine_id} is gone")
-    return app
 
 
 async def revoke(ctx: Context, who: Principal, token_id: str) -> None:

@@ -1,8 +1,10 @@
 """Control with everything around it faked but the database: for tests of control and the API."""
 
 import contextlib
+import functools
 import hashlib
 import json
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from godwit.base import clock, errors, principal
 from godwit.control import (
     address_pools,
     apps,
+    machine_signer,
     organizations,
     ports,
     registry_tokens,
@@ -244,6 +247,13 @@ class World:
 _POOLS = address_pools.parse(("203.0.113.0/30",), ("2001:db8:7::/64",), "198.51.100.1")
 
 
+@functools.cache
+def _machine_signer() -> machine_signer.Signer:
+    """Return the key of all worlds of a process: to make one takes a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        return machine_signer.ensure(Path(folder))
+
+
 @contextlib.asynccontextmanager
 async def world(directory: Path, url: str | None = None) -> AsyncIterator[World]:
     """Build control over one simulated host in region `lcl`, in a directory of its own.
@@ -268,11 +278,13 @@ async def world(directory: Path, url: str | None = None) -> AsyncIterator[World]
         warehouse=warehouse,
         clock=moved,
         signer=registry_tokens.ensure(directory),
+        machine_signer=_machine_signer(),
         sealer=sealing.ensure(directory),
         keyring=vault.Vault(root_keys),
         options=Options(
             region="lcl",
             apps_domain="godwit.localhost",
+            api_name="api.example.com",
             registry=REGISTRY,
             uploads=directory / "uploads",
             ask_s=0.5,

@@ -26,6 +26,8 @@ class Case:
     content: bytes | None = None
     private: bool = True
     """Belongs to one organization: others are refused."""
+    bare: int = 200
+    """What it answers, if it is public, to somebody without a token."""
 
 
 APP = "/v1/apps/{app_name}"
@@ -130,6 +132,18 @@ CASES = [
     Case("POST", f"{APP}/secretkeys/{{secret_name}}/decrypt", json={"ciphertext": "aGk="}),
     Case("POST", f"{APP}/secretkeys/{{secret_name}}/sign", json={"plaintext": "aGk="}),
     Case("POST", f"{APP}/secretkeys/{{secret_name}}/verify", json={"signature": "aGk="}),
+    Case("POST", "/v1/tokens/oidc", json={"aud": "sts.amazonaws.com"}, private=False),
+    Case("POST", "/v1/tokens/kms", private=False),
+    Case("POST", "/v1/tokens/authenticate", json={"header": "Bearer x"}, private=False),
+    Case(
+        "POST",
+        "/v1/tokens/authorize",
+        json={"header": "Bearer x", "access": {"action": "r", "org_slug": "acme"}},
+        private=False,
+        bare=400,
+    ),
+    Case("GET", "/oidc/{org_slug}/.well-known/openid-configuration", private=False),
+    Case("GET", "/oidc/{org_slug}/.well-known/jwks", private=False),
     Case("GET", f"/x{APP}/secrets"),
     Case("POST", f"/x{APP}/secrets/rotate"),
     Case("POST", "/x/v1/keyring/rotate", private=False),

@@ -11,6 +11,14 @@ from tests.unit.api.conftest import Served
 SPARED = {
     "/registry/events": "what the registry tells has tests of its own, below",
     "/v1/platform/placements": "a dry run that changes nothing",
+    **{
+        f"{table.APP}/secretkeys/{{secret_name}}/{use}": "the key stays what it is"
+        for use in ("encrypt", "decrypt", "sign", "verify")
+    },
+    **{
+        f"/v1/tokens/{what}": "a token that ends by itself, or a look at one"
+        for what in ("oidc", "kms", "authenticate", "authorize")
+    },
     f"/x{table.ONE}/terminals/{{terminal_id}}": "its opening left the row",
     f"/x{table.ONE}/terminals/{{terminal_id}}/input": "what is typed is nobody's to keep",
 }

@@ -18,14 +18,8 @@ from godwit.wire import guest_api
 
 logger = logging.getLogger(__name__)
 
-_NOT_YET = {
-    "/v1/tokens/oidc": "this platform gives machines no OIDC tokens yet",
-    "/v1/tokens/kms": "this platform gives machines no KMS tokens yet",
-}
 _STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
 _READS = frozenset({"GET", "HEAD"})
-_NOT_IMPLEMENTED = 501
-_NOT_ALLOWED = 405
 _ANSWER_S = 70.0
 """Longer than the longest wait for a machine's state."""
 
@@ -64,8 +58,6 @@ class Answers:
             owing()
         try:
             if request.header("authorization") is None:
-                if path in _NOT_YET:
-                    return _not_yet(request, path)
                 verb = path.removeprefix(_path_of(machine))
                 if verb in self._own and request.method == "POST":
                     await self._end(machine, verb, request)
@@ -100,12 +92,6 @@ def refused(status: int, message: str) -> guest_api.GuestAnswer:
 
 def _path_of(machine: records.Machine) -> str:
     return f"/v1/apps/{machine.app}/machines/{machine.machine_id}/"
-
-
-def _not_yet(request: guest_api.GuestRequest, path: str) -> guest_api.GuestAnswer:
-    if request.method != "POST":
-        return refused(_NOT_ALLOWED, "invalid_argument: this is asked by POST")
-    return refused(_NOT_IMPLEMENTED, f"unimplemented: {_NOT_YET[path]}")
 
 
 def _grace(body: bytes) -> dict[str, Any]:

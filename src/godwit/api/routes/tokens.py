@@ -19,7 +19,7 @@ from godwit.api.schemas.tokens import (
     TokenList,
 )
 from godwit.base import clock, errors
-from godwit.control import registry, registry_tokens, tokens
+from godwit.control import machine_tokens, registry, registry_tokens, tokens
 from godwit.control.context import Context
 
 ROUTER = router("Tokens")
@@ -34,7 +34,7 @@ ROUTER = router("Tokens")
 async def show_current(ctx: Ctx, who: Who) -> CurrentTokens:
     """Show the token that asks; without one, at `/.fly/api`, the machine that does."""
     if who.machine_id is not None:
-        app = await tokens.app_of(ctx, who, who.machine_id)
+        app = await machine_tokens.app_of(ctx, who, who.machine_id)
         current = CurrentToken(
             token_id="",
             user="",

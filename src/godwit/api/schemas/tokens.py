@@ -1,12 +1,13 @@
 """API tokens."""
 
+import base64
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from godwit.api.schemas.common import In, Out, ShortText
+from godwit.api.schemas.common import In, Json, Out, ShortText
 from godwit.base import clock
-from godwit.control import config_fields, tokens
+from godwit.control import config_fields, token_checks, tokens
 
 _LONGEST_MS = 175_200 * 3600 * 1000
 
@@ -134,3 +135,127 @@ def _fields(found: tokens.TokenWithSlugs) -> dict[str, object]:
 
 def _time(at_ms: int | None) -> str | None:
     return None if at_ms is None else clock.rfc3339(at_ms)
+
+
+class AskOidcToken(In):
+    """For whom a machine wants a token, and whether AWS is to make session tags of it."""
+
+    aud: Annotated[str, Field(max_length=1_000)] = ""
+    aws_principal_tags: bool = False
+
+
+class Authenticate(In):
+    """Tokens as they stand in an `Authorization` header."""
+
+    header: Annotated[str, Field(max_length=16_384, repr=False)]
+
+
+class AccessAsked(In):
+    """What somebody is about to do; `mutation` and `source_machine` limit no token here."""
+
+    action: Annotated[str, Field(max_length=16)]
+    org_slug: ShortText | None = None
+    app_name: ShortText | None = None
+    machine_id: ShortText | None = None
+    volume_id: ShortText | None = None
+    app_feature: ShortText | None = None
+    machine_feature: ShortText | None = None
+    org_feature: ShortText | None = None
+    command: list[str] | None = Field(None, max_length=1_000)
+    mutation: ShortText | None = None
+    source_machine: ShortText | None = None
+    storage_object: ShortText | None = None
+
+
+class Authorize(In):
+    """Tokens, and what they are to allow."""
+
+    header: Annotated[str, Field(max_length=16_384, repr=False)]
+    access: AccessAsked
+
+    def wanted(self) -> token_checks.Access:
+        """Return what the service is asked."""
+        asked = self.access
+        return token_checks.Access(
+            action=asked.action,
+            org_slug=asked.org_slug,
+            app_name=asked.app_name,
+            machine_id=asked.machine_id,
+            volume_id=asked.volume_id,
+            app_feature=asked.app_feature,
+            machine_feature=asked.machine_feature,
+            org_feature=asked.org_feature,
+            command=tuple(asked.command or ()),
+            storage_object=asked.storage_object,
+        )
+
+
+class CaveatShown(Out):
+    """What limits a token."""
+
+    type: str
+    body: Json
+
+
+class Nonce(Out):
+    """What names a token."""
+
+    kid: str
+    rnd: str = ""
+    proof: bool = False
+
+
+class VerifiedToken(Out):
+    """A token that is good; `permission_token` is itself, base64."""
+
+    caveats: list[CaveatShown]
+    header: str
+    nonce: Nonce
+    permission_token: str
+
+    @classmethod
+    def of(cls, found: token_checks.Verified) -> "VerifiedToken":
+        """Return a token as the API shows it to who has it."""
+        return cls(
+            caveats=[CaveatShown(type=one.type, body=one.body) for one in found.caveats],
+            header=f"Bearer {found.secret}",
+            nonce=Nonce(kid=found.token_id),
+            permission_token=base64.b64encode(found.secret.encode()).decode(),
+        )
+
+
+class AccessAllowed(Out):
+    """The access that was asked for, as far as it names what this platform has."""
+
+    action: str
+    app_feature: str | None = None
+    feature: str | None = None
+    machine: str | None = None
+    machine_feature: str | None = None
+    command: list[str] | None = None
+
+
+class Authorized(Out):
+    """What is allowed, and the token that allows it."""
+
+    access: AccessAllowed
+    verified_token: VerifiedToken
+
+    @classmethod
+    def of(cls, asked: AccessAsked, found: token_checks.Verified) -> "Authorized":
+        """Return the answer to who asked."""
+        access = AccessAllowed(
+            action=asked.action,
+            app_feature=asked.app_feature,
+            feature=asked.org_feature,
+            machine=asked.machine_id,
+            machine_feature=asked.machine_feature,
+            command=asked.command,
+        )
+        return cls(access=access, verified_token=VerifiedToken.of(found))
+
+
+class JsonWebKeys(Out):
+    """The public keys of an issuer (RFC 7517)."""
+
+    keys: list[dict[str, str]]

@@ -168,17 +168,11 @@ async def test_a_machine_that_ends_itself_for_ever_fills_no_disk(bench: Bench) -
     assert [deed.at_ms for deed in kept] == list(range(50, 150))
 
 
-@pytest.mark.parametrize("path", ["/v1/tokens/oidc", "/v1/tokens/kms"])
-async def test_tokens_that_do_not_exist_yet_are_said_not_to(bench: Bench, path: str) -> None:
-    status, said = await ask(bench, "POST", path, b'{"aud":"x"}')
-    assert status == 501
-    assert "yet" in said["error"]
-    assert (await ask(bench, "GET", path))[0] == 405
-
-
 async def test_everything_else_is_controls_to_answer(bench: Bench) -> None:
     for method, path in (
         ("GET", OWN),
+        ("POST", "/v1/tokens/oidc"),
+        ("POST", "/v1/tokens/kms"),
         ("PATCH", f"{OWN}/metadata"),
         ("POST", f"/v1/apps/other/machines/{M}/suspend"),
         ("POST", "/v1/apps/hello/machines/0000000000000b/stop"),
