@@ -30,6 +30,7 @@ from godwit.wire import guest
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 20.0
+_THERE_ALREADY = b"File exists"
 _NOTHING_DELETED = b"0 flow entries"
 DEFAULT_MTU = 1420
 
@@ -81,6 +82,7 @@ class HostNetwork:
             await self._apply(self._mesh)
             await self._shortcut.lay(self._mesh, self._plumbed.values(), anew=True)
         await _ip(links.host_commands())
+        await _ensure(links.host_rules("add"))
         logger.info("network ready, %d machines plumbed", len(self._plumbed))
 
     async def intact(self) -> bool:
@@ -243,6 +245,16 @@ def _exists(interface: str) -> bool:
 async def _ip(commands: Sequence[str]) -> None:
     batch = "\n".join(commands) + "\n"
     await processes.run(["ip", "-batch", "-"], stdin=batch.encode(), timeout_s=_TIMEOUT_S)
+
+
+async def _ensure(additions: Sequence[Sequence[str]]) -> None:
+    """Run each of these, which fail where there is already what they add."""
+    for addition in additions:
+        added = await processes.run(addition, timeout_s=_TIMEOUT_S, check=False)
+        if added.exit_code != 0 and _THERE_ALREADY not in added.stderr:
+            raise processes.ProgramFailed(
+                added.argv, f"exit {added.exit_code}", added.stderr.decode(errors="replace")
+            )
 
 
 async def _nft(transaction: str) -> None:

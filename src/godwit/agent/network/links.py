@@ -16,6 +16,10 @@ ROUTE_PROTOCOL = 103
 """Marks routes as Godwit's (rtnetlink's `proto`); below 128 and in nobody's list."""
 TAP_GROUP = 0x6777
 """Interface group of every tap, so that all can be deleted at once (one wait in the kernel)."""
+TO_CLIENT = 0x6775
+"""Marks what a machine says to a UDP client: it goes to the edge's socket, not to the address."""
+_TABLE = TO_CLIENT
+"""The routing table that leads there, and the place of its rule before the main table's."""
 _LAST_METRIC = 2_147_483_647
 _OURS = f"proto {ROUTE_PROTOCOL}"
 
@@ -64,13 +68,23 @@ def host_commands() -> list[str]:
         "link set dev lo up",
         f"addr replace {addresses.RESOLVER}/128 dev lo nodad",
         f"route replace unreachable {addresses.PRIVATE} dev lo {_OURS} metric {_LAST_METRIC}",
+        f"route replace local 0.0.0.0/0 dev lo table {_TABLE} {_OURS}",
+        f"route replace local ::/0 dev lo table {_TABLE} {_OURS}",
     ]
+
+
+def host_rules(verb: str) -> list[list[str]]:
+    """Return the programs that add or delete the routing rules; to have one already is no harm."""
+    rule = ["priority", str(_TABLE), "fwmark", hex(TO_CLIENT), "lookup", str(_TABLE)]
+    return [["ip", family, "rule", verb, *rule] for family in ("-4", "-6")]
 
 
 def host_leftovers() -> list[list[str]]:
     """Return the programs to run, each allowed to fail, that undo `host_commands`."""
     return [
         ["ip", "-6", "route", "flush", "proto", str(ROUTE_PROTOCOL)],
+        *host_rules("del"),
+        *(["ip", family, "route", "flush", "table", str(_TABLE)] for family in ("-4", "-6")),
         ["ip", "-6", "addr", "del", f"{addresses.RESOLVER}/128", "dev", "lo"],
     ]
 

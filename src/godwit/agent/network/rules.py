@@ -21,6 +21,10 @@ them, which are most. So they are few, and the first thing each asks is whether 
 Flows are counted per tap, so that one guest cannot fill the host's connection table. An ICMP
 error counts as part of a flow only where its own destination would be allowed, or the flow is the
 host's to this very machine: otherwise one guest could speak about the flows of another.
+
+The edge speaks to machines in the name of UDP clients, from sockets that have their addresses.
+What a machine answers to the client is known by that socket and routed to it; none of it is
+tracked, so that no flood of clients fills the host's connection table.
 """
 
 from collections.abc import Iterable
@@ -28,7 +32,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from godwit.agent import slots
-from godwit.agent.network import addresses, mesh_rules
+from godwit.agent.network import addresses, links, mesh_rules
 
 TABLE = "godwit"
 REFUSED_V4 = (
@@ -53,6 +57,10 @@ REFUSED_V6 = ("::/3", "4000::/2", "8000::/1", "2001::/23", "2002::/16")
 (100::/64), segment routing (5f00::/16), local (fc00::/7, where `fdaa::/16` is judged before),
 link-local, the former site-local (fec0::/10) and multicast. Inside it protocol assignments with
 Teredo, ORCHID and benchmarking (2001::/23), and 6to4, which embeds IPv4 as well."""
+
+
+OF_CLIENT = 0x6776
+"""Marks what the edge says in a client's name; `MARK` in the edge's `datagrams/mouth.rs`."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,8 @@ def table(
         resolver=addresses.RESOLVER,
         gateway4=addresses.GATEWAY_V4,
         gateway6=addresses.GATEWAY_V6,
+        of_client=hex(OF_CLIENT),
+        caught=hex(links.TO_CLIENT),
         private=addresses.PRIVATE,
         slots=slots.LAST_SLOT,
         mask=_MASK,
@@ -288,12 +298,18 @@ table inet godwit {{
 {mesh.from_elsewhere}\
     }}
     chain from_tap {{
+        meta l4proto {{ udp, icmp, ipv6-icmp }} socket transparent 1 goto to_client
 {mesh.from_tap}\
         iifname . ip6 saddr @sources6 ip6 daddr {resolver} udp dport 53 goto question
         iifname . ip6 saddr @sources6 {sent}
         iifname . ip saddr @sources4 {sent}
         icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} \
 iifname . ip6 saddr @links6 {sent}
+        counter name spoofed drop
+    }}
+    chain to_client {{
+        iifname . ip saddr @sources4 meta mark set {caught} notrack {sent}
+        iifname . ip6 saddr @sources6 meta mark set {caught} notrack {sent}
         counter name spoofed drop
     }}
     chain question {{
@@ -305,6 +321,7 @@ counter name flooded drop
         type filter hook output priority raw; policy accept;
 {mesh.from_host}\
         meta skuid {first_uid}-{last_uid} counter name escaped drop
+        meta mark {of_client} notrack
         oifname "gw*" goto to_guest
     }}
     chain to_guest {{
@@ -316,6 +333,7 @@ counter name flooded drop
     chain to_host {{
         type filter hook input priority filter; policy accept;
         iifname != "gw*" accept
+        meta mark {caught} accept
         ct state established accept
         ct state related iifname . ct original ip daddr @sources4 accept
         ct state related iifname . ct original ip6 daddr @sources6 accept
