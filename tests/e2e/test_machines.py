@@ -95,7 +95,8 @@ def test_environment_names_and_resolver_are_those_of_the_spec(machines: Machines
         if line.startswith("FLY_PUBLIC_IP=")
     )
     assert ipaddress.ip_address(public).version == 6
-    (own,) = (line.split()[0] for line in hosts.splitlines() if "fly-global-services" in line)
+    udp = [line.split()[0] for line in hosts.splitlines() if "fly-global-services" in line]
+    (own,) = (address for address in udp if address != machine["private_ip"])
     assert ipaddress.ip_address(own) in ipaddress.ip_network("172.16.0.0/12")
     assert resolver.startswith("nameserver fdaa::3")
     assert name.strip() == machine["id"]

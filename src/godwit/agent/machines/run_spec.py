@@ -16,6 +16,8 @@ from godwit.images.config import ImageConfig
 from godwit.wire import guest
 
 _DEFAULT_MODE = 0o644
+_UDP_NAME = "fly-global-services"
+"""Where apps take datagrams: of clients that speak IPv4, and of those that speak IPv6."""
 _NONE: Mapping[str, bytes] = MappingProxyType({})
 _NO_MORE: Mapping[str, str] = MappingProxyType({})
 
@@ -106,6 +108,7 @@ def hosts(
             hostname(machine),
             machine.machine_id,
             "fly-local-6pn",
+            _UDP_NAME,
         )
         if name
     )
@@ -115,7 +118,7 @@ def hosts(
         guest.HostsEntry(address="ff02::1", names=("ip6-allnodes",)),
         guest.HostsEntry(address="ff02::2", names=("ip6-allrouters",)),
         guest.HostsEntry(address=private_ip, names=tuple(names)),
-        guest.HostsEntry(address=local_ipv4, names=("fly-global-services",)),
+        guest.HostsEntry(address=local_ipv4, names=(_UDP_NAME,)),
     )
 
 

@@ -13,6 +13,7 @@ from godwit.wire import guest
 
 IMAGE = ImageConfig(entrypoint=("/entry",), cmd=("serve",), env=("A=image", "PATH=/bin"))
 IP = "fdaa:0:1:1:0:0:2:2"
+UDP = "fly-global-services"
 
 
 def machine(config: dict[str, Any]) -> records.Machine:
@@ -74,8 +75,8 @@ def test_the_hosts_file_knows_the_machine_by_all_its_names() -> None:
     found = {
         each.address: each.names for each in run_spec.hosts(machine(config), IP, "172.16.0.2")
     }
-    assert found[IP] == ("db.example.com", "db", "148ed193b95948", "fly-local-6pn")
-    assert found["172.16.0.2"] == ("fly-global-services",)
+    assert found[IP] == ("db.example.com", "db", "148ed193b95948", "fly-local-6pn", UDP)
+    assert found["172.16.0.2"] == (UDP,)
     assert "localhost" in found["127.0.0.1"]
     assert "localhost" in found["::1"]
 
