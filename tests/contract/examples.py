@@ -325,7 +325,7 @@ EXAMPLES: dict[str, BaseModel] = {
         ),
         view_file="/var/lib/godwit/edge/view.json",
         addresses=("198.51.100.80", "::"),
-        reserved_ports=(22, 4222, 4280, 4282, 5050, 6222, 8090),
+        reserved_ports=(22, 4222, 4280, 4282, 5050, 6222, 8090, 51_820),
         proxies=("192.0.2.0/24", "2001:db8::1"),
         tls=components.TlsAuthority(
             certificate_file="/var/lib/godwit/keys/edge.crt",

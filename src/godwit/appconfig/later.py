@@ -9,7 +9,6 @@ from godwit.appconfig.model import Config, HttpOptions, Section
 from godwit.appconfig.problems import Path, Problem
 
 Told = tuple[Path, str]
-_INSIDE = "machines of the app's network reach the port"
 _NAMING = frozenset({"http", "tls", "pg_tls"})
 _NAMELESS = (
     "clients do not say which app they want: they reach the port only at an address that is the"
@@ -91,7 +90,7 @@ def _services(config: Config) -> Iterator[Told]:
         yield from _options(("http_service",), http)
     for index, one in enumerate(config.services):
         if one.protocol == "udp":
-            yield ("services", index, "protocol"), f"the edge does not forward UDP yet; {_INSIDE}"
+            yield ("services", index, "protocol"), _NAMELESS
             continue
         for number, port in enumerate(one.ports):
             path: Path = ("services", index, "ports", number)

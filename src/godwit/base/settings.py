@@ -230,10 +230,10 @@ class Edge(BaseModel):
     model_config = _STRICT
 
     addresses: tuple[str, ...] = ()
-    """IP addresses, `0.0.0.0` and `::` for all, on which every TCP port is opened that a service
+    """IP addresses, `0.0.0.0` and `::` for all, on which every port is opened that a service
     of an app names, and closed when none does any more."""
     reserved_ports: tuple[int, ...] = (22,)
-    """TCP ports that no app gets there; those of `listen` never."""
+    """Ports that no app gets there, by TCP or UDP; those of `listen` never."""
     trusted_proxies: tuple[str, ...] = ()
     """Load balancers in front of this host: what comes from these addresses or prefixes
     (`192.0.2.0/24`) has to begin with a PROXY header, and comes from whom it names."""

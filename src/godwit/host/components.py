@@ -133,7 +133,7 @@ def _reserved_ports(settings: Settings) -> tuple[int, ...]:
     own = [listen.api, listen.edge_status, listen.registry, listen.bus, bus_file.above(listen.bus)]
     own += [listen.join] if listen.join else []
     ports = {int(address.rpartition(":")[2]) for address in own} | {listen.backhaul}
-    return tuple(sorted(ports | set(settings.edge.reserved_ports)))
+    return tuple(sorted(ports | {listen.mesh} | set(settings.edge.reserved_ports)))
 
 
 def _api(settings: Settings, identity: HostIdentity) -> components.Api | None:

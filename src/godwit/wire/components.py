@@ -44,6 +44,10 @@ class EdgeLimits(Record):
         handshakes: TLS handshakes under way at once, all clients together.
         handshakes_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
         ports: Ports listened on for apps.
+        flows: Flows of UDP services at once; an app has half of them at most.
+        flows_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
+        flow_ms: A flow ends when nothing was said for so long.
+        flow_unanswered_ms: As above, of one that the app has not answered.
     """
 
     header_ms: int = 30_000
@@ -61,6 +65,10 @@ class EdgeLimits(Record):
     handshakes: int = 4_096
     handshakes_of_source: int = 512
     ports: int = 1_024
+    flows: int = 8_192
+    flows_of_source: int = 512
+    flow_ms: int = 120_000
+    flow_unanswered_ms: int = 30_000
 
 
 class TlsAuthority(Record):
@@ -102,9 +110,8 @@ class EdgeConfig(Record):
         region_aliases: What clients and apps may write for several regions at once.
         region_ms: How far regions are, as light goes, there and back; for those to which
             nothing was measured yet.
-        addresses: IP addresses on which every TCP port is listened on that a service of an app
-            names.
-        reserved_ports: TCP ports that are never listened on for an app.
+        addresses: IP addresses on which every port is listened on that a service of an app names.
+        reserved_ports: Ports that are never listened on for an app, by TCP or UDP.
         proxies: Peers that begin with a PROXY header: addresses, or prefixes such as
             `192.0.2.0/24`.
         tls: Without it no TLS is spoken.

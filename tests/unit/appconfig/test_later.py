@@ -43,7 +43,7 @@ def told(document):
             },
             "services[0].ports[0].http_options.idle_timeout",
         ),
-        ({"services": [{"protocol": "udp"}]}, "services[0].protocol"),
+        ({"services": [{"protocol": "udp", "ports": [{"port": 53}]}]}, "services[0].protocol"),
         ({"services": [{"ports": [{"port": 5432}]}]}, "services[0].ports[0].handlers"),
     ],
 )

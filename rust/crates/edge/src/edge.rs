@@ -9,6 +9,7 @@ use hyper::header::HeaderValue;
 
 use crate::backhaul::Standings;
 use crate::controls::Controls;
+use crate::datagrams::Datagrams;
 use crate::front::Front;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ pub(crate) struct Edge {
     pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Metrics,
     pub(crate) front: Front,
+    pub(crate) datagrams: Datagrams,
     /// Other hosts and regions, as far as they were met.
     pub(crate) standings: Standings,
     /// What apps let the edge remember.
@@ -49,6 +51,7 @@ impl Edge {
         let estimates = config.region_ms.iter();
         let standings = Standings::new(estimates.map(|(region, ms)| (region.clone(), *ms)));
         let front = Front::new(&config)?;
+        let datagrams = Datagrams::new(&config.limits);
         Ok(Edge {
             config,
             region,
@@ -57,6 +60,7 @@ impl Edge {
             loads,
             metrics,
             front,
+            datagrams,
             standings,
             replays: Cache::default(),
             probing: AtomicBool::new(false),

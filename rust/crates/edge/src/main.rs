@@ -4,6 +4,7 @@
 mod autostop;
 mod backhaul;
 mod controls;
+mod datagrams;
 mod drain;
 mod edge;
 mod front;

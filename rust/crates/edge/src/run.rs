@@ -10,6 +10,7 @@ use godwit_wire::components::EdgeConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use crate::datagrams::sockets::Sockets;
 use crate::drain::Phase;
 use crate::edge::Edge;
 use crate::front::handover::{Offer, Predecessor};
@@ -89,6 +90,9 @@ async fn attend(
     let predecessor = inherit(edge, &mut ports).await;
     ports.open_configured()?;
     ports.look();
+    let mut sockets = Sockets::new(edge.clone(), workers.clone());
+    sockets.look();
+    let receiving = tokio::spawn(sockets.follow());
     let serving = tokio::spawn(status::serve(edge.clone(), status, phases.subscribe()));
     let offer = edge.config.handover_socket.as_deref().map(Offer::at);
     let offer = offer.transpose().unwrap_or_else(|error| {
@@ -114,6 +118,7 @@ async fn attend(
         }
         ports.release();
     }
+    receiving.abort();
     drain(edge, phases, workers).await;
     serving.abort();
     Ok(())

@@ -1,6 +1,7 @@
 //! The status page: `/ready`, `/metrics`, `/view`, `/ports`.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
+use crate::datagrams::sockets;
 use crate::drain::{Phase, Phases};
 use crate::edge::Edge;
+use crate::front::ports;
 use crate::metrics::{escaped, head, line};
+
+/// What `/ports` shows.
+#[derive(Serialize)]
+struct AllPorts<'a> {
+    #[serde(flatten)]
+    tcp: &'a ports::Report,
+    udp: &'a sockets::Report,
+}
 
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// A reader is served no longer than this.
@@ -68,7 +80,13 @@ fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
         "/ports" => {
             let ports = edge.front.ports.lock();
             let ports = ports.unwrap_or_else(PoisonError::into_inner);
-            let json = serde_json::to_string(&*ports).unwrap_or_default();
+            let udp = edge.datagrams.open.lock();
+            let udp = udp.unwrap_or_else(PoisonError::into_inner);
+            let all = AllPorts {
+                tcp: &ports,
+                udp: &udp,
+            };
+            let json = serde_json::to_string(&all).unwrap_or_default();
             page(StatusCode::OK, "application/json", json + "\n")
         }
         _ => page(
@@ -117,6 +135,7 @@ fn gauges(edge: &Edge) -> String {
         line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
     }
     front(&mut page, edge);
+    datagrams(&mut page, edge);
     let hosts = edge.standings.hosts();
     for (name, read) in PER_HOST {
         head(&mut page, name, "gauge");
@@ -184,6 +203,37 @@ fn front(page: &mut String, edge: &Edge) {
         ("godwit_edge_ports_open", ports.open.len()),
         ("godwit_edge_ports_refused", ports.refused.len()),
         ("godwit_edge_ports_beyond_limit", ports.beyond_limit),
+    ] {
+        head(page, name, "gauge");
+        line(page, name, "", u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
+
+/// Flows of UDP services, and what did not become one or was not passed on.
+fn datagrams(page: &mut String, edge: &Edge) {
+    const BEGUN: &str = "godwit_edge_udp_flows_count";
+    const FLOWS: &str = "godwit_edge_udp_flows";
+    let datagrams = &edge.datagrams;
+    head(page, FLOWS, "gauge");
+    let flows = u64::try_from(datagrams.flows()).unwrap_or(u64::MAX);
+    line(page, FLOWS, "", flows);
+    head(page, BEGUN, "counter");
+    line(page, BEGUN, "", datagrams.begun.load(Relaxed));
+    for (name, counts) in [
+        ("godwit_edge_udp_refused_count", &datagrams.refused),
+        ("godwit_edge_udp_dropped_count", &datagrams.dropped),
+    ] {
+        head(page, name, "counter");
+        for (reason, count) in counts.all() {
+            line(page, name, &format!("reason=\"{reason}\""), count);
+        }
+    }
+    let open = datagrams.open.lock();
+    let open = open.unwrap_or_else(PoisonError::into_inner);
+    for (name, count) in [
+        ("godwit_edge_udp_ports_open", open.open.len()),
+        ("godwit_edge_udp_ports_refused", open.refused.len()),
+        ("godwit_edge_udp_ports_beyond_limit", open.beyond_limit),
     ] {
         head(page, name, "gauge");
         line(page, name, "", u64::try_from(count).unwrap_or(u64::MAX));

@@ -54,6 +54,14 @@ pub struct EdgeLimits {
     pub handshakes_of_source: usize,
     /// Ports listened on for apps.
     pub ports: usize,
+    /// Flows of UDP services at once; an app has half of them at most.
+    pub flows: usize,
+    /// Of these from one /24 of IPv4 or /48 of IPv6.
+    pub flows_of_source: usize,
+    /// A flow ends when nothing was said for so long.
+    pub flow_ms: u64,
+    /// As above, of one that the app has not answered.
+    pub flow_unanswered_ms: u64,
 }
 
 impl Default for EdgeLimits {
@@ -74,6 +82,10 @@ impl Default for EdgeLimits {
             handshakes: 4_096,
             handshakes_of_source: 512,
             ports: 1_024,
+            flows: 8_192,
+            flows_of_source: 512,
+            flow_ms: 120_000,
+            flow_unanswered_ms: 30_000,
         }
     }
 }
@@ -113,10 +125,10 @@ pub struct EdgeConfig {
     /// How far regions are, there and back, where nothing was measured yet.
     #[serde(default)]
     pub region_ms: BTreeMap<String, u32>,
-    /// IP addresses on which every TCP port is listened on that a service of an app names.
+    /// IP addresses on which every port is listened on that a service of an app names.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// TCP ports that are never listened on for an app.
+    /// Ports that are never listened on for an app, by TCP or UDP.
     #[serde(default)]
     pub reserved_ports: Vec<u16>,
     /// Peers that begin with a PROXY header: addresses, or prefixes such as `192.0.2.0/24`.

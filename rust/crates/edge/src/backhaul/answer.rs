@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use crate::autostop;
 use crate::backhaul::bytes;
 use crate::backhaul::order::{Carry, Order, Reply, Tunnel};
+use crate::datagrams;
 use crate::front::tunnel::{self, Far};
 use crate::front::worker::Worker;
 use crate::machines::reach::{Patience, Scope, Search};
@@ -53,7 +54,7 @@ pub(crate) async fn answer(
             };
             told(StatusCode::OK, &reply)
         }
-        Some(Order::Carry(carry)) => take(&worker, *carry, request).await,
+        Some(Order::Carry(carry)) => take(&worker, *carry, &host, request).await,
     })
 }
 
@@ -76,12 +77,16 @@ fn wake(worker: &Arc<Worker>, machine: &str) {
 async fn take(
     worker: &Arc<Worker>,
     carry: Carry,
+    host: &str,
     mut request: Request<Incoming>,
 ) -> Response<Download> {
     let metrics = &worker.edge.metrics.backhaul;
     count(&metrics.taken);
     if carry.handling == Handling::Bytes {
         return bytes::answer(worker, &carry, request).await;
+    }
+    if carry.handling == Handling::Datagrams {
+        return datagrams::answer(worker, &carry, host).await;
     }
     let client = carry
         .tunnel
@@ -111,7 +116,7 @@ async fn take(
 }
 
 /// What does not work at once works elsewhere; only a machine that was started is waited for.
-pub(super) fn patience(worker: &Worker, carry: &Carry) -> Patience {
+pub(crate) fn patience(worker: &Worker, carry: &Carry) -> Patience {
     let limits = &worker.edge.config.limits;
     let queue = Duration::from_millis(carry.queue_ms);
     Patience {
@@ -121,7 +126,7 @@ pub(super) fn patience(worker: &Worker, carry: &Carry) -> Patience {
     }
 }
 
-pub(super) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refusal> {
+pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refusal> {
     let edge = &worker.edge;
     let view = edge.watch.view();
     let app = view
@@ -211,7 +216,7 @@ fn ending(status: StatusCode, held: crate::request::ending::Held) -> Ending {
     }
 }
 
-pub(super) fn told(status: StatusCode, reply: &Reply) -> Response<Download> {
+pub(crate) fn told(status: StatusCode, reply: &Reply) -> Response<Download> {
     let mut response = Response::new(Download::page(String::new(), None));
     *response.status_mut() = status;
     reply.put(response.headers_mut());

@@ -18,7 +18,8 @@ mod probe;
 mod serve;
 mod standing;
 
-pub(crate) use order::{Bounce, Carry, ORDER, Order, PREFIX, Reply, Tunnel, forget};
+pub(crate) use answer::{find, patience, told};
+pub(crate) use order::{Bounce, Carry, ORDER, Order, PREFIX, Reply, Tunnel, Visit, forget};
 pub(crate) use peers::{Peers, Stream};
 pub(crate) use serve::start;
 pub(crate) use standing::{Standing, Standings};

@@ -4,6 +4,8 @@
 //! of a header list. Only edges write these headers: what a client or an app sends under their
 //! names is dropped.
 
+use std::net::SocketAddr;
+
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,19 @@ pub(crate) struct Carry {
     pub(crate) queue_ms: u64,
     /// Of a stream that becomes a tunnel: what to ask the machine.
     pub(crate) tunnel: Option<Tunnel>,
+    /// Of datagrams: whose they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) visit: Option<Visit>,
+}
+
+/// A client whose datagrams are brought on the mesh (`datagrams/frame`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Visit {
+    pub(crate) client: SocketAddr,
+    /// What frames call it.
+    pub(crate) flow: u64,
+    /// Where the near edge hears.
+    pub(crate) port: u16,
 }
 
 /// A request whose connection is to become something else, as a WebSocket's.
@@ -78,6 +93,9 @@ pub(crate) struct Reply {
     /// What was asked of machines' loads, in the order of the question.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) loads: Vec<Busy>,
+    /// Where datagrams of the flow are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) datagrams: Option<u16>,
     /// There when no machine answered.
     pub(crate) refusal: Option<Refused>,
 }

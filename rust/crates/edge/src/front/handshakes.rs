@@ -78,7 +78,8 @@ fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
     under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn source(client: IpAddr) -> IpAddr {
+/// The neighbourhood of an address.
+pub(crate) fn source(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => {
             let mask = u32::MAX << (32 - V4_BITS);

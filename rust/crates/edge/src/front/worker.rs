@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use super::listen::Bound;
 use super::plan::Plans;
 use crate::autostop;
 use crate::backhaul::{self, Peers};
+use crate::datagrams::sockets;
+use crate::datagrams::{Lines, receive};
 use crate::drain::{self, Alive, Phases};
 use crate::edge::Edge;
 use crate::machines::targets::TargetCache;
@@ -36,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Arc<Pool>,
     pub(crate) targets: TargetCache,
     pub(crate) peers: Arc<Peers>,
+    /// Datagrams to and from other hosts.
+    pub(crate) lines: Lines,
     pub(crate) plans: Plans,
     pub(crate) phases: Phases,
     pub(crate) alive: Alive,
@@ -53,6 +58,9 @@ pub(crate) struct Handle {
 pub(crate) enum Order {
     Open(Bound),
     Close(Listener),
+    /// Take datagrams.
+    Receive(sockets::Bound),
+    Cease(SocketAddr),
 }
 
 impl Handle {
@@ -89,6 +97,7 @@ async fn run(edge: Arc<Edge>, orders: mpsc::UnboundedReceiver<Order>, phases: Ph
         pool,
         targets: TargetCache::default(),
         peers: Arc::default(),
+        lines: Lines::default(),
         plans: Plans::default(),
         phases,
         alive,
@@ -115,6 +124,7 @@ async fn listen(worker: Arc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>)
     let mut phases = worker.phases.clone();
     let mut accepting = JoinSet::new();
     let mut open: HashMap<Listener, Vec<oneshot::Sender<()>>> = HashMap::new();
+    let mut receiving: HashMap<SocketAddr, oneshot::Sender<()>> = HashMap::new();
     loop {
         tokio::select! {
             // One port at a time, whatever else waits; what was ordered before a drain counts.
@@ -127,6 +137,12 @@ async fn listen(worker: Arc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>)
                 }
                 // Dropping its end tells the acceptor.
                 Order::Close(at) => drop(open.remove(&at)),
+                Order::Receive(bound) => {
+                    let (stop, stopped) = oneshot::channel();
+                    receiving.insert(bound.at, stop);
+                    accepting.spawn(receive(worker.clone(), bound, stopped));
+                }
+                Order::Cease(at) => drop(receiving.remove(&at)),
             },
             () = drain::begun(&mut phases) => return accepting,
             Some(_) = accepting.join_next() => {}
@@ -164,7 +180,7 @@ async fn accept(worker: Arc<Worker>, bound: Bound, mut stopped: oneshot::Receive
     }
 }
 
-fn take(worker: &Arc<Worker>, stream: TcpStream, peer: std::net::SocketAddr, at: Listener) {
+fn take(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, at: Listener) {
     let alive = worker.alive.clone();
     tokio::spawn(greeting::serve(worker.clone(), alive, stream, peer, at));
 }

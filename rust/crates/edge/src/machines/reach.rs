@@ -51,6 +51,8 @@ pub(crate) enum Link {
     Here(Upstream),
     /// For a stream of bytes.
     Bytes(TcpStream),
+    /// For datagrams, which need no connection.
+    Datagrams,
     There {
         stream: Stream,
         /// How long the request may wait there for a slot.
@@ -198,6 +200,11 @@ impl<'a> Search<'a> {
         self.at
     }
 
+    /// Whether a machine of this host was started for it: its app may take its time to listen.
+    pub(crate) fn has_woken(&self) -> bool {
+        self.woke
+    }
+
     /// Why no machine took it: for want of a slot, or otherwise.
     pub(crate) fn bounce(&self) -> Bounce {
         if self.full {
@@ -288,6 +295,9 @@ impl<'a> Search<'a> {
 
     async fn link(&self, target: &Target, targets: &Targets, need: Need) -> std::io::Result<Link> {
         let within = Duration::from_millis(self.worker.edge.config.limits.connect_ms);
+        if self.at.1 == Handling::Datagrams {
+            return Ok(Link::Datagrams);
+        }
         if self.at.1 == Handling::Bytes {
             count(&targets.metrics.upstream_connects);
             return upstream::dial(target, within).await.map(Link::Bytes);

@@ -98,6 +98,8 @@ pub(crate) enum Handling {
     Https,
     /// Bytes, with or without TLS.
     Bytes,
+    /// Datagrams.
+    Datagrams,
 }
 
 impl Handling {
@@ -264,15 +266,16 @@ fn org_of(app: &App) -> Option<&Arc<str>> {
 
 /// The service that takes connections of this kind at an external port, and its port.
 fn service_at(machine: &Machine, (port, handling): At) -> Option<(&Service, &ServicePort)> {
+    let protocol = match handling {
+        Handling::Datagrams => Protocol::Udp,
+        Handling::Http | Handling::Https | Handling::Bytes => Protocol::Tcp,
+    };
     let fits = |range: &&ServicePort| {
         (range.start_port..=range.end_port).contains(&port)
-            && Handling::of(&range.handlers) == handling
+            && (protocol == Protocol::Udp || Handling::of(&range.handlers) == handling)
     };
-    let mut tcp = machine
-        .services
-        .iter()
-        .filter(|s| s.protocol == Protocol::Tcp);
-    tcp.find_map(|service| Some((service, service.ports.iter().find(fits)?)))
+    let mut services = machine.services.iter().filter(|s| s.protocol == protocol);
+    services.find_map(|service| Some((service, service.ports.iter().find(fits)?)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -178,7 +178,7 @@ impl Errand {
                 match &mut reached.link {
                     Link::Here(upstream) => upstream.send(request).await,
                     // Nothing of the kind is found for requests.
-                    Link::Bytes(_) => std::future::pending().await,
+                    Link::Bytes(_) | Link::Datagrams => std::future::pending().await,
                     Link::There { stream, .. } => stream.sender.try_send_request(request).await,
                 }
             });
@@ -278,6 +278,7 @@ impl Errand {
             repeatable: self.is_repeatable(),
             queue_ms: u64::try_from(queue.as_millis()).unwrap_or(u64::MAX),
             tunnel,
+            visit: None,
         };
         let order = Order::Carry(Box::new(carry)).value();
         request.headers_mut().insert(ORDER, order);
