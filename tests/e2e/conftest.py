@@ -34,8 +34,9 @@ def platform(tls: registry.Tls) -> Iterator[Platform]:
     bundle = tls.authority.with_name("bundle.pem")
     bundle.write_bytes((Path(usual).read_bytes() if usual else b"") + tls.authority.read_bytes())
     addresses = {
-        "GODWIT_EDGE_ADDRESSES": f"{testing.HOST_V4},198.51.100.10",
+        "GODWIT_EDGE_ADDRESSES": f"{testing.HOST_V4},198.51.100.10,2001:db8:2::10",
         "GODWIT_ADDRESSES_V4": "198.51.100.10",
+        "GODWIT_ADDRESSES_V6": "2001:db8:2::10",
     }
     with testing.world(), testing.platform(SSL_CERT_FILE=str(bundle), **addresses) as up:
         yield up

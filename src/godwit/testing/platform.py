@@ -197,10 +197,15 @@ while True:
 """
 
 
+def world_namespace() -> str:
+    """Return the name of the network namespace that the world is in."""
+    return f"world{os.getpid()}"
+
+
 @contextlib.contextmanager
 def world() -> Iterator[None]:
     """Make the world outside: one server on v4 and v6, and a resolver."""
-    namespace = f"world{os.getpid()}"
+    namespace = world_namespace()
     sh("ip", "netns", "add", namespace)
     inside = ("ip", "-n", namespace)
     sh(
