@@ -35,7 +35,8 @@ NOT_READS = {
     "launch", "open", "console", "completion", "destroy", "restart", "move", "start", "stop",
     "suspend", "signal", "kill", "cordon", "uncordon", "drain", "wait", "revoke", "revoke-token",
     "up", "down", "upgrade", "bootstrap", "logout", "auth login", "docker", "delete", "clear", "set", "unset",
-    "import", "rotate", "secrets deploy", "sync", "units", "ips release",
+    "import", "rotate", "secrets deploy", "sync", "units", "ips release", "secrets keys generate",
+    "secrets keys rm",
 }  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def import_(
         here.out.data(made)
 
 
-@app.command("rm", hidden=True)
+@app.command("rm", hidden=True, epilog=tree.examples("godwit secrets keys rm session --yes"))
 @app.command(
     epilog=tree.examples(
         "godwit secrets keys delete sessionv1", "godwit secrets keys delete session --yes"
