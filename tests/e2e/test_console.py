@@ -2,7 +2,7 @@
 
 import subprocess
 
-from godwit.testing.platform import GODWIT, Platform
+from godwit.testing.platform import GODWIT, Platform, eventually
 
 
 def test_a_console_outlives_control_and_leaves_no_machine(platform: Platform, launched) -> None:
@@ -25,4 +25,4 @@ def test_a_console_outlives_control_and_leaves_no_machine(platform: Platform, la
     console.stdin.flush()
     stdout, stderr = console.communicate(timeout=400)
     assert (console.returncode, stdout) == (5, b"still here\n"), stderr
-    assert {one["id"] for one in platform.machines("hello-reed")} == before
+    eventually(lambda: {one["id"] for one in platform.machines("hello-reed")} == before)

@@ -12,20 +12,20 @@ CHECKS = """
 [[http_service.checks]]
 path = "/healthz"
 interval = "2s"
-timeout = "2s"
+timeout = "20s"
 grace_period = "5s"
 
 [checks.alive]
 type = "tcp"
 port = 8080
 interval = "2s"
-timeout = "2s"
+timeout = "20s"
 
 [checks.self]
 type = "exec"
 command = ["sh", "-c", "echo up since $(cut -d' ' -f1 /proc/uptime)"]
 interval = "10s"
-timeout = "5s"
+timeout = "20s"
 kind = "readiness"
 """
 
@@ -144,7 +144,7 @@ def test_a_deploy_that_cannot_start_fails_and_says_why(
         "--offline",
         "--force-host-build",
         "--wait-timeout",
-        "60s",
+        "240s",
         cwd=tmp_path,
         expect=1,
     )
@@ -200,8 +200,11 @@ def test_an_image_is_deployed_and_its_checks_pass(
     image = platform.deployed("hello-reed")["config"]["image"]
     platform.godwit("deploy", "--image", image, cwd=folder)
     assert platform.json("releases", "--app", "hello-reed")[0]["version"] == 2
-    checks = platform.json("checks", "list", "-a", "hello-reed")
-    assert [one["status"] for one in checks] == ["passing"] * 3
+
+    def statuses() -> list[str]:
+        return [one["status"] for one in platform.json("checks", "list", "-a", "hello-reed")]
+
+    eventually(lambda: statuses() == ["passing"] * 3)
     (own,) = platform.json("checks", "list", "-a", "hello-reed", "--check-name", "self")
     assert own["output"].startswith("up since ")
     assert platform.get("hello-reed").status_code == 200

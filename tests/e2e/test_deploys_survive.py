@@ -13,7 +13,7 @@ from godwit.testing.platform import Platform, eventually
 
 APP = "hello-reed"
 OTHER_STRATEGIES = ("canary", "bluegreen", "immediate")
-_DEADLINE_S = 240.0
+_DEADLINE_S = 600.0
 
 
 class Load:
@@ -86,7 +86,7 @@ def begin(platform: Platform, strategy: str = "rolling", **changes: Any) -> str:
         body = {
             "image": newest["image_ref"],
             "definition": {**newest["config"], **changes},
-            "options": {"strategy": strategy, "max_unavailable": 1, "wait_timeout_s": 90},
+            "options": {"strategy": strategy, "max_unavailable": 1, "wait_timeout_s": 240},
         }
         begun = api.post(f"/x/v1/apps/{APP}/deploys", json=body)
         assert begun.status_code == 201, begun.text
@@ -161,7 +161,7 @@ def fails_and_goes_back(platform: Platform, strategy: str) -> None:
 def checked(platform: Platform) -> dict[str, Any]:
     """Return the newest release's service with a check, which bluegreen asks for."""
     newest = complete(platform)
-    check = {"interval": "5s", "timeout": "2s", "method": "GET", "path": "/healthz"}
+    check = {"interval": "5s", "timeout": "20s", "method": "GET", "path": "/healthz"}
     return {"http_service": {**newest["config"]["http_service"], "checks": [check]}}
 
 

@@ -27,16 +27,16 @@ def one(platform: Platform, launched):
         api.delete(path, params={"force": "true"})
 
 
-def test_whoever_holds_the_lease_changes_the_machine_alone(one) -> None:
+def test_whoever_holds_the_lease_changes_the_machine_alone(one, platform: Platform) -> None:
     api, path = one
-    held = api.post(f"{path}/lease", params={"ttl": 60}).json()["data"]
+    held = api.post(f"{path}/lease", params={"ttl": 900}).json()["data"]
     assert api.get(f"{path}/lease").json()["data"]["owner"].startswith("token:")
     assert api.post(f"{path}/lease").status_code == 409
     assert api.post(f"{path}/stop").status_code == 409
     assert api.post(f"{path}/exec", json={"command": ["true"]}).status_code == 409
     mine = {NONCE: held["nonce"]}
     assert api.post(f"{path}/stop", headers=mine).status_code == 200
-    assert api.get(f"{path}/wait", params={"state": "stopped"}).status_code == 200
+    platform.wait("hello-reed", path.rpartition("/")[2], "stopped")
     assert api.post(f"{path}/start", headers=mine).status_code == 200
     assert api.delete(f"{path}/lease", headers=mine).json()["status"] == "success"
     assert api.get(f"{path}/lease").status_code == 404
@@ -69,13 +69,13 @@ def test_a_guest_tells_its_processes_and_its_memory(one) -> None:
     assert 0 < memory["available_mb"] <= memory["limit_mb"] == 256
 
 
-def test_an_old_version_is_replaced_and_a_stale_update_refused(one) -> None:
+def test_an_old_version_is_replaced_and_a_stale_update_refused(one, platform: Platform) -> None:
     api, path = one
     before = api.get(path).json()
     config = {**before["config"], "env": {"A": "2"}}
     body = {"config": config, "current_version": before["version"]}
     assert api.post(path, json=body).status_code == 200
-    assert api.get(f"{path}/wait", params={"state": "started"}).status_code == 200
+    platform.wait("hello-reed", path.rpartition("/")[2], "started")
     assert api.post(path, json=body).status_code == 409
     old = api.get(path, params={"version": before["version"]}).json()
     assert (old["state"], old["config"]) == ("replaced", before["config"])

@@ -13,6 +13,7 @@ from godwit.base import settings
 from godwit.images import auth, bases, publish
 from godwit.testing.platform import HOST_V4, Platform
 from godwit.testing.registry import Tls, TokenServer, real_registry
+from tests.e2e.test_secrets import files
 
 PASSWORD = "geheim"
 BOT = auth.Credentials("bot", PASSWORD)
@@ -92,12 +93,7 @@ async def test_an_organization_runs_its_private_image_and_another_does_not(
     machine = (await say(platform, *run(private, "reed"), "--detach")).strip()
     wait = ("machine", "status", machine, "--app", "hello-reed", "--json")
     with platform.api as api:
-        answer = await asyncio.to_thread(
-            api.get,
-            f"/v1/apps/hello-reed/machines/{machine}/wait",
-            params={"state": "started", "timeout": 60},
-        )
-        assert answer.status_code == 200, answer.text
+        await asyncio.to_thread(platform.wait, "hello-reed", machine, "started")
         # The image is on the host now; that gives nobody else a right to it.
         refused = await say(platform, *run(private, "marsh"), expect=4)
         assert "credentials" in refused
@@ -132,10 +128,9 @@ def secrets_in(platform: Platform, *said: str) -> None:
         f'"{PASSWORD}"'.encode(),
     )
     read = set()
-    for path in (*platform.data.rglob("*"), *platform.run.rglob("*")):
-        # Files come and go while the platform is up.
+    for path in files(platform.data, platform.run):
         with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and path.stat().st_size < 64 << 20:
+            if path.stat().st_size < 64 << 20:
                 content = path.read_bytes()
                 assert not any(secret in content for secret in hidden), path
                 read.add(path.name)

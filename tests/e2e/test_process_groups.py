@@ -146,7 +146,7 @@ def test_a_machine_is_copied_changed_and_moved_to_another_group(crew: Crew) -> N
 def test_one_off_machines_run_beside_the_groups(crew: Crew) -> None:
     line = "sh -c 'echo one-off-4718; exit 3'"
     one = crew.godwit("machine", "run", crew.image, "--rm", "--command", line).strip()
-    crew.godwit("machine", "wait", one, "--state", "destroyed", "--wait-timeout", "2m")
+    crew.godwit("machine", "wait", one, "--state", "destroyed", "--wait-timeout", "5m")
     eventually(lambda: "one-off-4718" in crew.godwit("logs", "--machine", one, "--no-tail"))
     events = crew.json("machine", "events", one)
     ended = next(event for event in events if event["type"] == "exit")

@@ -158,7 +158,7 @@ def test_a_machine_starts_with_them_while_control_and_keyring_are_away(
 
 
 def files(*tops: Path) -> Iterator[Path]:
-    """Yield every regular file."""
+    """Yield every regular file; files come and go while the platform is up."""
     for top in tops:
         for folder, _, names in os.walk(top):
             for path in (Path(folder) / name for name in names):
