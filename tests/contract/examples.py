@@ -325,7 +325,7 @@ EXAMPLES: dict[str, BaseModel] = {
         ),
         view_file="/var/lib/godwit/edge/view.json",
         addresses=("198.51.100.80", "::"),
-        reserved_ports=(22, 4222, 4280, 4282, 5050, 6222, 8090, 51_820),
+        reserved_ports=(22, 4222, 4280, 4282, 4283, 5050, 6222, 8090, 51_820),
         proxies=("192.0.2.0/24", "2001:db8::1"),
         tls=components.TlsAuthority(
             certificate_file="/var/lib/godwit/keys/edge.crt",
@@ -335,6 +335,7 @@ EXAMPLES: dict[str, BaseModel] = {
         backhaul="[fdaa::1:1:0:0:1]:4282",
         region_aliases=regions.aliases(),
         api=components.Api(name="api.godwit.localhost", servers=("127.0.0.1:4280",)),
+        flycast="[fdaa::3]:4283",
     ),
     "dns_config": components.DnsConfig(
         host_id="a1b2c3d4",

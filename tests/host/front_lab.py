@@ -65,8 +65,9 @@ class FrontLab(Lab):
 _OF_PORT = {"force_https", "tls_options", "http_options", "proxy_version"}
 
 
-@pytest.fixture(name="front")
-async def make_front(tmp_path: Path) -> AsyncIterator[FrontLab]:
+@contextlib.asynccontextmanager
+async def front_lab(tmp_path: Path) -> AsyncIterator[FrontLab]:
+    """Give an edge that is not started yet, and end those that were."""
     agent = FakeAgent(tmp_path / "a.sock")
     await agent.start()
     nobody = components.BusClient(
@@ -95,6 +96,12 @@ async def make_front(tmp_path: Path) -> AsyncIterator[FrontLab]:
     for edge in made.edges:
         await edge.kill()
     await agent.stop()
+
+
+@pytest.fixture(name="front")
+async def make_front(tmp_path: Path) -> AsyncIterator[FrontLab]:
+    async with front_lab(tmp_path) as made:
+        yield made
 
 
 async def echo_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

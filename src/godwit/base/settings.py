@@ -66,6 +66,9 @@ class Listen(BaseModel):
     """UDP port of WireGuard, on all addresses; used once there are other hosts."""
     backhaul: int = Field(4_282, ge=1, le=65_535)
     """TCP port on the mesh at which other hosts' edges are answered."""
+    flycast: int = Field(4_283, ge=1, le=65_535)
+    """TCP port at `fdaa::3` where machines' connections to private addresses of apps are led;
+    from outside nobody reaches it."""
     join: str | None = None
     """Where servers that join are answered, by TLS with a certificate that their token names;
     `None` for nowhere. 4281 is customary."""

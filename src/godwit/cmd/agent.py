@@ -142,6 +142,7 @@ def _network(settings: Settings, members: Sequence[Peer]) -> HostNetwork:
             uplink=host.uplink,
             first_vm_uid=host.first_vm_uid,
             mbit_each_way=settings.limits.network_mbit,
+            flycast=settings.listen.flycast,
         ),
         mtu=host.mtu,
         mesh=rules_of(number, members, settings.listen.mesh),

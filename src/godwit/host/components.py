@@ -16,6 +16,7 @@ from godwit.host import bus_file, edge_keys, membership
 from godwit.host.identity import HostIdentity, Keys
 from godwit.images.auth import Credentials
 from godwit.wire import components, members
+from godwit.wire.private import RESOLVER
 
 _UPLOADS = {"enabled": True, "age": "24h", "interval": "6h", "dryrun": False}
 
@@ -117,6 +118,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         tls=edge_keys.tls(settings.paths.data),
         handover_socket=str(settings.paths.run / "edge.handover"),
         api=_api(settings, identity),
+        flycast=f"[{RESOLVER}]:{settings.listen.flycast}",
     )
 
 
@@ -132,8 +134,9 @@ def _reserved_ports(settings: Settings) -> tuple[int, ...]:
     listen = settings.listen
     own = [listen.api, listen.edge_status, listen.registry, listen.bus, bus_file.above(listen.bus)]
     own += [listen.join] if listen.join else []
-    ports = {int(address.rpartition(":")[2]) for address in own} | {listen.backhaul}
-    return tuple(sorted(ports | {listen.mesh} | set(settings.edge.reserved_ports)))
+    ports = {int(address.rpartition(":")[2]) for address in own}
+    ports |= {listen.backhaul, listen.mesh, listen.flycast}
+    return tuple(sorted(ports | set(settings.edge.reserved_ports)))
 
 
 def _api(settings: Settings, identity: HostIdentity) -> components.Api | None:
@@ -150,7 +153,7 @@ def dns_config(
     return components.DnsConfig(
         host_id=identity.host_id,
         region=identity.region,
-        addresses=("[fdaa::3]:53",),
+        addresses=(f"[{RESOLVER}]:53",),
         upstreams=upstreams,
         agent_socket=str(settings.paths.run / "catalog.sock"),
         bus=_bus_client(settings, identity, keys, "dns"),

@@ -117,6 +117,8 @@ class EdgeConfig(Record):
         tls: Without it no TLS is spoken.
         handover_socket: Where a successor of the process asks for its listening sockets.
         api: Without it the API is not served here.
+        flycast: Where the host's packet policy leads what machines send to private addresses of
+            apps, whatever port it is for.
     """
 
     v: int = 1
@@ -141,6 +143,7 @@ class EdgeConfig(Record):
     tls: TlsAuthority | None = None
     handover_socket: str | None = None
     api: Api | None = None
+    flycast: str | None = None
 
 
 class DnsConfig(Record):

@@ -89,7 +89,7 @@ def lab(tmp_path: Path) -> Lab:
         free_bytes=lambda _: 100 * GIGABYTE,
         open_files=lambda: 1_048_576,
     )
-    names = set(Listen.model_fields) - {"mesh", "backhaul"}
+    names = set(Listen.model_fields) - {"mesh", "backhaul", "flycast"}
     listen = Listen(**dict.fromkeys(names, "127.0.0.1:0"))
     settings = Settings(paths=Paths(data=data, run=tmp_path / "run"), listen=listen)
     return Lab(settings, look, programs)

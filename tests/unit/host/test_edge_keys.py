@@ -115,6 +115,6 @@ def test_the_edge_is_told_where_to_listen_and_what_is_not_for_apps(data: Path) -
         Listener(address="0.0.0.0:8443", port=443),
     )
     assert (told.addresses, told.proxies) == (("0.0.0.0",), ("192.0.2.0/24",))
-    assert told.reserved_ports == (22, 4222, 4280, 4281, 4282, 5050, 6222, 8090, 51_820)
+    assert told.reserved_ports == (22, 4222, 4280, 4281, 4282, 4283, 5050, 6222, 8090, 51_820)
     assert told.tls is not None
     assert told.handover_socket == "/run/g/edge.handover"

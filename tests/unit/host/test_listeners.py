@@ -28,7 +28,7 @@ def free() -> str:
 
 def everywhere(**changed: str) -> Settings:
     """Return settings whose ports are all free, but those given."""
-    names = set(Listen.model_fields) - {"mesh", "backhaul"}
+    names = set(Listen.model_fields) - {"mesh", "backhaul", "flycast"}
     return Settings(listen=Listen(**{name: free() for name in names} | changed))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from godwit.agent.network import addresses
 from godwit.wire import members
+from godwit.wire.private import RESOLVER
 
 NUMBERS = st.integers(1, 2**32 - 1)
 
@@ -25,7 +26,7 @@ def test_no_two_hosts_share_one(one: int, other: int) -> None:
 def test_it_is_in_no_organization_s_network(number: int, network: int) -> None:
     address = members.mesh_address(number)
     assert address not in addresses.network_prefix(network)
-    assert address != addresses.RESOLVER
+    assert address != RESOLVER
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**32])

@@ -11,6 +11,7 @@ pub mod disk;
 mod intern;
 mod ports;
 mod presence;
+pub mod private;
 mod record;
 mod subject;
 mod tombstones;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use godwit_catalog::private::{self, Number as Network};
 use godwit_catalog::{App, Machine, View};
 use hickory_proto::rr::RecordType;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::asker::Network;
 use crate::names::{Asked, Selector};
 
 /// What a name has of the type that was asked for.
@@ -48,9 +48,10 @@ pub(crate) fn answer(
         Asked::Apps => text(kind, || apps(view, network)),
         Asked::Instances { all } => text(kind, || instances(view, network, *all)),
         Asked::Between { app: None } => Answer::NoData,
-        Asked::Between { app: Some(app) } | Asked::Flycast { app } => {
+        Asked::Between { app: Some(app) } => {
             app_of(view, network, app).map_or(Answer::NoName, |_| Answer::NoData)
         }
+        Asked::Flycast { app } => flycast(view, network, app, kind),
         Asked::Vms { app, all } => of_app(view, network, app, kind, |app| vms(app, network, *all)),
         Asked::Regions { app, all } => {
             of_app(view, network, app, kind, |app| regions(app, network, *all))
@@ -123,6 +124,27 @@ fn addresses(
         return Answer::NoData;
     }
     Answer::Addresses(up.iter().map(|machine| machine.private_ip).collect())
+}
+
+/// Where this network's machines reach an app through the edge, whatever state its own are in;
+/// the app may be of another network.
+fn flycast(view: &View, network: Network, name: &str, kind: RecordType) -> Answer {
+    let given: Vec<Ipv6Addr> = view
+        .app(name)
+        .and_then(|app| app.record.as_ref())
+        .into_iter()
+        .flat_map(|record| record.addresses.iter())
+        .filter(|address| private::network_of_app(**address) == Some(network))
+        .filter_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    match kind {
+        RecordType::AAAA if !given.is_empty() => Answer::Addresses(given),
+        _ if !given.is_empty() || app_of(view, network, name).is_some() => Answer::NoData,
+        _ => Answer::NoName,
+    }
 }
 
 /// Machines of the app, in whatever state, that the name is about.
@@ -229,6 +251,11 @@ mod tests {
     use crate::names::{self, Zone};
 
     const STARTED: &str = "started";
+    const PUBLIC: &str = "2001:db8::7";
+    /// Given to an app of network 1: for its own network, for 2, and only for 2.
+    const IDLE: &str = "fdaa:0:1:0:1::1";
+    const IDLE_TO_OTHERS: &str = "fdaa:0:2:0:1::1";
+    const LENT: &str = "fdaa:0:2:0:1::2";
 
     fn machine(id: &str, app: &str, network: u32, state: &str, change: &Value) -> Fact {
         let mut document = json!({
@@ -244,10 +271,11 @@ mod tests {
         serde_json::from_value(document).unwrap()
     }
 
-    fn app(name: &str, network: u32) -> Fact {
+    fn app(name: &str, network: u32, addresses: &[&str]) -> Fact {
         serde_json::from_value(json!({
             "kind": "app", "epoch": 1, "revision": 1, "org_id": "org", "network_id": "net",
             "network_number": network, "app_id": format!("app_{name}"), "app": name,
+            "addresses": addresses,
         }))
         .unwrap()
     }
@@ -258,8 +286,9 @@ mod tests {
         let abroad = json!({"owner": "fra1", "host_id": "fra1", "region": "fra"});
         let tagged = json!({"metadata": {"Role": "Primary"}, "process_group": "worker"});
         for fact in [
-            app("web", 1),
-            app("idle", 1),
+            app("web", 1, &[]),
+            app("idle", 1, &[PUBLIC, IDLE, IDLE_TO_OTHERS]),
+            app("lent", 1, &[LENT]),
             machine("m1", "web", 1, STARTED, &tagged),
             machine("m2", "web", 1, STARTED, &far),
             machine("m3", "web", 1, STARTED, &abroad),
@@ -371,7 +400,7 @@ mod tests {
             "m1 lcl,m2 lcl,m3 fra,m4 lcl,m5 lcl"
         );
         assert_eq!(text(1, "regions.web.internal"), "fra,lcl");
-        assert_eq!(text(1, "_apps.internal"), "idle,web");
+        assert_eq!(text(1, "_apps.internal"), "idle,lent,web");
         let instances = text(2, "_instances.internal");
         assert_eq!(
             instances,
@@ -401,6 +430,20 @@ mod tests {
         }
         assert_eq!(text(2, "_apps.internal"), "theirs");
         assert_eq!(ask(3, "_apps.internal", RecordType::TXT), Answer::NoData);
+    }
+
+    #[test]
+    fn a_private_address_is_told_to_its_network_alone() {
+        let asked = |network, name| ask(network, name, RecordType::AAAA);
+        let is = |address: &str| Answer::Addresses(vec![address.parse().unwrap()]);
+        // Whether anything runs or not.
+        assert_eq!(asked(1, "idle.flycast"), is(IDLE));
+        assert_eq!(asked(2, "idle.flycast"), is(IDLE_TO_OTHERS));
+        assert_eq!(asked(3, "idle.flycast"), Answer::NoName);
+        assert_eq!(asked(2, "lent.flycast"), is(LENT));
+        assert_eq!(asked(1, "lent.flycast"), Answer::NoData);
+        assert_eq!(asked(2, "lent.internal"), Answer::NoName);
+        assert_eq!(ask(2, "lent.flycast", RecordType::A), Answer::NoData);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use godwit_catalog::private;
 use godwit_watch::Watch;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
@@ -126,7 +127,7 @@ impl Server {
             Err(Unread::Ignore) => return Verdict::Drop,
             Err(Unread::Reply(bytes)) => return reply(Body::Bytes(bytes), usize::MAX),
         };
-        let Some(network) = asker::network(source) else {
+        let Some(network) = private::network(source) else {
             return respond(&asking, asking.response(ResponseCode::Refused));
         };
         if !message::is_internet(&asking.query) || message::is_transfer(&asking.query) {
@@ -142,7 +143,7 @@ impl Server {
 
     /// The response to a usual query about a name of ours.
     fn plain(&self, bytes: &[u8], source: IpAddr) -> Option<Vec<u8>> {
-        let network = asker::network(source)?;
+        let network = private::network(source)?;
         let query = plain::read(bytes)?;
         let labels: Vec<&str> = query.name.split('.').collect();
         let zone = Zone::of(&labels)?;
@@ -154,7 +155,7 @@ impl Server {
         asking: &Asking,
         zone: Zone,
         labels: &[&str],
-        network: asker::Network,
+        network: private::Number,
     ) -> Message {
         match self.answer(zone, labels, asking.query.query_type, network) {
             Answer::Addresses(addresses) => asking.addresses(&addresses),
@@ -169,7 +170,7 @@ impl Server {
         zone: Zone,
         labels: &[&str],
         kind: RecordType,
-        network: asker::Network,
+        network: private::Number,
     ) -> Answer {
         let asked = names::asked(zone, labels);
         let view = self.watch.view();
@@ -223,7 +224,7 @@ impl Server {
     fn too_many(&self, machine: Ipv6Addr) -> Verdict {
         let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
         if dropped.is_power_of_two() && dropped >= 64 {
-            let network = asker::network(machine.into());
+            let network = private::network(machine.into());
             let (org_id, network_id) = network
                 .and_then(|number| self.watch.view().tenant(number))
                 .unwrap_or_default();

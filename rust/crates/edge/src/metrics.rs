@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     apps: Mutex<HashMap<Arc<str>, Arc<AppMetrics>>>,
     pub(crate) connects: AtomicU64,
     pub(crate) disconnects: AtomicU64,
+    /// Connections of machines to private addresses of apps, of all connects.
+    pub(crate) private_connects: AtomicU64,
     /// Requests that led to no app.
     pub(crate) unrouted: AtomicU64,
     pub(crate) backhaul: BackhaulMetrics,
@@ -120,6 +122,7 @@ impl Metrics {
         for (name, value) in [
             ("fly_edge_tcp_connects_count", &self.connects),
             ("fly_edge_tcp_disconnects_count", &self.disconnects),
+            ("godwit_edge_private_connects_count", &self.private_connects),
             ("godwit_edge_unrouted_count", &self.unrouted),
             ("godwit_edge_backhaul_sent_count", &self.backhaul.sent),
             ("godwit_edge_backhaul_taken_count", &self.backhaul.taken),

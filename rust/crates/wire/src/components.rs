@@ -143,6 +143,9 @@ pub struct EdgeConfig {
     /// Without it the API is not served here.
     #[serde(default)]
     pub api: Option<Api>,
+    /// Where the host's packet policy leads what machines send to private addresses of apps.
+    #[serde(default)]
+    pub flycast: Option<SocketAddr>,
 }
 
 /// How the platform's API is reached through the edge.

@@ -23,7 +23,6 @@ from godwit.agent import slots
 PRIVATE = IPv6Network("fdaa::/16")
 BETWEEN_HOSTS = IPv6Network("fdab::/16")
 HOSTS = IPv6Network("fdaa::/48")
-RESOLVER = IPv6Address("fdaa::3")
 GATEWAY_V6 = IPv6Address("fe80::1")
 LOCAL = IPv4Network("172.16.0.0/12")
 GATEWAY_V4 = IPv4Address("172.16.0.1")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from godwit.agent import slots
 from godwit.agent.network import addresses
 from godwit.agent.network.addresses import PrivateAddress
+from godwit.wire.private import RESOLVER
 
 ROUTE_PROTOCOL = 103
 """Marks routes as Godwit's (rtnetlink's `proto`); below 128 and in nobody's list."""
@@ -66,7 +67,7 @@ def host_commands() -> list[str]:
     """
     return [
         "link set dev lo up",
-        f"addr replace {addresses.RESOLVER}/128 dev lo nodad",
+        f"addr replace {RESOLVER}/128 dev lo nodad",
         f"route replace unreachable {addresses.PRIVATE} dev lo {_OURS} metric {_LAST_METRIC}",
         f"route replace local 0.0.0.0/0 dev lo table {_TABLE} {_OURS}",
         f"route replace local ::/0 dev lo table {_TABLE} {_OURS}",
@@ -85,7 +86,7 @@ def host_leftovers() -> list[list[str]]:
         ["ip", "-6", "route", "flush", "proto", str(ROUTE_PROTOCOL)],
         *host_rules("del"),
         *(["ip", family, "route", "flush", "table", str(_TABLE)] for family in ("-4", "-6")),
-        ["ip", "-6", "addr", "del", f"{addresses.RESOLVER}/128", "dev", "lo"],
+        ["ip", "-6", "addr", "del", f"{RESOLVER}/128", "dev", "lo"],
     ]
 
 
@@ -105,7 +106,7 @@ def tap_commands(tap: str, private: PrivateAddress, mtu: int) -> list[str]:
         f"neigh replace {private} lladdr {mac} nud permanent dev {tap}",
         f"neigh replace {link} lladdr {mac} nud permanent dev {tap}",
         f"neigh replace {local} lladdr {mac} nud permanent dev {tap}",
-        f"route replace {private}/128 dev {tap} {_OURS} src {addresses.RESOLVER}",
+        f"route replace {private}/128 dev {tap} {_OURS} src {RESOLVER}",
         f"route replace {local}/32 dev {tap} {_OURS} src {addresses.GATEWAY_V4}",
     ]
 

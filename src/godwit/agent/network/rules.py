@@ -5,8 +5,10 @@ one machine adds and takes away. Everything is keyed by the tap a packet comes f
 guest writes into a packet can widen what it may do. In the order a packet meets the chains:
 
     guard      a tap's packets carry that machine's own addresses, or end here; before conntrack
+    to_flycast what is for an app's address in the sender's own network is led to the edge here
     from_host  VMM processes own no network socket: their way out is the tap
-    to_host    of the host a guest reaches the resolver, pings, and answers to what the host asked
+    to_host    of the host a guest reaches the resolver, the edge by the way above, pings, and
+               answers to what the host asked
     through    guest to guest within one 6PN network; guest to world; nothing comes in from
                outside, nor is routed for others where nothing was before Godwit had the host
                forward
@@ -33,6 +35,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from godwit.agent import slots
 from godwit.agent.network import addresses, links, mesh_rules
+from godwit.wire.private import OF_APPS, OF_APPS_MASK, RESOLVER
 
 TABLE = "godwit"
 REFUSED_V4 = (
@@ -76,6 +79,7 @@ class Policy:
         mbit_each_way: Traffic of one machine, Mbit a second; 0 for as much as there is. A
             second's worth may come at once. What comes from other hosts by the short way
             (`shortcut`) is counted for itself.
+        flycast: TCP port at the resolver's address where the edge takes what is for apps.
     """
 
     uplink: str | None = None
@@ -84,6 +88,7 @@ class Policy:
     flows_per_machine: int = 8_192
     queries_per_second: int = 2_000
     mbit_each_way: int = 0
+    flycast: int = 4_283
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,10 @@ def table(
         last_uid=policy.first_vm_uid + slots.LAST_SLOT,
         flows=policy.flows_per_machine,
         queries=policy.queries_per_second,
-        resolver=addresses.RESOLVER,
+        resolver=RESOLVER,
+        flycast=policy.flycast,
+        app_mask=OF_APPS_MASK,
+        of_apps=OF_APPS,
         gateway4=addresses.GATEWAY_V4,
         gateway6=addresses.GATEWAY_V6,
         of_client=hex(OF_CLIENT),
@@ -317,6 +325,11 @@ iifname . ip6 saddr @links6 {sent}
 counter name flooded drop
         notrack {sent}
     }}
+    chain to_flycast {{
+        type nat hook prerouting priority dstnat; policy accept;
+        iifname "gw*" ip6 daddr & {app_mask} == {of_apps} meta l4proto tcp \
+ip6 saddr & {mask} . ip6 daddr & {mask} @networks dnat ip6 to [{resolver}]:{flycast}
+    }}
     chain from_host {{
         type filter hook output priority raw; policy accept;
 {mesh.from_host}\
@@ -341,6 +354,8 @@ counter name flooded drop
         ip6 daddr {resolver} udp dport 53 accept
         ip6 daddr {resolver} tcp dport 53 jump new_flow
         ip6 daddr {resolver} tcp dport 53 accept
+        ip6 daddr {resolver} tcp dport {flycast} ct status dnat jump new_flow
+        ip6 daddr {resolver} tcp dport {flycast} ct status dnat accept
         ip6 daddr {{ {resolver}, {gateway6} }} icmpv6 type echo-request jump new_flow
         ip6 daddr {{ {resolver}, {gateway6} }} icmpv6 type echo-request accept
         ip daddr {gateway4} icmp type echo-request jump new_flow

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from godwit.agent import slots
 from godwit.agent.network import addresses, mesh_rules
 from godwit.agent.network.addresses import PrivateAddress
+from godwit.wire.private import RESOLVER
 
 numbers = st.integers(1, 2**32 - 1)
 any_slot = st.integers(slots.FIRST_SLOT, slots.LAST_SLOT)
@@ -69,7 +70,7 @@ def test_what_leaves_one_host_is_what_the_next_one_reads(way):
 def test_an_error_about_what_cannot_leave_quotes_what_its_machine_sent(way):
     network, here, there, sender, receiver = way
     one, two = PrivateAddress(network, here, sender), PrivateAddress(network, there, receiver)
-    outer = header(addresses.RESOLVER, one.address) + bytes(_ICMP)
+    outer = header(RESOLVER, one.address) + bytes(_ICMP)
     left = rewrite(header(one.address, two.address), chain(host(here), "leave"))
     answered = rewrite(outer + left, chain(host(here), "quote"))
     assert answered == outer + header(one.address, two.address)

@@ -14,6 +14,13 @@ use crate::machines::departure::departed;
 use crate::machines::targets::{Ground, Handling, Targets};
 use crate::request::refusal::{self, Refusal};
 
+/// Who sends bytes, and what of them was read before it was known where they go.
+#[derive(Debug)]
+pub(crate) struct Client<'a, I> {
+    pub(crate) said: &'a [u8],
+    pub(crate) stream: I,
+}
+
 /// Serve a connection to its end.
 ///
 /// # Errors
@@ -23,7 +30,7 @@ pub(crate) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     who: &Visitor,
     app: &Arc<str>,
     plan: &Plan,
-    mut client: I,
+    mut client: Client<'_, I>,
 ) -> Result<(), Refused> {
     let port = who.at.port;
     let opening = bytes::open(worker, port, || find(worker, app, port));
@@ -37,7 +44,11 @@ pub(crate) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         let told = open.stream.write_all(&header).await;
         told.map_err(|_| Refused::Machine)?;
     }
-    carry(worker, &mut client, open).await;
+    if !client.said.is_empty() {
+        let told = open.stream.write_all(client.said).await;
+        told.map_err(|_| Refused::Machine)?;
+    }
+    carry(worker, &mut client.stream, open).await;
     Ok(())
 }
 

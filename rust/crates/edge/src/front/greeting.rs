@@ -1,15 +1,16 @@
 //! From an accepted connection to what its client wants: the phases before anything is handed on.
 //!
-//! At an address that is an app's alone its plan says what is spoken. At a shared one the first
-//! byte does: a TLS handshake and a PostgreSQL client's name the app by SNI, HTTP by its host.
+//! At an address that is an app's alone its plan says what is spoken; so it does at a private one,
+//! at which nobody but the machines of its network gets here. At a shared one the first byte does: a TLS handshake and a PostgreSQL client's name the app by SNI, HTTP by its host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_catalog::App;
+use godwit_catalog::{App, private};
 use godwit_wire::components::Listener;
 use rustls::server::Acceptor;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -24,7 +25,7 @@ use super::proxy_header::{self, Read, Said};
 use super::refused::Refused;
 use super::tls::{Shown, Tls};
 use super::worker::Worker;
-use super::{bytes, tls};
+use super::{bytes, ports, tls};
 use crate::drain::Alive;
 use crate::machines::targets::Handling;
 use crate::metrics::count;
@@ -71,14 +72,22 @@ async fn greet(
         worker,
         who: Visitor { peer, local, at },
         by: Instant::now() + Duration::from_millis(worker.edge.config.limits.handshake_ms),
+        private: ports::flycast(&worker.edge.config) == Some(at),
     };
+    if greeting.private {
+        return greeting.at_private_address(stream).await;
+    }
     let mut stream = stream;
     let proxies = &worker.edge.front.proxies;
     if proxies.iter().any(|prefix| prefix.has(peer.ip())) {
         greeting.heed_proxy(&mut stream).await?;
     }
     let address = greeting.who.local.ip().to_canonical();
-    let owner = worker.edge.watch.view().app_of_address(address).cloned();
+    let owner = match private::network_of_app(address) {
+        None => worker.edge.watch.view().app_of_address(address).cloned(),
+        // That somebody connected to one is not a proxy's to say.
+        Some(_) => None,
+    };
     match owner {
         Some(app) => greeting.at_own_address(stream, app).await,
         None => greeting.at_shared_address(stream).await,
@@ -89,6 +98,8 @@ struct Greeting<'a> {
     worker: &'a Arc<Worker>,
     who: Visitor,
     by: Instant,
+    /// It is a machine, at an address that an app has in its network.
+    private: bool,
 }
 
 /// How a client came to speak TLS.
@@ -101,6 +112,24 @@ enum Came {
 }
 
 impl Greeting<'_> {
+    /// Serve a machine of this host: the host led its connection here, and the kernel knows where
+    /// it was to. The packet policy has compared the networks; nothing hangs on that alone.
+    async fn at_private_address(mut self, stream: TcpStream) -> Result<(), Refused> {
+        let meant = SockRef::from(&stream).original_dst_v6();
+        let meant = meant.ok().and_then(|address| address.as_socket());
+        let meant = meant.ok_or(Refused::NotPrivate)?;
+        let network = private::network_of_app(meant.ip()).ok_or(Refused::NotPrivate)?;
+        if private::network(self.who.peer.ip()) != Some(network) {
+            return Err(Refused::NotPrivate);
+        }
+        let edge = &self.worker.edge;
+        let app = edge.watch.view().app_of_address(meant.ip()).cloned();
+        let app = app.ok_or(Refused::NoApp)?;
+        (self.who.local, self.who.at.port) = (meant, meant.port());
+        count(&edge.metrics.private_connects);
+        self.at_own_address(stream, app).await
+    }
+
     async fn at_own_address(self, stream: TcpStream, app: Arc<App>) -> Result<(), Refused> {
         let plan = self.plan(&app)?;
         if plan.pg_tls {
@@ -122,7 +151,7 @@ impl Greeting<'_> {
             };
             return self.http(Gather(stream), spoken).await;
         }
-        self.bytes(stream, &app, &plan).await
+        self.bytes(stream, &app, &plan, &[]).await
     }
 
     async fn at_shared_address(self, stream: TcpStream) -> Result<(), Refused> {
@@ -152,16 +181,24 @@ impl Greeting<'_> {
         Ok(())
     }
 
-    async fn bytes<I>(&self, stream: I, app: &Arc<App>, plan: &Plan) -> Result<(), Refused>
+    /// Hand a stream on, of which `said` was read already.
+    async fn bytes<I>(
+        &self,
+        stream: I,
+        app: &Arc<App>,
+        plan: &Plan,
+        said: &[u8],
+    ) -> Result<(), Refused>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
+        let client = bytes::Client { said, stream };
         Box::pin(bytes::serve(
             self.worker,
             &self.who,
             &app.name,
             plan,
-            stream,
+            client,
         ))
         .await
     }
@@ -192,7 +229,7 @@ impl Greeting<'_> {
         Ok(())
     }
 
-    /// Let a PostgreSQL client ask until it asks for TLS.
+    /// Let a PostgreSQL client ask until it asks for TLS; within a private network it need not.
     async fn postgres(self, mut stream: TcpStream, app: Option<Arc<App>>) -> Result<(), Refused> {
         for _ in 0..QUESTIONS {
             let mut request = [0; postgres::REQUEST];
@@ -203,6 +240,11 @@ impl Greeting<'_> {
             let answer = match postgres::asks(request) {
                 Asks::Tls => postgres::YES,
                 Asks::Gss => postgres::NO,
+                Asks::Other if self.private => {
+                    let app = app.ok_or(Refused::NoApp)?;
+                    let plan = self.plan(&app)?;
+                    return self.bytes(stream, &app, &plan, &request).await;
+                }
                 Asks::Other => {
                     let error = postgres::error("this port takes connections with TLS only");
                     // It is closed either way.
@@ -236,7 +278,7 @@ impl Greeting<'_> {
         let (stream, app, plan) = shaken?;
         drop(under_way);
         if plan.handling == Handling::Bytes {
-            return self.bytes(stream, &app, &plan).await;
+            return self.bytes(stream, &app, &plan, &[]).await;
         }
         let spoken = Spoken {
             handling: Handling::Https,
@@ -312,7 +354,10 @@ impl Greeting<'_> {
         if !fits {
             return Err(Refused::WrongProtocol);
         }
-        let own = found.is_some_and(|found| found.name == app.name);
+        let private =
+            |name: &str| self.private && name.strip_suffix(".flycast") == Some(app.name.as_ref());
+        let own = found.is_some_and(|found| found.name == app.name)
+            || named.as_deref().is_some_and(private);
         let shown = match named {
             Some(name) if own => tls::shown(&name, domain),
             Some(name) if plan.self_signed => Shown::SelfSigned(name),

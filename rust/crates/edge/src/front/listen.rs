@@ -47,6 +47,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        // The agent may give the host its private addresses later than this.
+        socket.set_freebind_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use godwit_catalog::{PortRange, View, ranges_of};
+use godwit_catalog::{PortRange, View, private, ranges_of};
 use godwit_wire::components::{EdgeConfig, Listener};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
@@ -76,9 +76,9 @@ impl Ports {
     /// Files have run out.
     pub(crate) fn inherit(&mut self, inherited: Vec<Bound>) -> io::Result<()> {
         let config = &self.edge.config;
-        let (configured, addresses) = (&config.listeners, &config.addresses);
-        let known =
-            |at: &Listener| configured.contains(at) || addresses.contains(&at.address.ip());
+        let known = |at: &Listener| {
+            is_configured(config, at) || config.addresses.contains(&at.address.ip())
+        };
         let mut ours: BTreeMap<Listener, Vec<Bound>> = BTreeMap::new();
         for bound in inherited.into_iter().filter(|bound| known(&bound.at)) {
             ours.entry(bound.at).or_default().push(bound);
@@ -96,7 +96,14 @@ impl Ports {
     /// # Errors
     /// A sentence with the address that cannot be had.
     pub(crate) fn open_configured(&mut self) -> Result<(), String> {
-        for at in self.edge.config.listeners.clone() {
+        let config = &self.edge.config;
+        let configured: Vec<_> = config
+            .listeners
+            .iter()
+            .copied()
+            .chain(flycast(config))
+            .collect();
+        for at in configured {
             if self.open.contains_key(&at) {
                 continue;
             }
@@ -171,11 +178,11 @@ impl Ports {
     }
 
     fn close_unwanted(&mut self, wanted: &BTreeSet<Listener>) {
-        let configured = &self.edge.config.listeners;
+        let config = &self.edge.config;
         let now = Instant::now();
         let mut closed = Vec::new();
         for (at, open) in &mut self.open {
-            if wanted.contains(at) || configured.contains(at) {
+            if wanted.contains(at) || is_configured(config, at) {
                 continue;
             }
             if *open.unwanted.get_or_insert(now) + KEEP <= now {
@@ -217,6 +224,15 @@ impl Ports {
     }
 }
 
+/// Where connections to private addresses of apps arrive, whatever port they are to.
+pub(crate) fn flycast(config: &EdgeConfig) -> Option<Listener> {
+    config.flycast.map(|address| Listener { address, port: 0 })
+}
+
+fn is_configured(config: &EdgeConfig, at: &Listener) -> bool {
+    config.listeners.contains(at) || flycast(config) == Some(*at)
+}
+
 /// What is to be listened on for apps, and how many ports are beyond the limit.
 fn wanted(view: &View, config: &EdgeConfig) -> (BTreeSet<Listener>, usize) {
     let (mut wanted, mut beyond) = (BTreeSet::new(), 0);
@@ -252,7 +268,10 @@ fn ranges_at(view: &View, address: IpAddr) -> Vec<PortRange> {
     }
     let mut ranges: Vec<_> = view.port_ranges().filter(|range| range.named).collect();
     if address.is_unspecified() {
-        let same = |(own, _): &(IpAddr, _)| own.is_ipv4() == address.is_ipv4();
+        // At private addresses nothing is opened: the host leads what is for them to one place.
+        let same = |(own, _): &(IpAddr, _)| {
+            own.is_ipv4() == address.is_ipv4() && private::network_of_app(*own).is_none()
+        };
         ranges.extend(
             view.addresses()
                 .filter(same)

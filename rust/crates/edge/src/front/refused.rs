@@ -14,6 +14,9 @@ pub(crate) enum Refused {
     Left,
     /// The address or the name in the handshake leads to no app.
     NoApp,
+    /// It came to where what is for private addresses arrives, and is for none, or comes from
+    /// outside the network that has the address.
+    NotPrivate,
     /// The app has no service at the port.
     NoService,
     /// What was said does not name an app, and the address is shared.
@@ -44,6 +47,7 @@ impl Refused {
             Refused::Silent => "silent",
             Refused::Left => "left",
             Refused::NoApp => "no_app",
+            Refused::NotPrivate => "not_private",
             Refused::NoService => "no_service",
             Refused::Nameless => "nameless",
             Refused::WrongProtocol => "wrong_protocol",
