@@ -199,7 +199,8 @@ WaitLockOption = Annotated[
     ),
 ]
 FlycastOption = Annotated[
-    bool, typer.Option("--flycast", help="A private address only; not there yet: refused.")
+    bool,
+    typer.Option("--flycast", help="A private address; on a first deploy, nothing public."),
 ]
 
 _CI_LABELS = {
@@ -391,15 +392,13 @@ class ProvisionFlags:
         Raises:
             Failure: A flag means nothing, or its app would be public against its word.
         """
-        if self.flycast:
-            raise errors.invalid(
-                "--flycast: apps have no Flycast addresses yet",
-                hint="in the app's network its machines answer at APP.internal",
-            )
-        if self.no_public_ips and (config.http_service or config.services):
+        serves = bool(config.http_service or config.services)
+        if self.flycast and not serves:
+            here.out.warn("--flycast: the app has no services, so nothing answers there")
+        if self.no_public_ips and serves and not self.flycast:
             raise errors.invalid(
                 "--no-public-ips: an app with services is public here, by its name",
-                hint="take its services out; in its network the machines answer all the same",
+                hint="with --flycast its first deploy makes it answer in its network alone",
             )
         if self.volume_initial_size is not None:
             try:

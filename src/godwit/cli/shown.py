@@ -11,8 +11,15 @@ from godwit.client.api import Api
 from godwit.client.records import Deploy
 
 
+def address(here: Session, app: str, config: Config, *, flycast: bool = False) -> str | None:
+    """Return where an app answers: in its network when it was to have an address there."""
+    if not (config.http_service or config.services):
+        return None
+    return f"http://{app}.flycast/" if flycast else here.settings.app_url(app)
+
+
 async def ended(
-    here: Session, api: Api, deploy: Deploy, *, config: Config | None = None, as_json: bool
+    here: Session, api: Api, deploy: Deploy, *, address: str | None, as_json: bool
 ) -> None:
     """Tell how a deploy stands, and where its app answers.
 
@@ -20,11 +27,9 @@ async def ended(
         here: The session.
         api: Asked for the machines.
         deploy: As it ended, or as it began when nobody stays to see the end.
-        config: Tells whether the app has an address; without one it is taken to have one.
+        address: Where the app answers; `None` if it has no services.
         as_json: Whether a program reads it.
     """
-    public = config is None or bool(config.http_service or config.services)
-    address = here.settings.app_url(deploy.app) if public else None
     if as_json:
         here.out.json(await _record(api, deploy, address))
         return

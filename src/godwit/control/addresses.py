@@ -1,27 +1,28 @@
-"""Public addresses of apps: allocated from the operator's pools, listed, released.
+"""Addresses of apps: allocated, listed, released.
 
-Called by the API. Edges learn of an app's own addresses with its fact and bring what arrives there
-to the app, whatever host name it asks for. The shared address is no app's own: an app that has it
-is told so, and is found by its host names.
+Called by the API. Public ones come from the operator's pools, private ones from the network whose
+machines may use them. Edges learn of an app's own addresses with its fact and bring what arrives
+there to the app, whatever host name it asks for. The shared address is no app's own: an app that
+has it is told so, and is found by its host names.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from godwit.base import errors, ids
 from godwit.base.principal import Principal
-from godwit.control import address_pools, apps, audit
+from godwit.control import address_pools, apps, audit, organizations
 from godwit.control.address_pools import Address
 from godwit.control.context import Context
-from godwit.control.records import AddressAssignment, App
+from godwit.control.records import PRIVATE, AddressAssignment, App, Network
 from godwit.control.rows import Rows
+from godwit.wire.private import app_address
 
 MOST = 64
 """Addresses of one app."""
 _NOT_THERE = {
-    "private_v6": "Flycast addresses",
     "egress_v4": "addresses for what machines send",
     "egress_v6": "addresses for what machines send",
     "egress_pair": "addresses for what machines send",
@@ -33,14 +34,20 @@ class NewAddress:
     """What a caller wants.
 
     Attributes:
-        type: `v4`, `v6` or `shared_v4`.
+        type: `v4`, `v6`, `shared_v4` or `private_v6`.
         region: Empty or `global`: an address answers in every region.
         service_name: Kept and told again.
+        org_slug: Of a private one: the organization whose machines reach it; empty for the
+            app's own.
+        network: Of a private one: their network, `default` if only the organization is given;
+            empty with that for the app's own.
     """
 
     type: str
     region: str = ""
     service_name: str = ""
+    org_slug: str = ""
+    network: str = ""
 
 
 async def listed(ctx: Context, who: Principal, app_name: str) -> list[AddressAssignment]:
@@ -76,11 +83,18 @@ async def allocate(
             id=ids.tagged("adr"),
             org_id=app.org_id,
             app_id=app.id,
-            ip=str(await _found(ctx, rows, wanted.type)),
+            ip="",
             type=wanted.type,
             service_name=wanted.service_name,
             created_at_ms=ctx.clock.now_ms(),
         )
+        if wanted.type == PRIVATE:
+            network, slug = await _network(ctx, rows, who, app, wanted)
+            first = not present and app.status == "pending"
+            row = replace(row, network_org=slug, sole=first)
+            row = await _within(rows, row, network)
+        else:
+            row = replace(row, ip=str(await _found(ctx, rows, wanted.type)))
         await rows.addresses.add(row)
         await _tell(ctx, rows, app)
         await audit.record(rows, ctx.clock, who, "addresses.allocate", row.ip, **_about(app, row))
@@ -116,13 +130,41 @@ async def release(ctx: Context, who: Principal, app_name: str, ip: str) -> None:
 def _check(wanted: NewAddress) -> None:
     if wanted.type in _NOT_THERE:
         raise errors.invalid(f"type: this platform has no {_NOT_THERE[wanted.type]} yet")
-    if wanted.type not in ("v4", "v6", "shared_v4"):
-        raise errors.invalid(f'type: expected v4, v6 or shared_v4, got "{wanted.type}"')
+    if wanted.type not in ("v4", "v6", "shared_v4", PRIVATE):
+        raise errors.invalid(
+            f'type: expected v4, v6, shared_v4 or private_v6, got "{wanted.type}"'
+        )
+    if wanted.type == PRIVATE and wanted.network and not ids.is_slug(wanted.network):
+        raise errors.invalid(f"network: {wanted.network!r} is not the name of a network")
     if wanted.region not in ("", "global"):
         raise errors.invalid(
             f"region: an address of {wanted.region!r} alone cannot be had",
             hint="leave the region out: every region answers on every address",
         )
+
+
+async def _network(
+    ctx: Context, rows: Rows, who: Principal, app: App, wanted: NewAddress
+) -> tuple[Network, str]:
+    """Return the network whose machines are to reach the app, and its organization's slug."""
+    if not (wanted.org_slug or wanted.network):
+        own = Network(app.network_id, app.network_number, app.org_id, app.network_name, 0)
+        return own, app.org_slug
+    slug = wanted.org_slug or app.org_slug
+    # Its machines get a name and a way: that is the other organization's to allow.
+    org = await organizations.require(rows, who, "apps:write", slug)
+    return await apps.network_named(ctx, rows, org, wanted.network or "default"), slug
+
+
+async def _within(rows: Rows, row: AddressAssignment, network: Network) -> AddressAssignment:
+    """Return the assignment with a new address of a network."""
+    count = await rows.networks.next_address(network.id)
+    return replace(
+        row,
+        ip=str(app_address(network.number, count)),
+        network_id=network.id,
+        network_name=network.name,
+    )
 
 
 async def _found(ctx: Context, rows: Rows, kind: str) -> Address:
@@ -159,7 +201,10 @@ def _none_named(kind: str, hint: str) -> errors.Failure:
 
 
 def _about(app: App, row: AddressAssignment) -> dict[str, Any]:
-    return {"org_id": app.org_id, "app": app.name, "type": row.type}
+    about = {"org_id": app.org_id, "app": app.name, "type": row.type}
+    if row.network_name is not None:
+        about["network"] = f"{row.network_org}/{row.network_name}"
+    return about
 
 
 async def _tell(ctx: Context, rows: Rows, app: App) -> None:

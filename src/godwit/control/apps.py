@@ -1,13 +1,12 @@
 """Apps: made, looked up, deleted. Every change publishes the app's fact through the outbox."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from godwit.base import errors, ids, log
 from godwit.base.principal import Principal, Scope
 from godwit.control import audit, names, organizations
 from godwit.control.context import Context
-from godwit.control.records import App, Network, Organization
+from godwit.control.records import App, Network, Organization, Reached
 from godwit.control.rows import Rows
 from godwit.wire import facts
 
@@ -169,9 +168,10 @@ async def mark_deployed(rows: Rows, app: App) -> None:
 
 
 def fact(
-    ctx: Context, app: App, own: Sequence[str], *, epoch: int, revision: int, deleted: bool
+    ctx: Context, app: App, reached: Reached, *, epoch: int, revision: int, deleted: bool
 ) -> facts.AppFact:
-    """Return what edges and DNS are told of an app; `own` are addresses that are its alone."""
+    """Return what edges and DNS are told of an app."""
+    hidden = deleted or reached.inside_alone
     return facts.AppFact(
         epoch=epoch,
         revision=revision,
@@ -181,16 +181,16 @@ def fact(
         network_number=app.network_number,
         app_id=app.id,
         app=app.name,
-        hostnames=() if deleted else (hostname(app, ctx.options.apps_domain),),
-        addresses=() if deleted else tuple(own),
+        hostnames=() if hidden else (hostname(app, ctx.options.apps_domain),),
+        addresses=() if deleted else reached.own,
     )
 
 
 async def publish(ctx: Context, rows: Rows, app: App, revision: int, *, deleted: bool) -> None:
     """Put an app's fact into the outbox."""
     epoch = (await rows.meta.get()).epoch
-    own = (await rows.addresses.own([app.id])).get(app.id, ())
-    told = fact(ctx, app, own, epoch=epoch, revision=revision, deleted=deleted)
+    reached = (await rows.addresses.reached([app.id])).get(app.id, Reached())
+    told = fact(ctx, app, reached, epoch=epoch, revision=revision, deleted=deleted)
     await rows.outbox.add(told.model_dump(mode="json"))
 
 
@@ -220,7 +220,8 @@ async def _require_free(rows: Rows, org: Organization, name: str) -> None:
         raise NameTaken(name)
 
 
-async def _network(ctx: Context, rows: Rows, org: Organization, name: str) -> Network:
+async def network_named(ctx: Context, rows: Rows, org: Organization, name: str) -> Network:
+    """Return a network of an organization, made the first time that it is named."""
     network = await rows.networks.by_name(org.id, name)
     if network is None:
         network = Network(
@@ -235,7 +236,7 @@ async def _network(ctx: Context, rows: Rows, org: Organization, name: str) -> Ne
 
 
 async def _add(ctx: Context, rows: Rows, org: Organization, wanted: NewApp) -> App:
-    network = await _network(ctx, rows, org, wanted.network or "default")
+    network = await network_named(ctx, rows, org, wanted.network or "default")
     app = App(
         id=ids.tagged("app"),
         number=await rows.meta.next_number("apps"),

@@ -21,7 +21,7 @@ from godwit.base import errors, ids, log, tasks
 from godwit.control import apps, members
 from godwit.control.context import Context
 from godwit.control.ports import Facts
-from godwit.control.records import Publication
+from godwit.control.records import Publication, Reached
 from godwit.wire import facts
 
 logger = logging.getLogger(__name__)
@@ -241,12 +241,12 @@ async def everything(ctx: Context) -> AsyncIterator[list[facts.Fact]]:
         async with ctx.store.read() as rows:
             epoch = (await rows.meta.get()).epoch
             page = await rows.apps.newest_facts(app_id, _BATCH)
-            own = await rows.addresses.own([app.id for app in page])
+            reached = await rows.addresses.reached([app.id for app in page])
         yield [
             apps.fact(
                 ctx,
                 app,
-                own.get(app.id, ()),
+                reached.get(app.id, Reached()),
                 epoch=epoch,
                 revision=app.revision,
                 deleted=app.deleted_at_ms is not None,

@@ -30,13 +30,18 @@ class Organization:
 
 @dataclass(frozen=True)
 class Network:
-    """A private network of an organization; its number is part of 6PN addresses for ever."""
+    """A private network of an organization; its number is part of 6PN addresses for ever.
+
+    Attributes:
+        addresses_given: To apps, those that were taken back included.
+    """
 
     id: str
     number: int
     org_id: str
     name: str
     created_at_ms: int
+    addresses_given: int = 0
 
 
 @dataclass(frozen=True)
@@ -213,12 +218,34 @@ class App:
     deleted_at_ms: int | None = None
 
 
+PRIVATE = "private_v6"
+"""The type of an address that the machines of one network reach, and nobody else."""
+
+
 @dataclass(frozen=True)
-class AddressAssignment:
-    """A public address of an app.
+class Reached:
+    """Where an app is reached beside its machines' own addresses.
 
     Attributes:
-        type: `v4` and `v6` are the app's alone; `shared_v4` is not.
+        own: Addresses that are its alone, private ones among them.
+        inside_alone: Not by its name from outside either.
+    """
+
+    own: tuple[str, ...] = ()
+    inside_alone: bool = False
+
+
+@dataclass(frozen=True)
+class AddressAssignment:
+    """An address of an app.
+
+    Attributes:
+        type: `v4` and `v6` are the app's alone; `shared_v4` is not; `private_v6` is its alone
+            in the network that has the address.
+        network_id: Of a private one: whose machines reach it; `network_org` is that
+            organization's slug.
+        sole: It was the first address of an app that was not deployed yet: as long as it has
+            no public one, the app is not reached from outside.
     """
 
     id: str
@@ -228,6 +255,10 @@ class AddressAssignment:
     type: str
     service_name: str
     created_at_ms: int
+    network_id: str | None = None
+    sole: bool = False
+    network_name: str | None = None
+    network_org: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from godwit.control.records import (
     Organization,
     OutboxRow,
     Publication,
+    Reached,
     RegistryCredential,
     Release,
     ReleaseStatus,
@@ -78,6 +79,9 @@ class NetworkRows(Protocol):
 
     async def by_name(self, org_id: str, name: str) -> Network | None:
         """Return an organization's network."""
+
+    async def next_address(self, network_id: str) -> int:
+        """Return the count of a new private address, from 1, never given out before."""
 
 
 class UserRows(Protocol):
@@ -281,7 +285,7 @@ class AppRows(Protocol):
 
 
 class AddressRows(Protocol):
-    """Public addresses of apps; one that is an app's own is nobody else's."""
+    """Addresses of apps; one that is an app's own is nobody else's."""
 
     async def add(self, row: AddressAssignment) -> None:
         """Add one."""
@@ -289,8 +293,8 @@ class AddressRows(Protocol):
     async def of_app(self, app_id: str) -> list[AddressAssignment]:
         """Return an app's, the oldest first."""
 
-    async def own(self, app_ids: Collection[str]) -> dict[str, list[str]]:
-        """Return the addresses that are these apps' alone, by app."""
+    async def reached(self, app_ids: Collection[str]) -> dict[str, Reached]:
+        """Return how these apps are reached, by app; of one without addresses nothing."""
 
     async def taken(self, kind: str) -> list[str]:
         """Return all of a type that apps have."""

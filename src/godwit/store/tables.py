@@ -54,6 +54,7 @@ NETWORKS = sa.Table(
     sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
     sa.Column("name", sa.String(63), nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("addresses_given", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("org_id", "name"),
 )
 
@@ -273,6 +274,8 @@ ADDRESSES = sa.Table(
     sa.Column("type", sa.String(16), nullable=False),
     sa.Column("service_name", sa.String(200), nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("network_id", sa.String(40), nullable=True),
+    sa.Column("sole", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_addresses_app_id", "app_id"),
 )
 _OWN_ADDRESS = ADDRESSES.c.type != "shared_v4"

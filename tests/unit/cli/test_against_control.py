@@ -75,11 +75,35 @@ async def test_addresses_come_and_go(served):
     ]
 
 
+async def test_private_addresses_name_their_network(served):
+    await served("orgs", "create", "acme")
+    await served("orgs", "create", "rival")
+    await served("apps", "create", "hello", "-o", "acme")
+    code, stdout, _ = await served("ips", "allocate-v6", "--private", "-a", "hello")
+    assert code == 0
+    assert "private (acme/default)" in stdout
+    within = ("--private", "--org", "rival", "--network", "lab")
+    (given,) = await served.json("ips", "allocate-v6", *within, "-a", "hello")
+    assert given["network"] == {"name": "lab", "org_slug": "rival"}
+    assert await served("ips", "release", given["ip"], "-a", "hello", "-y")
+
+
+async def test_a_first_deploy_with_flycast_has_nothing_public(served):
+    await served("orgs", "create", "acme")
+    await served("apps", "create", "hello", "-o", "acme")
+    for _ in range(2):
+        code, stdout, stderr = await served(*DEPLOY, "--flycast", "--no-public-ips")
+        assert (code, stdout) == (0, "http://hello.flycast/\n"), stderr
+    (address,) = await served.json("ips", "list", "-a", "hello")
+    assert address["type"] == "private_v6"
+
+
 async def test_addresses_that_cannot_be_had(served):
     await served("orgs", "create", "acme")
     await served("apps", "create", "hello", "-o", "acme")
     for words, said in (
-        (("allocate-v6", "--private"), "this platform has no Flycast addresses yet"),
+        (("allocate-v6", "--org", "acme"), "--org and --network: go with --private"),
+        (("allocate-v6", "--private", "--org", "none"), "organization 'none' not found"),
         (("allocate-v4", "-r", "ams"), "an address of 'ams' alone cannot be had"),
         (("release", "203.0.113.9", "-y"), "app 'hello' has no address 203.0.113.9"),
         (("release", "web", "-y"), "'web' is no IP address"),

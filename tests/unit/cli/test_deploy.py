@@ -168,7 +168,6 @@ def test_flags_that_mean_nothing_are_refused_before_anything_is_asked(hello, fla
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--flycast",), "--flycast: apps have no Flycast addresses yet"),
         (("--no-public-ips",), "--no-public-ips: an app with services is public here, by its"),
         (("--volume-initial-size", "x"), "--volume-initial-size: expected a volume size"),
     ],

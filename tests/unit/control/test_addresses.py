@@ -96,8 +96,13 @@ async def test_a_deleted_app_gives_its_addresses_back(town: Town) -> None:
 @pytest.mark.parametrize(
     ("wanted", "code", "said"),
     [
-        (NewAddress("v5"), "invalid_argument", "type: expected v4, v6 or shared_v4"),
-        (NewAddress("private_v6"), "invalid_argument", "no Flycast addresses yet"),
+        (NewAddress("v5"), "invalid_argument", "type: expected v4, v6, shared_v4 or private_v6"),
+        (NewAddress("private_v6", network="a b"), "invalid_argument", "'a b' is not the name"),
+        (
+            NewAddress("private_v6", org_slug="rival"),
+            "not_found",
+            "organization 'rival' not found",
+        ),
         (NewAddress("egress_pair"), "invalid_argument", "for what machines send"),
         (NewAddress("v4", region="ams"), "invalid_argument", "'ams' alone cannot be had"),
         (NewAddress("v4"), "failed_precondition", "no v4 addresses for single apps"),
@@ -111,6 +116,53 @@ async def test_what_cannot_be_given_is_told(
     with pytest.raises(errors.Failure, match=said) as caught:
         await addresses.allocate(without, town.acme, "shop", wanted)
     assert caught.value.code == code
+
+
+async def test_private_addresses_are_of_the_network_whose_machines_may_come(town: Town) -> None:
+    ctx = town.world.ctx
+    number = town.shop.network_number
+
+    async def given(**within: str) -> AddressAssignment:
+        wanted = NewAddress("private_v6", **within)
+        return await addresses.allocate(ctx, OPERATOR, "shop", wanted)
+
+    own = await given()
+    assert own.ip == f"fdaa:0:{number:x}:0:1::1"
+    assert (own.network_org, own.network_name) == ("acme", "default")
+    assert (await given()).ip == f"fdaa:0:{number:x}:0:1::2"
+    theirs = await given(org_slug="rival")
+    lent = await given(network="lab")
+    assert (theirs.network_org, theirs.network_name) == ("rival", "default")
+    assert (lent.network_org, lent.network_name) == ("acme", "lab")
+    networks = {one.ip.partition(":0:1::")[0] for one in (own, theirs, lent)}
+    assert len(networks) == 3
+    listed = await addresses.listed(ctx, town.acme, "shop")
+    assert [one.network_name for one in listed] == ["default", "default", "default", "lab"]
+    assert set((await told(town)).addresses) == {one.ip for one in listed}
+    # No count is given twice: nobody is reached where another app was.
+    await addresses.release(ctx, town.acme, "shop", f"fdaa:0:{number:x}:0:1::2")
+    assert (await given()).ip == f"fdaa:0:{number:x}:0:1::3"
+
+
+async def test_who_has_a_private_address_before_anything_runs_is_not_public(town: Town) -> None:
+    ctx = town.world.ctx
+    name = "shop.godwit.localhost"
+    assert (await told(town)).hostnames == (name,)
+    private = (await allocated(town, "private_v6")).ip
+    assert (await told(town)).hostnames == ()
+    shared = (await allocated(town, "shared_v4")).ip
+    assert (await told(town)).hostnames == (name,)
+    await addresses.release(ctx, town.acme, "shop", shared)
+    assert (await told(town)).hostnames == ()
+    await addresses.release(ctx, town.acme, "shop", private)
+    assert (await told(town)).hostnames == (name,)
+
+
+async def test_an_app_that_was_deployed_stays_public(town: Town) -> None:
+    async with town.world.store.write() as rows:
+        await apps.mark_deployed(rows, town.shop)
+    await allocated(town, "private_v6")
+    assert (await told(town)).hostnames == ("shop.godwit.localhost",)
 
 
 async def test_an_app_has_no_more_than_so_many(town: Town, monkeypatch) -> None:  # type: ignore[no-untyped-def]

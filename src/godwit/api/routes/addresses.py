@@ -1,4 +1,4 @@
-"""`/v1/apps/{app}/ip_assignments`: the public addresses of an app."""
+"""`/v1/apps/{app}/ip_assignments`: the addresses of an app."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ _Ip = Annotated[str, Path(max_length=45)]
     responses=ERRORS,
 )
 async def list_addresses(ctx: Ctx, who: Who, app_name: str) -> AddressList:
-    """List an app's public addresses."""
+    """List an app's addresses."""
     found = await addresses.listed(ctx, who, app_name)
     return AddressList(ips=[AddressAssignment.of(row) for row in found])
 
@@ -36,7 +36,7 @@ async def list_addresses(ctx: Ctx, who: Who, app_name: str) -> AddressList:
 async def allocate_address(
     ctx: Ctx, who: Who, app_name: str, body: AllocateAddress
 ) -> AddressAssignment:
-    """Give an app a public address."""
+    """Give an app an address."""
     return AddressAssignment.of(await addresses.allocate(ctx, who, app_name, body.wanted()))
 
 
@@ -48,5 +48,5 @@ async def allocate_address(
     status_code=204,
 )
 async def release_address(ctx: Ctx, who: Who, app_name: str, ip: _Ip) -> None:
-    """Take a public address from an app."""
+    """Take an address from an app."""
     await addresses.release(ctx, who, app_name, ip)

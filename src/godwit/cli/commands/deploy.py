@@ -83,7 +83,9 @@ def deploy(
     source = build.source(here.directory, here.environ, image=image, dockerfile=dockerfile)
     wanted = scope.added(rollout_flags.wanted())
     lock = flags.seconds(wait_lock, "--wait-lock")
-    request = rollout.Request(source, wanted, detach, lock, rollout_flags.dns_checks)
+    request = rollout.Request(
+        source, wanted, detach, lock, rollout_flags.dns_checks, provision.flycast
+    )
 
     async def work(api: Api) -> None:
         loaded = await _loaded(here, api, config, changes, image)
@@ -194,7 +196,8 @@ def _at_the_running_one(here: session.Session, name: str, *, cancel: bool, as_js
                 ended = await follow.to_its_end(here, api, found, telling)
             else:
                 ended = await rollout.followed(here, api, found, telling)
-        await shown.ended(here, api, ended, as_json=as_json)
+        address = here.settings.app_url(name)
+        await shown.ended(here, api, ended, address=address, as_json=as_json)
 
     connect.call(here, work)
 
@@ -218,7 +221,9 @@ async def perform(
         if not request.detach:
             begun = await rollout.followed(here, api, begun, telling)
     config = loaded.checked()
-    if request.dns_checks and not request.detach and (config.http_service or config.services):
+    looks = request.dns_checks and not request.detach and not request.flycast
+    if looks and (config.http_service or config.services):
         await names.warn(here, name)
-    await shown.ended(here, api, begun, config=config, as_json=as_json)
+    address = shown.address(here, name, config, flycast=request.flycast)
+    await shown.ended(here, api, begun, address=address, as_json=as_json)
     return begun

@@ -1,4 +1,4 @@
-"""`godwit ips`: the public addresses of an app, and the private ones of its machines."""
+"""`godwit ips`: the addresses of an app, and the private ones of its machines."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,7 +9,7 @@ from godwit.base import errors
 from godwit.cli import connect, session, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption, YesOption
 from godwit.cli.taking import taking
-from godwit.client.addresses import AddressAssignment
+from godwit.client.addresses import AddressAssignment, Within
 from godwit.client.api import Api
 
 app = tree.group("Allocate, list and release the addresses of an app.")
@@ -21,7 +21,20 @@ SharedOption = Annotated[
     bool, typer.Option("--shared", help="The address that all apps share, free of choice.")
 ]
 PrivateOption = Annotated[
-    bool, typer.Option("--private", help="A Flycast address; not there yet: refused.")
+    bool,
+    typer.Option("--private", help="A Flycast address: for the machines of one network alone."),
+]
+WithinOrgOption = Annotated[
+    str,
+    typer.Option(
+        "--org",
+        "-o",
+        metavar="SLUG",
+        help="Whose machines reach it; else the app's own network.",
+    ),
+]
+WithinNetworkOption = Annotated[
+    str, typer.Option("--network", metavar="NAME", help="Their network; else `default`.")
 ]
 AddressesArgument = Annotated[list[str], typer.Argument(metavar="ADDRESS...")]
 
@@ -48,7 +61,7 @@ def list_(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the public addresses of an app."""
+    """List the addresses of an app."""
     here = session.of(context)
     name = connect.app_name(here, app, config)
 
@@ -76,17 +89,21 @@ def allocate_v4(
     _allocate(context, where, kinds)
 
 
-@app.command(epilog=tree.examples("godwit ips allocate-v6"))
+@app.command(epilog=tree.examples("godwit ips allocate-v6", "godwit ips allocate-v6 --private"))
 @taking
 def allocate_v6(
     context: typer.Context,
     *,
     where: WhereFlags,
     private_: PrivateOption = False,
+    org: WithinOrgOption = "",
+    network: WithinNetworkOption = "",
 ) -> None:
-    """Give an app an IPv6 address of its own."""
-    kinds = ("private_v6",) if private_ else ("v6",)
-    _allocate(context, where, kinds)
+    """Give an app an IPv6 address of its own, public or within a private network."""
+    if not private_ and (org or network):
+        raise errors.invalid("--org and --network: go with --private")
+    within = Within(org, network) if private_ else None
+    _allocate(context, where, ("private_v6",) if private_ else ("v6",), within)
 
 
 @app.command(epilog=tree.examples("godwit ips allocate"))
@@ -108,7 +125,7 @@ def release(
     config: ConfigOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Take public addresses from an app; somebody else may have them next."""
+    """Take addresses from an app; somebody else may have a public one next."""
     here = session.of(context)
     name = connect.app_name(here, app, config)
     here.confirm(f"Release {', '.join(addresses)} of {name}?", yes=yes)
@@ -150,7 +167,12 @@ def private(
     )
 
 
-def _allocate(context: typer.Context, where: WhereFlags, kinds: tuple[str, ...]) -> None:
+def _allocate(
+    context: typer.Context,
+    where: WhereFlags,
+    kinds: tuple[str, ...],
+    within: Within | None = None,
+) -> None:
     """Ask for one address after another; those that were given are shown, whatever comes next."""
     here = session.of(context)
     name = connect.app_name(here, where.app, where.config)
@@ -158,7 +180,7 @@ def _allocate(context: typer.Context, where: WhereFlags, kinds: tuple[str, ...])
 
     async def work(api: Api) -> None:
         for kind in kinds:
-            one = await api.addresses.allocate(name, kind, where.region)
+            one = await api.addresses.allocate(name, kind, where.region, within)
             given.append(one)
 
     try:
@@ -180,10 +202,16 @@ def _show(here: session.Session, found: list[AddressAssignment], *, as_json: boo
             (
                 "v6" if ":" in one.ip else "v4",
                 one.ip,
-                "shared" if one.shared else "dedicated",
+                _kind(one),
                 one.region,
                 one.created_at or "",
             )
             for one in found
         ],
     )
+
+
+def _kind(one: AddressAssignment) -> str:
+    if one.network is not None:
+        return f"private ({one.network.org_slug}/{one.network.name})"
+    return "shared" if one.shared else "dedicated"

@@ -233,13 +233,8 @@ def launch(
     directory = _directory(here, path, from_, into)
     existing = _existing(here, directory, config, take=copy_config or yes)
     source = build.source(directory, here.environ)
-    request = Request(
-        source,
-        scope.added(rollout.wanted()),
-        detach=ending.detach,
-        wait_lock_s=flags.seconds(ending.wait_lock, "--wait-lock"),
-        dns_checks=rollout.dns_checks,
-    )
+    wanted, lock = scope.added(rollout.wanted()), flags.seconds(ending.wait_lock, "--wait-lock")
+    request = Request(source, wanted, ending.detach, lock, rollout.dns_checks, provision.flycast)
     if dockerignore_from_gitignore:
         _copy_ignores(here, directory)
     suffix = ".json" if as_json else ".yaml" if as_yaml else ".toml"

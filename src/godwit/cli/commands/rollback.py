@@ -60,6 +60,7 @@ def rollback(
             begun = await api.deploys.roll_back(name, number, wanted)
             if not detach:
                 begun = await rollout.followed(here, api, begun, telling)
-        await shown.ended(here, api, begun, as_json=as_json or here.wants_json)
+        address = here.settings.app_url(begun.app)
+        await shown.ended(here, api, begun, address=address, as_json=as_json or here.wants_json)
 
     connect.call(here, work)

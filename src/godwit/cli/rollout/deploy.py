@@ -28,6 +28,7 @@ class Request:
         detach: Whether to leave once it has begun.
         wait_lock_s: How long to wait for another deploy of the app; `None` for not at all.
         dns_checks: Whether to look in the end whether the app's name leads anywhere.
+        flycast: Whether the app gets a private address before, unless it has one.
     """
 
     source: source.Source
@@ -35,6 +36,7 @@ class Request:
     detach: bool = False
     wait_lock_s: float | None = None
     dns_checks: bool = True
+    flycast: bool = False
 
 
 async def begin(
@@ -56,6 +58,8 @@ async def begin(
     loaded = files.understand(loaded.path, definition)
     await api.apps.get(app)
     image = await source.obtain(api, app, loaded, given, progress)
+    if request.flycast:
+        await _ensure_private(api, app, progress)
     order = Order(definition, image, _described(request))
     deadline = here.clock.monotonic() + (request.wait_lock_s or 0.0)
     while True:
@@ -68,6 +72,13 @@ async def begin(
             if other is None or here.clock.monotonic() >= deadline:
                 raise
             await _until_over(here, api, other, deadline, progress)
+
+
+async def _ensure_private(api: Api, app: str, progress: Progress) -> None:
+    if any(one.type == "private_v6" for one in await api.addresses.list(app)):
+        return
+    given = await api.addresses.allocate(app, "private_v6")
+    progress.step(f"{app} answers in its network at {given.ip}, {app}.flycast")
 
 
 def _described(request: Request) -> Options:

@@ -1,14 +1,23 @@
-"""Public addresses of apps."""
+"""Addresses of apps."""
 
 from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from godwit.control.records import AddressAssignment
+from godwit.control.records import PRIVATE, AddressAssignment, Reached
 from godwit.store.rows.base import Rows
-from godwit.store.tables import ADDRESSES
+from godwit.store.tables import ADDRESSES, NETWORKS, ORGANIZATIONS
 
 _OWN = ADDRESSES.c.type != "shared_v4"
+_QUERY = (
+    sa.select(
+        ADDRESSES,
+        NETWORKS.c.name.label("network_name"),
+        ORGANIZATIONS.c.slug.label("network_org"),
+    )
+    .outerjoin(NETWORKS, NETWORKS.c.id == ADDRESSES.c.network_id)
+    .outerjoin(ORGANIZATIONS, ORGANIZATIONS.c.id == NETWORKS.c.org_id)
+)
 
 
 class AddressTable(Rows):
@@ -20,18 +29,25 @@ class AddressTable(Rows):
 
     async def of_app(self, app_id: str) -> list[AddressAssignment]:
         """Return an app's, the oldest first."""
-        query = ADDRESSES.select().where(ADDRESSES.c.app_id == app_id)
+        query = _QUERY.where(ADDRESSES.c.app_id == app_id)
         oldest = query.order_by(ADDRESSES.c.created_at_ms, ADDRESSES.c.id)
         return await self._all(oldest, AddressAssignment)
 
-    async def own(self, app_ids: Collection[str]) -> dict[str, list[str]]:
-        """Return the addresses that are these apps' alone, by app."""
-        query = sa.select(ADDRESSES.c.app_id, ADDRESSES.c.ip)
-        query = query.where(ADDRESSES.c.app_id.in_(app_ids), _OWN).order_by(ADDRESSES.c.ip)
-        found: dict[str, list[str]] = {}
-        for app_id, ip in await self._connection.execute(query):
-            found.setdefault(app_id, []).append(ip)
-        return found
+    async def reached(self, app_ids: Collection[str]) -> dict[str, Reached]:
+        """Return how these apps are reached, by app; of one without addresses nothing."""
+        of = ADDRESSES.c
+        query = sa.select(of.app_id, of.ip, of.type, of.sole).where(of.app_id.in_(app_ids))
+        found: dict[str, list[tuple[str, str, bool]]] = {}
+        for app_id, ip, kind, sole in await self._connection.execute(query.order_by(of.ip)):
+            found.setdefault(app_id, []).append((ip, kind, sole))
+        return {
+            app_id: Reached(
+                tuple(ip for ip, kind, _ in rows if kind != "shared_v4"),
+                inside_alone=all(kind == PRIVATE for _, kind, _ in rows)
+                and any(sole for _, _, sole in rows),
+            )
+            for app_id, rows in found.items()
+        }
 
     async def taken(self, kind: str) -> list[str]:
         """Return all of a type that apps have."""

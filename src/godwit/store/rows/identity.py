@@ -64,6 +64,16 @@ class NetworkTable(Rows):
         query = NETWORKS.select().where(NETWORKS.c.org_id == org_id, NETWORKS.c.name == name)
         return await self._one(query, Network)
 
+    async def next_address(self, network_id: str) -> int:
+        """Return the count of a new private address, from 1, never given out before."""
+        statement = (
+            NETWORKS.update()
+            .where(NETWORKS.c.id == network_id)
+            .values(addresses_given=NETWORKS.c.addresses_given + 1)
+            .returning(NETWORKS.c.addresses_given)
+        )
+        return int((await self._connection.execute(statement)).scalar_one())
+
 
 class UserTable(Rows):
     """See `control.rows.UserRows`."""
