@@ -177,6 +177,11 @@ async def test_a_public_key_is_told_and_others_can_use_it(keeper: vault.Vault) -
     assert {one.made.public_key for one in symmetric} == {""}
 
 
+def _form(value: object) -> str:
+    """Return a parameter's part of a test's name, which must not hold what is random."""
+    return f"{len(value)}-bytes" if isinstance(value, bytes) else str(value)
+
+
 SEED = bytes(range(32))
 ED = ed25519.Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
 
@@ -195,6 +200,7 @@ ED = ed25519.Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_byte
         ("es256", P256.private_bytes(serialization.Encoding.PEM, PKCS8, PLAIN)),
         ("es256", P256.private_bytes(serialization.Encoding.DER, SEC1, PLAIN)),
     ],
+    ids=_form,
 )
 async def test_a_key_is_imported_in_every_usual_form(
     keeper: vault.Vault, kind: keyring.KmsType, value: bytes
@@ -229,6 +235,7 @@ async def test_a_key_is_imported_in_every_usual_form(
             "no private key of P-256",
         ),
     ],
+    ids=_form,
 )
 async def test_what_is_no_key_is_refused(
     keeper: vault.Vault, kind: keyring.KmsType, value: bytes, why: str
