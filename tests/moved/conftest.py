@@ -16,8 +16,9 @@ MOVED = {
     "registry": "127.0.0.1:15050",
     "join": "127.0.0.1:14281",
 }
-"""Every address of `listen`, elsewhere. WireGuard's port is UDP, and nobody's before there are
-other hosts."""
+"""Every address of `listen`, elsewhere."""
+FLYCAST = 14_283
+"""Its port alone can be moved; the mesh's two are nobody's before there are other hosts."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def platform() -> Iterator[testing.Platform]:
     """Return a Godwit that is up on other ports; at the end, nothing may be left of it."""
-    variables = {f"GODWIT_LISTEN_{name.upper()}": address for name, address in MOVED.items()}
+    moved = MOVED | {"flycast": str(FLYCAST)}
+    variables = {f"GODWIT_LISTEN_{name.upper()}": address for name, address in moved.items()}
     with testing.world(), testing.platform(**variables) as up:
         yield up

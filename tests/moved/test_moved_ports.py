@@ -9,20 +9,20 @@ import pytest
 from godwit.base import settings
 from godwit.host import listeners
 from godwit.testing.platform import ROOT, Platform
-from tests.moved.conftest import MOVED
+from tests.moved.conftest import FLYCAST, MOVED
 
 
 def test_every_port_there_is_was_moved() -> None:
     usual = settings.Listen().model_dump()
-    assert set(MOVED) == set(usual) - {"mesh"}
+    assert set(MOVED) == set(usual) - {"flycast", "mesh", "backhaul"}
     assert not set(MOVED.values()) & set(usual.values())
 
 
 def test_nothing_listens_where_it_usually_does(platform: Platform) -> None:
     usual = settings.Listen().model_dump() | {"join": "127.0.0.1:4281"}
-    for address in (usual[name] for name in MOVED):
+    for address in (*(usual[name] for name in MOVED), f"[fdaa::3]:{usual['flycast']}"):
         assert listeners.of(address) == (), address
-    for address in MOVED.values():
+    for address in (*MOVED.values(), f"[fdaa::3]:{FLYCAST}"):
         assert listeners.of(address), address
 
 
@@ -58,7 +58,7 @@ def test_a_guest_reaches_none_of_the_moved_ports(platform: Platform) -> None:
         "    try: socket.create_connection(('fdaa::3', port), 3); print('open', port)\n"
         "    except OSError: print('closed', port)\n"
     )
-    moved = [address.rpartition(":")[2] for address in MOVED.values()]
+    moved = [*(address.rpartition(":")[2] for address in MOVED.values()), str(FLYCAST)]
     seen = platform.exec("hello", machine["id"], "python3", "-c", code, *moved, timeout=60)
     assert seen["stdout"].splitlines() == [f"closed {port}" for port in moved]
 
