@@ -1,23 +1,11 @@
 """Secret keys of apps: `/v1/apps/{app}/secretkeys`."""
 
 import base64
-from typing import Literal
 from urllib.parse import quote
 
 from godwit.client.records import Answer
 from godwit.client.transport import Transport
-
-KeyType = Literal[
-    "hs256",
-    "hs384",
-    "hs512",
-    "es256",
-    "nacl_auth",
-    "nacl_sign",
-    "xaes256gcm",
-    "nacl_box",
-    "nacl_secretbox",
-]
+from godwit.wire.kms import KeyType
 
 
 class SecretKey(Answer):

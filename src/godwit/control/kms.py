@@ -19,11 +19,12 @@ from godwit.control.context import Context
 from godwit.control.records import App, AppSecretKey, KmsKey
 from godwit.control.rows import Rows
 from godwit.wire import keyring
+from godwit.wire.kms import KeyType
 from godwit.wire.secrets import to_bytes, to_text
 
 T = TypeVar("T")
 
-TYPES: tuple[keyring.KmsType, ...] = get_args(keyring.KmsType)
+TYPES: tuple[KeyType, ...] = get_args(KeyType)
 MOST_KEYS = 500
 LONGEST_KEY = 4_096
 LONGEST_TEXT = 65_536
@@ -41,7 +42,7 @@ class NewKey:
     """
 
     name: str
-    type: keyring.KmsType
+    type: KeyType
     value: bytes | None = field(default=None, repr=False)
 
 
@@ -65,7 +66,7 @@ async def listed(
     who: Principal,
     app_name: str,
     *,
-    types: frozenset[keyring.KmsType] = frozenset(),
+    types: frozenset[KeyType] = frozenset(),
     least: int | None = None,
 ) -> list[KmsKey]:
     """Return an app's keys by name: those of some types, or all.

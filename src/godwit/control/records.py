@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from godwit.control.sealing import Sealed
 from godwit.wire.facts import MemberState
-from godwit.wire.keyring import KmsType
+from godwit.wire.kms import KeyType
 
 AppStatus = Literal["pending", "deployed", "suspended"]
 ReleaseStatus = Literal["running", "complete", "failed", "interrupted"]
@@ -185,7 +185,7 @@ class KmsKey:
     app_id: str
     name: str
     org_id: str
-    type: KmsType
+    type: KeyType
     data: str = field(repr=False)
     public_key: str
     created_at_ms: int

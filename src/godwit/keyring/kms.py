@@ -32,7 +32,7 @@ from nacl import public, secret, signing
 from nacl.exceptions import CryptoError
 
 from godwit.base import errors
-from godwit.wire.keyring import KmsType
+from godwit.wire.kms import KeyType
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 24
@@ -245,7 +245,7 @@ class _NaclBox(_Symmetric):
             return None
 
 
-SIGNING: Mapping[KmsType, Signing] = {
+SIGNING: Mapping[KeyType, Signing] = {
     "hs256": _Hmac("sha256", 32, _LONGEST_KEY, 32),
     "hs384": _Hmac("sha384", 48, _LONGEST_KEY, 48),
     "hs512": _Hmac("sha512", 64, _LONGEST_KEY, 64),
@@ -253,12 +253,12 @@ SIGNING: Mapping[KmsType, Signing] = {
     "nacl_auth": _Hmac("sha512", _KEY_BYTES, _KEY_BYTES, 32),
     "nacl_sign": _NaclSign(),
 }
-ENCRYPTING: Mapping[KmsType, Encrypting] = {
+ENCRYPTING: Mapping[KeyType, Encrypting] = {
     "xaes256gcm": _Xaes256Gcm(),
     "nacl_box": _NaclBox(),
     "nacl_secretbox": _NaclSecretbox(),
 }
-KINDS: Mapping[KmsType, Kind] = {**SIGNING, **ENCRYPTING}
+KINDS: Mapping[KeyType, Kind] = {**SIGNING, **ENCRYPTING}
 
 
 def xaes_seal(key: bytes, nonce: bytes, text: bytes, associated: bytes) -> bytes:

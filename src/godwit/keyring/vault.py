@@ -17,6 +17,7 @@ from godwit.keyring import kms
 from godwit.keyring.roots import Roots
 from godwit.wire import keyring
 from godwit.wire import secrets as sealing
+from godwit.wire.kms import KeyType
 from godwit.wire.secrets import KEY_BYTES, Owner, SealedKey, SealedValue
 
 _DIGEST_DIGITS = 16
@@ -197,7 +198,7 @@ def _context(owner: Owner, key_id: str) -> bytes:
     return f"godwit app key 1\0{owner.org_id}\0{owner.app_id}\0{key_id}".encode()
 
 
-def _kms_context(owner: Owner, name: str, kind: keyring.KmsType) -> bytes:
+def _kms_context(owner: Owner, name: str, kind: KeyType) -> bytes:
     return f"godwit kms 1\0{owner.org_id}\0{owner.app_id}\0{name}\0{kind}".encode()
 
 

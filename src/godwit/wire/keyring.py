@@ -20,6 +20,7 @@ A message is its length (u32, big endian) and that many bytes of JSON: `Question
 from typing import Any, Literal
 
 from godwit.base import errors
+from godwit.wire.kms import KeyType
 from godwit.wire.record import Record
 from godwit.wire.secrets import Owner, SealedValue
 
@@ -176,17 +177,6 @@ class RetireRoots(Record):
     used: tuple[str, ...]
 
 
-KmsType = Literal[
-    "hs256",
-    "hs384",
-    "hs512",
-    "es256",
-    "nacl_auth",
-    "nacl_sign",
-    "xaes256gcm",
-    "nacl_box",
-    "nacl_secretbox",
-]
 KmsUse = Literal["encrypt", "decrypt", "sign", "verify"]
 
 
@@ -200,7 +190,7 @@ class MakeKms(Record):
 
     key: WrappedKey
     name: str
-    type: KmsType
+    type: KeyType
     value: str | None = None
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
@@ -230,7 +220,7 @@ class UseKms(Record):
 
     key: WrappedKey
     name: str
-    type: KmsType
+    type: KeyType
     data: str
     use: KmsUse
     text: str

@@ -15,6 +15,7 @@ from godwit.base import errors
 from godwit.keyring import kms, roots, vault
 from godwit.testing.control import SettableClock
 from godwit.wire import keyring
+from godwit.wire.kms import KeyType
 from godwit.wire.secrets import Owner, SealedValue, to_bytes, to_text
 
 OWNER = Owner(org_id="org_a", app_id="app_a")
@@ -32,9 +33,7 @@ def keeper(tmp_path: Path) -> vault.Vault:
 class Key:
     """A secret key of an app, as control asks for it."""
 
-    def __init__(
-        self, keeper: vault.Vault, app: keyring.WrappedKey, kind: keyring.KmsType
-    ) -> None:
+    def __init__(self, keeper: vault.Vault, app: keyring.WrappedKey, kind: KeyType) -> None:
         self.keeper, self.app, self.kind = keeper, app, kind
         self.made = keyring.MadeKms(data="")
 
@@ -66,7 +65,7 @@ async def app_key(keeper: vault.Vault) -> keyring.WrappedKey:
 
 @pytest.mark.parametrize("kind", list(kms.SIGNING))
 async def test_what_a_key_signs_it_verifies_and_nothing_else(
-    keeper: vault.Vault, kind: keyring.KmsType
+    keeper: vault.Vault, kind: KeyType
 ) -> None:
     app = await app_key(keeper)
     key, other = await Key(keeper, app, kind).make(), await Key(keeper, app, kind).make()
@@ -87,9 +86,7 @@ async def test_what_a_key_signs_it_verifies_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", list(kms.ENCRYPTING))
-async def test_what_a_key_encrypts_it_alone_decrypts(
-    keeper: vault.Vault, kind: keyring.KmsType
-) -> None:
+async def test_what_a_key_encrypts_it_alone_decrypts(keeper: vault.Vault, kind: KeyType) -> None:
     app = await app_key(keeper)
     key, other = await Key(keeper, app, kind).make(), await Key(keeper, app, kind).make()
     for text in (b"", b"text", bytes(70_000)):
@@ -146,7 +143,7 @@ def test_xaes256gcm_is_that_of_its_specification(key: int, associated: bytes, se
         ),
     ],
 )
-def test_hmacs_are_those_of_rfc_4231(kind: keyring.KmsType, signature: str) -> None:
+def test_hmacs_are_those_of_rfc_4231(kind: KeyType, signature: str) -> None:
     """Case 7: a key and a text that are longer than a block."""
     text = (
         b"This is a test using a larger than block-size key and a larger than block-size data."
@@ -203,7 +200,7 @@ ED = ed25519.Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_byte
     ids=_form,
 )
 async def test_a_key_is_imported_in_every_usual_form(
-    keeper: vault.Vault, kind: keyring.KmsType, value: bytes
+    keeper: vault.Vault, kind: KeyType, value: bytes
 ) -> None:
     key = await Key(keeper, await app_key(keeper), kind).make(value)
     if kind == "es256":
@@ -238,7 +235,7 @@ async def test_a_key_is_imported_in_every_usual_form(
     ids=_form,
 )
 async def test_what_is_no_key_is_refused(
-    keeper: vault.Vault, kind: keyring.KmsType, value: bytes, why: str
+    keeper: vault.Vault, kind: KeyType, value: bytes, why: str
 ) -> None:
     with pytest.raises(errors.Failure, match=why) as refused:
         await Key(keeper, await app_key(keeper), kind).make(value)
@@ -246,7 +243,7 @@ async def test_what_is_no_key_is_refused(
 
 
 @given(st.sampled_from(list(kms.KINDS)), st.binary(max_size=200))
-def test_any_bytes_are_a_key_or_are_refused(kind: keyring.KmsType, value: bytes) -> None:
+def test_any_bytes_are_a_key_or_are_refused(kind: KeyType, value: bytes) -> None:
     try:
         kept = kms.KINDS[kind].load(value)
     except errors.Failure:

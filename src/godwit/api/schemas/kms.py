@@ -10,7 +10,7 @@ from godwit.api.schemas.common import In, Out
 from godwit.base import clock
 from godwit.control import kms
 from godwit.control.records import KmsKey
-from godwit.wire.keyring import KmsType
+from godwit.wire.kms import KeyType
 
 _MOST_ENCODED = 131_072
 
@@ -56,14 +56,14 @@ Bytes = Annotated[
 class ImportKey(In):
     """A key to import."""
 
-    type: KmsType
+    type: KeyType
     value: Bytes
 
 
 class GenerateKey(In):
     """A key to make."""
 
-    type: KmsType
+    type: KeyType
 
 
 class Encrypt(In):
@@ -97,7 +97,7 @@ class SecretKey(Out):
     """A secret key. `public_key` of asymmetric ones alone."""
 
     name: str
-    type: KmsType
+    type: KeyType
     public_key: str | None = None
     created_at: str
     updated_at: str
@@ -154,7 +154,7 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def types(listed: str) -> frozenset[KmsType]:
+def types(listed: str) -> frozenset[KeyType]:
     """Return the types that a list parted by commas names; unknown ones are of no key."""
     named = {name.strip() for name in listed.split(",")}
     return frozenset(one for one in kms.TYPES if one in named)

@@ -14,7 +14,8 @@ from godwit.base import errors
 from godwit.cli import connect, session, times, tree
 from godwit.cli.options import AppOption, ConfigOption, JsonOption, YesOption
 from godwit.client.api import Api
-from godwit.client.secret_keys import KeyType, SecretKey
+from godwit.client.secret_keys import SecretKey
+from godwit.wire.kms import KeyType
 
 app = tree.group("Make and list an app's secret keys, which never leave the platform.", lists=True)
 
@@ -68,6 +69,16 @@ class Label:
         return self.prefix, -1 if self.version is None else self.version
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A key to make, and what may be done for its label."""
+
+    type: KeyType
+    label: Label
+    noversion: bool
+    force: bool
+
+
 @app.command(
     "list", epilog=tree.examples("godwit secrets keys list", "godwit secrets keys list --json")
 )
@@ -112,15 +123,8 @@ def generate(
     """Make a random key; without a version in its label, the label's next version."""
     here = session.of(context)
     name = connect.app_name(here, app, config)
-    chosen, parsed = _type(kind), Label.parse(label)
-
-    async def work(api: Api) -> str:
-        present = await api.secret_keys.list(name)
-        free = _free(present, parsed, chosen, noversion=noversion, force=force)
-        await api.secret_keys.generate(name, free, chosen)
-        return free
-
-    made = connect.call(here, work)
+    wanted = _Wanted(_type(kind), Label.parse(label), noversion=noversion, force=force)
+    made = connect.call(here, lambda api: _make(api, name, wanted))
     if not quiet:
         here.out.data(made)
 
@@ -146,15 +150,9 @@ def import_(
     """
     here = session.of(context)
     name = connect.app_name(here, app, config)
-    chosen, parsed, value = _type(kind), Label.parse(label), _given(here)
-
-    async def work(api: Api) -> str:
-        present = await api.secret_keys.list(name)
-        free = _free(present, parsed, chosen, noversion=noversion, force=force)
-        await api.secret_keys.put(name, free, chosen, value)
-        return free
-
-    made = connect.call(here, work)
+    wanted = _Wanted(_type(kind), Label.parse(label), noversion=noversion, force=force)
+    value = _given(here)
+    made = connect.call(here, lambda api: _make(api, name, wanted, value))
     if not quiet:
         here.out.data(made)
 
@@ -223,29 +221,41 @@ def _type(given: str) -> KeyType:
     return found
 
 
-def _free(
-    present: list[SecretKey], wanted: Label, kind: KeyType, *, noversion: bool, force: bool
-) -> str:
+async def _make(api: Api, app_name: str, wanted: _Wanted, value: bytes | None = None) -> str:
+    """Make a key, of that value or a random one; return its label.
+
+    Raises:
+        Failure: `invalid_argument`; what the API says.
+    """
+    label = _free(await api.secret_keys.list(app_name), wanted)
+    if value is None:
+        await api.secret_keys.generate(app_name, label, wanted.type)
+    else:
+        await api.secret_keys.put(app_name, label, wanted.type, value)
+    return label
+
+
+def _free(present: list[SecretKey], wanted: _Wanted) -> str:
     """Return the label that a new key gets.
 
     Raises:
         Failure: `invalid_argument` when there is one, or other versions are of another type.
     """
+    prefix, version = wanted.label.prefix, wanted.label.version
     known = {one.name: one.type for one in present}
     same = {name: Label.parse(name) for name in known}
-    same = {name: label for name, label in same.items() if label.prefix == wanted.prefix}
-    other = next((name for name in same if known[name] != kind), None)
+    same = {name: label for name, label in same.items() if label.prefix == prefix}
+    other = next((name for name in same if known[name] != wanted.type), None)
     if other is not None:
         raise errors.invalid(
             f"{other} is of type {known[other]}; versions of one label are of one type",
             hint="take another label, or the same type",
         )
-    if wanted.version is None and not noversion:
+    if version is None and not wanted.noversion:
         highest = max((label.order[1] for label in same.values()), default=-1)
-        return f"{wanted.prefix}v{highest + 1}"
-    version = "" if wanted.version is None else f"v{wanted.version}"
-    chosen = f"{wanted.prefix}{version}"
-    if chosen in known and not force:
+        return f"{prefix}v{highest + 1}"
+    chosen = prefix if version is None else f"{prefix}v{version}"
+    if chosen in known and not wanted.force:
         raise errors.invalid(f"there is a key {chosen} already", hint="pass --force to replace it")
     return chosen
 
