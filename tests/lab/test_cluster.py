@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,37 @@ def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab
     lab.heal("nrt")
     eventually(lambda: met(lab, "fra", "nrt") and met(lab, "nrt", "iad"))
     eventually(lambda: in_touch(lab, *REGIONS))
+
+
+def mesh_endpoint(host: Host, public_key: str) -> str:
+    """Return where a host's WireGuard sends what is for a peer."""
+    device = host.exec("sh", "-c", "ip -o link | grep -o 'mesh[0-9a-f]*' | head -n 1").strip()
+    shown = host.exec("wg", "show", device, "endpoints")
+    return dict(line.split("\t") for line in shown.splitlines()).get(public_key, "")
+
+
+def mesh_key(host: Host) -> str:
+    """Return the key by which others know a host."""
+    file = host.tree.directory / "data" / "keys" / "mesh.key"
+    return host.exec("wg", "pubkey", stdin=file.read_text()).strip()
+
+
+def test_a_host_that_changes_its_endpoint_is_looked_for_there_by_all_others(lab: Lab) -> None:
+    host, before = lab.host("iad-1"), members(lab)["iad"]
+    # There and back again, as the lab's plan has it.
+    for port in (51_899, 51_820):
+        now = f"{host.addresses.v4}:{port}"
+        told = {**host.settings, "listen.mesh": port, "host.endpoints": [now]}
+        replace(host, settings=told).write_settings()
+        host.godwit("upgrade")
+        eventually(lambda at=now: members(lab)["iad"]["endpoints"] == [at])
+        key = mesh_key(host)
+        for region in ("fra", "nrt"):
+            other = lab.host(f"{region}-1")
+            eventually(lambda here=other, of=key, at=now: mesh_endpoint(here, of) == at)
+            eventually(lambda here=region: met(lab, here, "iad") and met(lab, "iad", here))
+        eventually(lambda: in_touch(lab, *REGIONS))
+    assert members(lab)["iad"]["host_id"] == before["host_id"]
 
 
 @pytest.mark.full

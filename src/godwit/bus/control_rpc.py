@@ -4,7 +4,7 @@ Who asks is in the subject, `godwit.control.rpc.<host_id>.<verb>`: the bus lets 
 under its own id alone, so nothing in the request itself has to be believed.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -94,6 +94,14 @@ class Client:
             Failure: What control said, or `unavailable` / `deadline_exceeded`.
         """
         await self._call("mesh_keys", {"key": key, "next_key": next_key})
+
+    async def endpoints(self, endpoints: Sequence[str]) -> None:
+        """Have everybody look for this host's WireGuard there, the best first.
+
+        Raises:
+            Failure: What control said, or `unavailable` / `deadline_exceeded`.
+        """
+        await self._call("endpoints", {"endpoints": list(endpoints)})
 
     async def _call(
         self, verb: str, body: dict[str, Any], timeout_s: float = 10.0

@@ -47,7 +47,7 @@ logger = logging.getLogger("godwit.agent")
 _SHIM_MB = 4
 _RELEASE_AGAIN_S = 15.0
 _MEMBERS_EVERY_S = 1.0
-_KEYS_EVERY_S = 5.0
+_ANNOUNCED_EVERY_S = 5.0
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ async def serve(settings: Settings) -> int:
             mesh = _join_mesh(settings, network, members, owned)
             await agent.start()
             bus = await _join_bus(settings, identity, agent, owned)
-            _tell_keys(settings, mesh, control_rpc.Client(bus, identity.host_id), owned)
+            _announce(settings, mesh, control_rpc.Client(bus, identity.host_id), owned)
             try:
                 notify.notify("READY=1")
                 logger.info("host %s is ready, %d machines", identity.host_id, len(agent.machines))
@@ -173,17 +173,22 @@ def _join_mesh(
     return mesh
 
 
-def _tell_keys(
+def _announce(
     settings: Settings, mesh: Mesh, control: control_rpc.Client, owned: tasks.Tasks
 ) -> None:
-    """Have everybody know this host in the mesh by its present keys."""
+    """Have everybody know this host in the mesh by its present keys, where it is now."""
     renew_after_s = settings.keep.mesh_key_days * 86_400.0
 
-    async def announce() -> None:
+    async def announce_keys() -> None:
         await mesh.announce(control.mesh_keys, renew_after_s)
 
-    keeping = upkeep.every(clock.SystemClock(), _KEYS_EVERY_S, announce)
-    owned.keep(keeping, name="mesh keys")
+    async def announce_endpoints() -> None:
+        await mesh.announce_endpoints(control.endpoints, settings.host.endpoints)
+
+    keys = upkeep.every(clock.SystemClock(), _ANNOUNCED_EVERY_S, announce_keys)
+    owned.keep(keys, name="mesh keys")
+    endpoints = upkeep.every(clock.SystemClock(), _ANNOUNCED_EVERY_S, announce_endpoints)
+    owned.keep(endpoints, name="mesh endpoints")
 
 
 async def _join_bus(

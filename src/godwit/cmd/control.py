@@ -185,6 +185,9 @@ async def build(resolved: settings.Settings) -> Parts:
 
 def _this_host(resolved: settings.Settings, identity: HostIdentity) -> Host:
     address = resolved.host.address or str(members.mesh_address(identity.host_number))
+    services = members.services(address, membership.ports(resolved, identity.roles))
+    if door := _join_address(resolved):
+        services["join"] = door
     return Host(
         id=identity.host_id,
         number=identity.host_number,
@@ -197,7 +200,7 @@ def _this_host(resolved: settings.Settings, identity: HostIdentity) -> Host:
         keys=ensure_keys(resolved.paths.data, identity.roles).public,
         mesh_key=identity.mesh_key,
         endpoints=list(resolved.host.endpoints),
-        services=members.services(address, membership.ports(resolved, identity.roles)),
+        services=services,
     )
 
 

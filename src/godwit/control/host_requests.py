@@ -1,7 +1,7 @@
 """What hosts ask of control: fresh tokens for images, and secrets newer than their copy.
 
-They also tell it by which keys they are to be known in the mesh, and what their machines did to
-themselves, for the audit.
+They also tell it where and by which keys they are to be known in the mesh, and what their machines
+did to themselves, for the audit.
 
 A host is known by the subject its request came on, which the bus vouches for; it gets only what
 concerns machines that live on it.
@@ -13,9 +13,10 @@ from typing import Any
 
 from godwit.base import errors, ids, log
 from godwit.base.principal import component, machine
-from godwit.control import audit, members, registry, secrets
+from godwit.control import audit, join_rules, members, registry, secrets
 from godwit.control.context import Context
-from godwit.control.records import App, AuditRow
+from godwit.control.records import App, AuditRow, Host
+from godwit.control.rows import Rows
 from godwit.wire import guest_api
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class HostRequests:
             "pull_token": self.pull_token,
             "secrets": self.secrets,
             "mesh_keys": self.mesh_keys,
+            "endpoints": self.endpoints,
             "release": self.release,
             guest_api.DEED: self.deed,
         }
@@ -121,18 +123,52 @@ class HostRequests:
         key, next_key = body.get("key"), body.get("next_key")
         if not isinstance(key, str) or not isinstance(next_key, str):
             raise errors.invalid("a host tells its key in the mesh and the next one")
+
+        async def change(rows: Rows, host: Host) -> Host:
+            return await members.set_mesh_keys(rows, host, key, next_key)
+
+        await self._change_member(host_id, "hosts.mesh_keys", change)
+        return {}
+
+    async def endpoints(self, host_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Have everybody look for a host's WireGuard there.
+
+        Raises:
+            Failure: `not_found` (no such host), `invalid_argument`.
+        """
+        told = body.get("endpoints")
+        if not isinstance(told, list) or not told or not all(isinstance(e, str) for e in told):
+            raise errors.invalid("a host tells a list of its endpoints")
+        join_rules.check_endpoints(told)
+
+        async def change(rows: Rows, host: Host) -> Host:
+            return await members.set_endpoints(rows, host, told)
+
+        await self._change_member(host_id, "hosts.endpoints", change, endpoints=told)
+        return {}
+
+    async def _change_member(
+        self,
+        host_id: str,
+        action: str,
+        change: Callable[[Rows, Host], Awaitable[Host]],
+        **detail: Any,
+    ) -> None:
+        """Change what others know of a host, at its own word; which leaves a row in the audit.
+
+        Raises:
+            Failure: `not_found`, and what the change says.
+        """
         async with self._ctx.store.write() as rows:
             host = await rows.hosts.get(host_id)
             if host is None or host.state == "removed":
                 raise errors.not_found(f"host {host_id} is no member")
-            told = await members.set_mesh_keys(rows, host, key, next_key)
-            if told != host:
+            if await change(rows, host) != host:
                 who = component(f"host-{host_id}")
                 await audit.record(
-                    rows, self._ctx.clock, who, "hosts.mesh_keys", host_id, org_id=None
+                    rows, self._ctx.clock, who, action, host_id, org_id=None, **detail
                 )
         self._ctx.facts_wanted.set()
-        return {}
 
 
 async def app_of(ctx: Context, host_id: str, machine_id: str) -> App:

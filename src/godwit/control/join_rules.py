@@ -69,15 +69,20 @@ def _check_control(request: JoinRequest) -> None:
         raise errors.invalid("keys: that of control is missing")
 
 
-def _check_reach(request: JoinRequest) -> None:
-    if len(request.endpoints) > _MOST_ENDPOINTS:
+def check_endpoints(endpoints: Sequence[str]) -> None:
+    """Refuse what is not where a host's WireGuard can be reached."""
+    if len(endpoints) > _MOST_ENDPOINTS:
         raise errors.invalid(f"endpoints: at most {_MOST_ENDPOINTS}")
-    for endpoint in request.endpoints:
+    for endpoint in endpoints:
         found = _ENDPOINT.fullmatch(endpoint)
         if found is None or int(found[2]) not in _PORT:
             raise errors.invalid(
                 f"endpoint: {endpoint!r} is no address:port", hint="--endpoint 198.51.100.7:51820"
             )
+
+
+def _check_reach(request: JoinRequest) -> None:
+    check_endpoints(request.endpoints)
     if request.address is not None:
         try:
             ip_address(request.address)

@@ -5,6 +5,7 @@ and with it the member fact through the outbox. Callers set `facts_wanted` once 
 committed.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from godwit.base import errors
@@ -87,6 +88,17 @@ async def set_mesh_keys(rows: Rows, host: Host, key: str, next_key: str) -> Host
             raise errors.Failure("already_exists", f"host {other.id} has that key in the mesh")
     revision = await rows.meta.next_revision()
     host = replace(host, mesh_key=key, mesh_next_key=next_key, revision=revision)
+    await rows.hosts.put(host)
+    await _tell(rows, host)
+    return host
+
+
+async def set_endpoints(rows: Rows, host: Host, endpoints: Sequence[str]) -> Host:
+    """Change where a host's WireGuard is reached and tell everybody; return it as it is now."""
+    if list(endpoints) == host.endpoints:
+        return host
+    revision = await rows.meta.next_revision()
+    host = replace(host, endpoints=list(endpoints), revision=revision)
     await rows.hosts.put(host)
     await _tell(rows, host)
     return host

@@ -91,6 +91,12 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
             "where do other hosts reach this server? --endpoint is missing",
             hint="--endpoint 198.51.100.7:51820: its public address and a free UDP port",
         )
+    said = settings.host.endpoints
+    if said and said != wanted.endpoints:
+        raise errors.invalid(
+            f"--endpoint says {', '.join(wanted.endpoints)}, host.endpoints {', '.join(said)}",
+            hint="the settings hold once it is a member: say the same there, or nothing",
+        )
     (data / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
     data.chmod(0o711)
     keys = identity.ensure_keys(data, wanted.roles)
@@ -143,10 +149,29 @@ def standing(data: Path, clock: Clock) -> StandingAnswer | None:
         edge_key="" if vouched else edge_keys.public_key(data),
     )
     signed = joining.sign("standing", asked, [(data / "keys" / "host.seed").read_text()])
-    answer = _read(StandingAnswer, _ask(cluster.address, cluster.fingerprint, signed))
+    answer = _read(StandingAnswer, _ask_any(_doors(data, cluster), cluster.fingerprint, signed))
     if answer.edge_chain:
         edge_keys.keep(data, answer.edge_chain)
     return answer
+
+
+def _doors(data: Path, cluster: Cluster) -> list[str]:
+    """Return where the joining endpoint may be: where it is said to be by now, where it was."""
+    members = membership.read(data).values()
+    said = [one.services.get("join") for one in members if one.state != "removed"]
+    return list(dict.fromkeys([*filter(None, said), cluster.address]))
+
+
+def _ask_any(addresses: list[str], fingerprint: str, signed: joining.Signed) -> bytes:
+    """Send a signed request to the first of these addresses that is reached."""
+    *others, last = addresses
+    for address in others:
+        try:
+            return _ask(address, fingerprint, signed)
+        except errors.Failure as failure:
+            if failure.code != "unavailable":
+                raise
+    return _ask(last, fingerprint, signed)
 
 
 def read_cluster(data: Path) -> Cluster | None:

@@ -229,8 +229,9 @@ def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
     """Put this release's programs in the place of those that run; no machine is stopped.
 
     Args:
-        settings: Where this release's programs are, and what the former release did not know;
-            all else stays as the host was brought up.
+        settings: Where this release's programs are, what the former release did not know, and
+            where other hosts reach this one, if they say; all else stays as the host was
+            brought up.
         told: Called with one sentence for each stage.
 
     Raises:
@@ -245,6 +246,7 @@ def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
         )
     kept = json.loads((run / "settings.json").read_text())
     kept["paths"]["programs"] = str(programs)
+    kept |= {section: kept[section] | reach for section, reach in _reach(settings).items()}
     settings = Settings.model_validate(_completed(kept, settings.model_dump(mode="json")))
     requirements.demand(settings)
     # A release that knows nothing of handing over is ended by the signal all the same; its
@@ -262,6 +264,20 @@ def upgrade(settings: Settings, *, told: Callable[[str], None]) -> None:
         told(_is_up(settings))
         return
     start_detached(settings, told=told)
+
+
+_REACH = {"listen": {"join", "mesh"}, "host": {"endpoints", "join_address"}}
+"""A host may move, and begin to have others, without stopping its machines."""
+
+
+def _reach(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return where other hosts reach this one, as far as its settings say."""
+    return {
+        section: getattr(settings, section).model_dump(
+            mode="json", include=keys, exclude_unset=True
+        )
+        for section, keys in _REACH.items()
+    }
 
 
 def _completed(kept: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:

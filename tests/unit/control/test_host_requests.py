@@ -120,6 +120,40 @@ async def test_keys_that_are_none_or_anothers_are_refused(town: Town) -> None:
     assert await known(town, "aaaaaaaa") == (KEYS[0], "")
 
 
+async def tell_endpoints(town: Town, host_id: str, told: object) -> None:
+    await HostRequests(town.world.ctx).handlers()["endpoints"](host_id, {"endpoints": told})
+
+
+async def test_a_host_that_moved_is_looked_for_elsewhere_by_everybody(town: Town) -> None:
+    await add_host(town, "aaaaaaaa", 70_000, KEYS[0])
+    publisher = Publisher(town.world.ctx, "lcl", town.world.stream)
+    name = "facts.lcl.member.control.aaaaaaaa"
+    await tell_endpoints(town, "aaaaaaaa", ["198.51.100.7:51820", "[2001:db8::7]:51820"])
+    await publisher.publish_once()
+    fact = town.world.stream.newest[name]
+    assert fact.endpoints == ("198.51.100.7:51820", "[2001:db8::7]:51820")
+    # Said again it is nothing new: no host is troubled.
+    await tell_endpoints(town, "aaaaaaaa", list(fact.endpoints))
+    await publisher.publish_once()
+    assert town.world.stream.newest[name] == fact
+    async with town.world.ctx.store.read() as rows:
+        found = await rows.audit.page(None, before="", limit=100)
+    (row,) = [row for row in found if row.action == "hosts.endpoints"]
+    assert (row.principal, row.target) == ("component:host-aaaaaaaa", "aaaaaaaa")
+    assert row.detail == {"endpoints": list(fact.endpoints)}
+
+
+async def test_endpoints_that_are_none_are_refused(town: Town) -> None:
+    await add_host(town, "aaaaaaaa", 70_000, KEYS[0])
+    for told in (None, "198.51.100.7:51820", [], [7], ["198.51.100.7"], ["a:0"], ["a:1"] * 5):
+        with pytest.raises(errors.Failure) as caught:
+            await tell_endpoints(town, "aaaaaaaa", told)
+        assert caught.value.code == "invalid_argument"
+    with pytest.raises(errors.Failure) as caught:
+        await tell_endpoints(town, "cccccccc", ["198.51.100.7:51820"])
+    assert caught.value.code == "not_found"
+
+
 async def test_a_destroyed_machine_pulls_nothing(town: Town) -> None:
     machine_id = await machine_of(town)
     async with town.world.store.write() as rows:

@@ -227,3 +227,33 @@ async def test_a_cluster_that_does_not_answer_stops_no_host(
     text = (data / "cluster.json").read_text().replace(cluster.address, "127.0.0.1:1")
     (data / "cluster.json").write_text(text)
     await asyncio.to_thread(standing.demand, data, SystemClock())
+
+
+async def test_a_cluster_that_has_moved_is_found_where_its_members_say(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    data = tmp_path / "new"
+    data.mkdir()
+    who = await cluster.join(data, await cluster.token())
+    text = (data / "cluster.json").read_text().replace(cluster.address, "127.0.0.1:1")
+    (data / "cluster.json").write_text(text)
+    first = next(m for m in membership.read(data).values() if m.host_id != who.host_id)
+    said = {"revision": first.revision + 1, "services": {"join": cluster.address}}
+    membership.keep(data, [first.model_copy(update=said)])
+    told = await asyncio.to_thread(joining.standing, data, SystemClock())
+    assert told is not None
+    assert told.state == "active"
+
+
+async def test_a_server_whose_settings_say_another_endpoint_does_not_join(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    data = tmp_path / "new"
+    data.mkdir()
+    told = Settings.model_validate(
+        {"paths": {"data": data}, "host": {"endpoints": ["192.0.2.1:51820"]}}
+    )
+    token = await cluster.token()
+    with pytest.raises(errors.Failure, match=r"host\.endpoints 192\.0\.2\.1:51820"):
+        await asyncio.to_thread(joining.join, told, SystemClock(), token, WANTED)
+    assert not (data / "host.json").exists()

@@ -46,3 +46,40 @@ def test_an_upgrade_of_what_is_not_up_says_how_to_start_it(tmp_path: Path) -> No
     with pytest.raises(errors.Failure, match="not up here") as raised:
         up.upgrade(Settings(paths=Paths(run=tmp_path)), told=lambda _: None)
     assert "godwit up -d" in raised.value.hint
+
+
+def test_an_upgrade_takes_from_the_settings_where_the_host_is_reached_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    before = Settings.model_validate(
+        {
+            "paths": {"run": run},
+            "listen": {"mesh": 51_821, "edge": "127.0.0.1:80"},
+            "host": {"endpoints": ["192.0.2.1:51821"]},
+        }
+    )
+    (run / "settings.json").write_text(before.model_dump_json())
+    now = Settings.model_validate(
+        {
+            "paths": {"run": run},
+            "listen": {"join": "0.0.0.0:4281", "edge": "127.0.0.1:81"},
+            "host": {"endpoints": ["198.51.100.7:51821"]},
+        }
+    )
+    started: list[Settings] = []
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    running.write(run / "host.json", running.of(child.pid))
+    monkeypatch.setattr(up.requirements, "demand", lambda _: None)
+    monkeypatch.setattr(up, "start_detached", lambda found, **_: started.append(found))
+    try:
+        up.upgrade(now, told=lambda _: None)
+    finally:
+        child.kill()
+        child.wait()
+    (successor,) = started
+    assert successor.host.endpoints == ("198.51.100.7:51821",)
+    assert successor.listen.join == "0.0.0.0:4281"
+    # What they do not say, and all that is no such thing, is as it was.
+    assert (successor.listen.mesh, successor.listen.edge) == (51_821, "127.0.0.1:80")

@@ -29,6 +29,9 @@ NOTICE_S = 30.0
 Reach = Callable[[mesh_rules.Mesh | None], Awaitable[None]]
 """Tells the packet policy which hosts there are; `None` for none."""
 
+TellEndpoints = Callable[[tuple[str, ...]], Awaitable[None]]
+"""Tells where this host is to be looked for."""
+
 TellKeys = Callable[[str, str], Awaitable[None]]
 """Tells by which key this host is to be known in the mesh, and by which one next."""
 
@@ -203,6 +206,16 @@ class Mesh:
         keys = (self._keys.public, self._keys.next_public)
         if keys != (self._own.public_key, self._own.next_key):
             await tell(*keys)
+
+    async def announce_endpoints(self, tell: TellEndpoints, endpoints: tuple[str, ...]) -> None:
+        """Ensure that all look for this host where it says; to be done now and then.
+
+        Args:
+            tell: Tells control, which tells everybody.
+            endpoints: None where what was said when the host joined still holds.
+        """
+        if endpoints and self._own is not None and endpoints != self._own.endpoints:
+            await tell(endpoints)
 
     async def report(self) -> tuple[Report, ...]:
         """Return how each other host is reached, in the order of their numbers.

@@ -335,3 +335,23 @@ def test_a_daemon_in_another_space_of_processes_is_nobody_to_end():
 
     with pytest.raises(errors.Failure, match="another space of processes"):
         mesh_device._peer_pid(Foreign())
+
+
+async def test_where_this_host_is_now_is_told_until_everybody_has_heard_it(lab):
+    heard: list[tuple[str, ...]] = []
+
+    async def tell(endpoints: tuple[str, ...]) -> None:
+        heard.append(endpoints)
+
+    moved = ("198.51.100.9:51820",)
+    await lab.mesh.announce_endpoints(tell, moved)
+    assert heard == []
+    await lab.settled(peer(OWN), peer(1))
+    for _ in range(2):
+        await lab.mesh.announce_endpoints(tell, moved)
+    # One whose settings say nothing is where it was when it joined.
+    await lab.mesh.announce_endpoints(tell, ())
+    assert heard == [moved, moved]
+    await lab.settled(replace(peer(OWN), endpoints=moved), peer(1))
+    await lab.mesh.announce_endpoints(tell, moved)
+    assert heard == [moved, moved]
