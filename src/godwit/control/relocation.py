@@ -2,7 +2,7 @@
 
     the new one is made as the old one is (at rest, started, its checks passing) ──► the last word:
     is it still wanted? ──► what stands by for the old one does so for the new one ──► requests of
-    the old one end ──► the old one is destroyed
+    the old one end ──► it is stopped, as its config says ──► it is destroyed
 
 So an app never has fewer machines than before, and is never served worse. The id of the new one
 follows from the old one's: whichever replica goes on, at whichever step, it is the same.
@@ -16,13 +16,15 @@ from godwit.control import audit, machine_actions, machines
 from godwit.control.context import Context
 from godwit.control.machines import Machine, NewMachine, NewVersion
 from godwit.control.records import Placement
-from godwit.wire import health
+from godwit.wire import health, host_rpc
 
 _TRIES = 20
 _COMES_UP_S = 60.0
 _LOOK_S = 0.5
 _DRAIN_S = 30
 _ME = principal.component("control")
+_STOPS_S = 50.0
+_RESTING = ("stopped", "suspended", "failed", "destroyed")
 _GONE = frozenset({"destroyed", "destroying"})
 
 
@@ -79,6 +81,8 @@ class Relocation:
             raise errors.Failure("conflict", "it is not wanted any more")
         await self._stand_by_for(app.name, row.machine_id, new_id)
         await self._drain(row)
+        if old.view.state == "started":
+            await self._stop(app.name, row.machine_id)
         await machine_actions.destroy(self._ctx, _ME, app.name, row.machine_id, force=True)
         async with self._ctx.store.write() as rows:
             await audit.record(
@@ -157,6 +161,21 @@ class Relocation:
             )
         except errors.Failure as failure:
             # One that does not run has nothing to end.
+            if failure.code in machines.SILENT:
+                raise
+
+    async def _stop(self, app: str, machine_id: str) -> None:
+        """Let the old machine's app say goodbye, which being destroyed with force does not.
+
+        Raises:
+            Failure: `deadline_exceeded` when it takes longer; the next sweep goes on with that.
+        """
+        resting = host_rpc.WaitRequest(machine_id=machine_id, states=_RESTING, timeout_s=_STOPS_S)
+        try:
+            await machine_actions.stop(self._ctx, _ME, app, machine_id, machine_actions.Grace())
+            await machine_actions.wait(self._ctx, _ME, app, resting)
+        except errors.Failure as failure:
+            # One that is gone meanwhile has nobody to say goodbye to.
             if failure.code in machines.SILENT:
                 raise
 

@@ -74,6 +74,18 @@ async def test_a_machine_moves_to_another_region_with_its_config(place: Place) -
     assert seen.view.cordoned
 
 
+async def test_the_old_one_is_told_to_end_before_it_is_destroyed(place: Place) -> None:
+    home = place.world.host
+    home.asked.clear()
+    await place.ask("ams")
+    await place.moves.sweep()
+    told = [verb for verb, body in home.asked if body.get("machine_id") == place.machine_id]
+    ending = [
+        verb for verb in told if verb in {"machine.drain", "machine.stop", "machine.destroy"}
+    ]
+    assert ending == ["machine.drain", "machine.stop", "machine.destroy"]
+
+
 async def test_without_a_region_it_goes_to_another_host_of_its_own(place: Place) -> None:
     await place.ask()
     await place.moves.sweep()
