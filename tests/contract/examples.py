@@ -146,6 +146,7 @@ EXIT = shim.ExitRecord(
     exited_at_ms=1_790_000_000_000,
     cause="guest",
     guest=shim.GuestExit(exit_code=137, signal=9, oom_killed=True),
+        guest.SharedVolume(name="bounded", disk="own1"),
     vmm=shim.VmmExit(exit_code=0),
 )
 

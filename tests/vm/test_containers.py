@@ -266,6 +266,56 @@ async def test_volumes_are_shared_in_memory_and_on_disk_or_are_images_that_are_r
 
 
 @lab.own_namespace
+async def test_a_volume_with_a_size_is_full_at_that_size_and_empty_at_each_boot():
+    async with vm_lab.host() as here:
+        binds = (
+            guest_containers.Bind(volume="small", path="/small"),
+            guest_containers.Bind(volume="large", path="/large"),
+        )
+        web = container("web", FOREVER, binds=binds)
+        side = container("side", FOREVER, binds=binds[:1], user="app", image="image1")
+        volumes = (
+            guest.SharedVolume(name="small", disk="own1"),
+            guest.SharedVolume(name="large", disk="own2"),
+        )
+        images = (another_image(here, "two"),)
+        copies = here.templates()
+        machine = of(here.machine(5), web, side, volumes=volumes, images=images)
+        sizes = (8 << 20, 64 << 20)
+        machine.plan = dataclasses.replace(machine.plan, volume_bytes=sizes)
+        write = "dd if=/dev/zero of={} bs=64k count={} 2>&1"
+        for kind in ("cold", "warm"):
+            assert (await machine.boot()).start_kind == kind
+            assert (await machine.run("ls -A /small /large", container="web")).stdout.split() == [
+                "/large:",
+                "/small:",
+            ]
+            # 6 MB go into the 8 that it has, 9 do not, whoever writes.
+            assert (
+                await machine.run(write.format("/small/a", 96), container="side")
+            ).exit_code == 0
+            full = await machine.run(write.format("/small/b", 144), container="web")
+            assert full.exit_code == 1
+            assert "No space left on device" in full.stdout
+            assert (
+                await machine.run(write.format("/large/b", 144), container="web")
+            ).exit_code == 0
+            if kind == "cold":
+                await machine.close()
+                await here.vmm.discard(machine.id, machine.plan.slot)
+                await copies.make(machine.plan.org_id, machine.plan.hardware)
+                here.vmm = here.another_vmm(copies)
+        await machine.close()
+        await here.vmm.suspend(machine.id, machine.plan.instance_id)
+        await here.vmm.discard(machine.id, machine.plan.slot, keep="all")
+        await here.vmm.resume(machine.plan)
+        machine.session = await here.vmm.connect(machine.id)
+        await machine.phase("running")
+        assert "a\n" in (await machine.run("ls /small", container="side")).stdout
+        await copies.close()
+
+
+@lab.own_namespace
 async def test_what_cannot_be_started_is_said_with_its_name():
     async with vm_lab.host() as here:
         broken = container("web", FOREVER).model_copy(

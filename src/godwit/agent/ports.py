@@ -149,6 +149,14 @@ FurtherDisk = Literal[
     "image6",
     "image7",
     "image8",
+    "own1",
+    "own2",
+    "own3",
+    "own4",
+    "own5",
+    "own6",
+    "own7",
+    "own8",
 ]
 """A disk beside root and scratch that some machines have; it has a slot of its own.
 
@@ -157,6 +165,9 @@ IMAGE_DISKS: tuple[FurtherDisk, ...] = tuple(
     disk for disk in get_args(FurtherDisk) if disk.startswith("image")
 )
 
+OWN_DISKS: tuple[FurtherDisk, ...] = tuple(
+    disk for disk in get_args(FurtherDisk) if disk.startswith("own")
+)
 
 @dataclass(frozen=True)
 class Hardware:
@@ -183,12 +194,13 @@ class Hardware:
         cache_bytes: int = 0,
         images: int = 0,
         kernel_arguments: tuple[str, ...] = (),
+        volumes: int = 0,
         lasting_root: bool = False,
     ) -> "Hardware":
         """Return what the VM of a machine with these resources is made as."""
         swap: tuple[FurtherDisk, ...] = ("swap",) if swap_bytes else ()
         cache: tuple[FurtherDisk, ...] = ("cache",) if cache_bytes else ()
-        disks = (*swap, *cache, *IMAGE_DISKS[:images])
+        disks = (*swap, *cache, *IMAGE_DISKS[:images], *OWN_DISKS[:volumes])
         return cls(resources.grown, disks, kernel_arguments, lasting_root)
 
 
@@ -201,6 +213,7 @@ class VmPlan:
         cache_bytes: Size of its cache drive; 0 for none.
         images: Those of containers that are not the machine's own, in the order of their disks.
         kernel_arguments: Beyond the platform's own.
+        volume_bytes: Sizes of containers' volumes that have a disk of their own, in their order.
         lasting_root: The scratch disk may outlive this boot: it has a journal, and is synced.
         keep_scratch: The scratch disk that is there stays: a cold boot that keeps the root.
         run_spec: What init is told; a machine that is resumed is told nothing.
@@ -222,6 +235,7 @@ class VmPlan:
     cache_bytes: int = 0
     images: tuple[Path, ...] = ()
     kernel_arguments: tuple[str, ...] = ()
+    volume_bytes: tuple[int, ...] = ()
     lasting_root: bool = False
     keep_scratch: bool = False
     suspendable: bool = False
@@ -235,6 +249,7 @@ class VmPlan:
             cache_bytes=self.cache_bytes,
             images=len(self.images),
             kernel_arguments=self.kernel_arguments,
+            volumes=len(self.volume_bytes),
             lasting_root=self.lasting_root,
         )
 

@@ -166,6 +166,12 @@ class SharedVolume(Part):
     temp_dir: TempDir | None = None
 
     @model_validator(mode="after")
+    @property
+    def has_disk(self) -> bool:
+        """Tell whether it has a disk of its own, which bounds it."""
+        kept = self.temp_dir
+        return kept is not None and kept.storage_type == "disk" and kept.size_mb is not None
+
     def _one_source(self) -> "SharedVolume":
         if self.image and self.temp_dir is not None:
             raise ValueError("give one of image and temp_dir")
@@ -183,6 +189,7 @@ def check_containers(
         of_machine: Names of the machine's own mounts, which they may mount as well.
 
     Raises:
+    _check_disks(containers, volumes)
         Failure: `invalid_argument`, naming the first that does not fit.
     """
     _unique([one.name for one in containers], "config.containers")
@@ -193,6 +200,20 @@ def check_containers(
         place = f"config.containers[{at}]"
         for index, mount in enumerate(container.mounts):
             if mount.name not in known:
+        named = [check.name for check in container.healthchecks if check.name]
+        _unique(named, f"{place}.healthchecks")
+
+
+def _check_disks(containers: Sequence[Container], volumes: Sequence[SharedVolume]) -> None:
+    """Return if there is a disk for every image, one of which is the machine's, and every size."""
+    images = {one.image for one in containers} | {one.image for one in volumes if one.image}
+    bounded = sum(volume.has_disk for volume in volumes)
+    if len(images) - 1 + bounded > MOST_CONTAINERS:
+        raise errors.invalid(
+            f"config.volumes: {len(images)} images and {bounded} volumes of a size on the disk are"
+            f" more disks than the {MOST_CONTAINERS + 1} that a machine may have",
+            hint="leave size_mb out where it need not be, or put volumes into memory",
+        )
                 raise errors.invalid(
                     f"{place}.mounts[{index}].name: there is no volume {mount.name!r}",
                     hint="name one of config.volumes",

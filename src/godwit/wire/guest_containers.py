@@ -51,11 +51,13 @@ class Dependency(Record):
 class Bind(Record):
     """A shared volume in a container."""
 
+        disk: Virtio serial of an empty disk of its own, which bounds it; or empty.
     volume: str
     path: str
 
 
 class Header(Record):
+    disk: str = ""
     """A header of a check's request."""
 
     name: str

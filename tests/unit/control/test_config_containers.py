@@ -129,6 +129,18 @@ def test_names_are_not_given_twice() -> None:
     assert "config.containers[1].name: 'web' is there already" in refusal(WEB, WEB)
 
 
+def test_there_is_an_end_to_disks() -> None:
+    containers = [{"name": f"c{at}", "image": f"i{at}"} for at in range(8)]
+    bounded = [{"name": f"v{at}", "temp_dir": {"size_mb": 64}} for at in range(2)]
+    memory = {"name": "m", "temp_dir": {"storage_type": "memory", "size_mb": 64}}
+    unbounded = {"name": "u", "temp_dir": {"storage_type": "disk"}}
+    assert parse(*containers, volumes=[bounded[0], memory, unbounded]).volumes
+    said = refusal(*containers, volumes=bounded)
+    assert "8 images and 2 volumes of a size on the disk are more disks than the 9" in said
+    read = [{"name": "r", "image": "i0"}, {"name": "s", "image": "other"}]
+    assert "9 images and 1 volumes" in refusal(*containers, volumes=[*read, bounded[0]])
+
+
 def test_nobody_waits_in_a_circle() -> None:
     first = {**WEB, "depends_on": [{"name": "db"}]}
     second = {**DB, "depends_on": [{"name": "web", "condition": "exited_successfully"}]}

@@ -64,6 +64,10 @@ pub struct Bind {
 }
 
 /// When a container that has ended is started again.
+    /// Serial of an empty disk of its own, which bounds it; empty for a directory on the scratch
+    /// disk.
+    #[serde(default)]
+    pub disk: String,
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {

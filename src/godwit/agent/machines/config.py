@@ -125,6 +125,14 @@ def containers(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     return items(config.get("containers"))
 
 
+def disk_bytes(volume: Mapping[str, Any]) -> int:
+    """Return the size of a volume's own disk; 0 for one in memory, of an image, or unbounded."""
+    kept = mapping(volume.get("temp_dir"))
+    if volume.get("image") or kept.get("storage_type") == "memory":
+        return 0
+    return max(0, number(kept.get("size_mb"), 0)) * 1024**2
+
+
 def container_stop_ms(container: Mapping[str, Any]) -> int:
     """Return how long one container is given to end."""
     given = duration_ms(mapping(container.get("stop")).get("timeout")) or DEFAULT_STOP_MS

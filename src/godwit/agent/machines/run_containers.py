@@ -101,16 +101,30 @@ def image_disks(machine: records.Machine) -> dict[str, str]:
 def further_images(machine: records.Machine) -> tuple[str, ...]:
     """Return the digests of the images that are not the machine's own, in the order of disks."""
     return tuple(image_disks(machine))[1:]
+def volume_bytes(machine: records.Machine) -> tuple[int, ...]:
+    """Return the sizes of the disks of volumes that have one of their own.
+
+    A former release took more than there are disks for: what is too many shares the machine's.
+    """
+    given = settings.items(machine.config.get("volumes"))
+    wanted = [size for volume in given if (size := settings.disk_bytes(volume))]
+    return tuple(wanted[: len(ports.OWN_DISKS) - len(further_images(machine))])
+
+
 
 
 def volumes(machine: records.Machine) -> tuple[guest.SharedVolume, ...]:
     """Return the volumes that containers share."""
+    own = list(ports.OWN_DISKS[: len(volume_bytes(machine))])
     disks = image_disks(machine)
     images = iter(machine.container_images[len(settings.containers(machine.config)) :])
     found = []
     for given in settings.items(machine.config.get("volumes")):
         if given.get("image"):
             disk = disks[next(images).digest]
+        if own and settings.disk_bytes(given):
+            found.append(guest.SharedVolume(name=str(given.get("name")), disk=own.pop(0)))
+            continue
             found.append(guest.SharedVolume(name=str(given.get("name")), image=disk))
             continue
         kept = settings.mapping(given.get("temp_dir"))

@@ -1,9 +1,9 @@
 """Virtual machines of this host, each behind its shim. Implements `ports.Vmm`.
 
 A machine's directory `<store>/machines/<id>/` holds shim.json, scratch.ext4, swap.img (of one that
-has swap), cache.ext4 (of one with a cache drive), memory (of one that may be suspended), snapshot/
-(of one that is), exit.json, shim.stderr and logs/; all of it is root's alone, for the VMM works on
-descriptors it inherits.
+has swap), cache.ext4 (of one with a cache drive), own1.ext4 and so on (of containers' volumes that
+have a size), memory (of one that may be suspended), snapshot/ (of one that is), exit.json,
+shim.stderr and logs/; all of it is root's alone, for the VMM works on descriptors it inherits.
 What init is told, secrets included, is handed to the shim in memory. Sockets: see `places`. Every
 verb may run again after a crash.
 
@@ -121,6 +121,9 @@ class HostVmm:
             if plan.cache_bytes:
                 cache = self._places.cache(plan.machine_id)
                 await self._disks.make(cache, "scratch", plan.cache_bytes)
+            own = self._places.volumes(plan.machine_id).values()
+            for volume, size_bytes in zip(own, plan.volume_bytes, strict=False):
+                await self._disks.make(volume, "scratch", size_bytes)
         except (OSError, processes.ProgramFailed) as error:
             raise errors.Failure(
                 "insufficient_capacity",
@@ -264,6 +267,8 @@ class HostVmm:
         self._places.swap(machine_id).unlink(missing_ok=True)
         if keep != "all":
             self._places.cache(machine_id).unlink(missing_ok=True)
+            for volume in self._places.volumes(machine_id).values():
+                volume.unlink(missing_ok=True)
             await asyncio.to_thread(self._snapshots.remove, machine_id, memory=True)
         if keep == "nothing":
             self._places.scratch(machine_id).unlink(missing_ok=True)

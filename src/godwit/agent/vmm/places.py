@@ -59,6 +59,11 @@ class Places:
         return self.directory(machine_id) / "cache.ext4"
 
     def exit_record(self, machine_id: str) -> Path:
+    def volumes(self, machine_id: str) -> dict[ports.FurtherDisk, Path]:
+        """Return the disks that volumes of a machine's containers may have."""
+        directory = self.directory(machine_id)
+        return {disk: directory / f"{disk}.ext4" for disk in ports.OWN_DISKS}
+
         """Return where the shim writes down how a boot ended."""
         return self.directory(machine_id) / "exit.json"
 

@@ -34,8 +34,11 @@ _SLOTS = (
     *ports.IMAGE_DISKS,
 )
 """Devices in the order of their virtio-mmio transports, of which a `microvm` has 24; `volume` is
-for what comes."""
-_FURTHER = ("swap", "cache", *ports.IMAGE_DISKS)
+for what comes. Own disks are on those of images, from the last."""
+_SHARED_SLOTS: dict[str, str] = dict(
+    zip(ports.OWN_DISKS, reversed(ports.IMAGE_DISKS), strict=True)
+)
+_FURTHER = ("swap", "cache", *ports.IMAGE_DISKS, *ports.OWN_DISKS)
 _FIRST_TRANSPORT = 8
 """A device on transport 0 is not found by the guest (QEMU 7.2, acpi=on)."""
 _TEMPLATE_MAC = "02:67:00:00:00:00"
@@ -279,7 +282,7 @@ async def _announce_other_disks(vmm: qmp.Monitor) -> None:
     (nodes,) = await vmm.run(qmp.Command("query-named-block-nodes", {"flat": True}))
     for node in nodes:
         name, size = node["node-name"], node["image"]["virtual-size"]
-        if name in _SLOTS and size == _NOTHING_BYTES:
+        if name in (*_SLOTS, *_SHARED_SLOTS) and size == _NOTHING_BYTES:
             resize = {"node-name": name, "size": _NOTHING_BYTES + 512}
             await vmm.run(qmp.Command("block_resize", resize))
 
@@ -494,4 +497,5 @@ def _disk(
 
 
 def _bus(device: str) -> str:
-    return f"virtio-mmio-bus.{_FIRST_TRANSPORT + _SLOTS.index(device)}"
+    slot = _SLOTS.index(_SHARED_SLOTS.get(device, device))
+    return f"virtio-mmio-bus.{_FIRST_TRANSPORT + slot}"

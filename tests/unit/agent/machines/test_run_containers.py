@@ -122,13 +122,23 @@ def test_volumes_are_in_memory_or_on_disk_or_images() -> None:
     images = (*made.container_images, image("data"))
     made = made.model_copy(update={"container_images": images})
     found = run_containers.volumes(made)
-    assert [(one.name, one.memory_mb, one.image) for one in found] == [
-        ("read", 0, "image2"),
-        ("fast", 64, ""),
-        ("big", 0, ""),
-        ("plain", 0, ""),
+    assert [(one.name, one.memory_mb, one.image, one.disk) for one in found] == [
+        ("read", 0, "image2", ""),
+        ("fast", 64, "", ""),
+        ("big", 0, "", "own1"),
+        ("plain", 0, "", ""),
     ]
+    assert run_containers.volume_bytes(made) == (4096 << 20,)
     assert run_containers.further_images(made) == (images[0].digest, images[2].digest)
+
+
+def test_volumes_that_there_is_no_disk_for_share_the_machines() -> None:
+    given = [{"name": f"v{at}", "temp_dir": {"size_mb": at}} for at in range(1, 10)]
+    made = machine(SIDE, APP, volumes=given)
+    sizes = run_containers.volume_bytes(made)
+    assert sizes == tuple(at << 20 for at in range(1, 8))
+    found = [one.disk for one in run_containers.volumes(made)]
+    assert found == [*(f"own{at}" for at in range(1, 8)), "", ""]
 
 
 def test_a_stop_has_the_time_of_all_unless_it_is_said() -> None:

@@ -92,6 +92,20 @@ async def test_a_cache_drive_is_made_anew_and_lasts_as_long_as_a_saved_state(vmm
     assert not cache.exists()
 
 
+async def test_a_volume_with_a_size_is_a_disk_of_its_own(vmm, tmp_path):
+    first, second = (directory(tmp_path) / f"own{number}.ext4" for number in (1, 2))
+    given = dataclasses.replace(plan(), volume_bytes=(1 << 20, 1 << 24))
+    assert given.hardware.disks == ("own1", "own2")
+    await vmm.prepare(given)
+    assert [each.stat().st_size for each in (first, second)] == [1 << 20, 1 << 24]
+    assert second.stat().st_mode & 0o077 == 0
+    await vmm.discard(given.machine_id, given.slot, keep="all")
+    assert first.exists()
+    await vmm.discard(given.machine_id, given.slot, keep="root")
+    assert not first.exists()
+    assert not second.exists()
+
+
 async def test_a_root_that_lasts_is_found_again_until_nothing_is_kept(vmm, tmp_path):
     given = dataclasses.replace(plan(), lasting_root=True, keep_scratch=True)
     root = directory(tmp_path) / "scratch.ext4"

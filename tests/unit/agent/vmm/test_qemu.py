@@ -141,7 +141,8 @@ def test_a_template_has_the_devices_of_its_copies():
 
 
 @pytest.mark.parametrize(
-    ("disk", "bus"), [("swap", 13), ("cache", 14), ("image1", 16), ("image8", 23)]
+    ("disk", "bus"),
+    [("swap", 13), ("cache", 14), ("image1", 16), ("image8", 23), ("own1", 23), ("own8", 16)],
 )
 def test_a_further_disk_has_a_slot_of_its_own_in_machine_and_template(disk, bus):
     made = guest_of(plan(), disks=(disk,))
@@ -162,6 +163,7 @@ def test_images_of_containers_are_only_read():
 
     assert "read-only=on" in told("image1")
     assert "read-only=on" not in told("cache")
+    assert "read-only=on" not in told("own1")
 
 
 def test_only_a_root_that_lasts_is_synced():

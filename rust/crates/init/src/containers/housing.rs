@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use godwit_wire::containers::{Container, SharedVolume};
+use godwit_wire::containers::Container;
 use godwit_wire::messages::Failed;
 use godwit_wire::run_spec::RunSpec;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -79,7 +79,7 @@ pub(crate) fn join(spec: &RunSpec, disks: &disks::Known) -> Staged<()> {
     for volume in spec.volumes.iter().filter(|one| !one.image.is_empty()) {
         attach_once(&mut images, &volume.image, spec, disks)?;
     }
-    make_volumes(&spec.volumes, &images)
+    make_volumes(spec, &images, disks)
 }
 
 /// Has an image mounted, however many live of it.
@@ -104,7 +104,11 @@ fn checked(name: &str) -> Staged<()> {
     Ok(())
 }
 
-fn make_volumes(volumes: &[SharedVolume], images: &BTreeMap<&str, PathBuf>) -> Staged<()> {
+fn make_volumes(
+    spec: &RunSpec,
+    images: &BTreeMap<&str, PathBuf>,
+    disks: &disks::Known,
+) -> Staged<()> {
     let on_disk = Path::new(root::SCRATCH).join("volumes");
     // What is left of an earlier boot, on a scratch disk that lasts.
     match fs::remove_dir_all(&on_disk) {
@@ -113,7 +117,7 @@ fn make_volumes(volumes: &[SharedVolume], images: &BTreeMap<&str, PathBuf>) -> S
         }
         _ => {}
     }
-    for volume in volumes {
+    for volume in &spec.volumes {
         checked(&volume.name)?;
         let place = Path::new(root::JOINED).join(VOLUMES).join(&volume.name);
         ensure_directory(STAGE, &place)?;
@@ -123,7 +127,9 @@ fn make_volumes(volumes: &[SharedVolume], images: &BTreeMap<&str, PathBuf>) -> S
             mount_bind(image, &place).stage(STAGE, doing())?;
             continue;
         }
-        if volume.memory_mb == 0 {
+        if !volume.disk.is_empty() {
+            root::attach_disk(&volume.disk, &spec.root.scratch_filesystem, &place, disks)?;
+        } else if volume.memory_mb == 0 {
             let kept = on_disk.join(&volume.name);
             ensure_directory(STAGE, &kept)?;
             mount_bind(&kept, &place).stage(STAGE, doing())?;

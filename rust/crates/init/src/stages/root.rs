@@ -62,6 +62,22 @@ pub(crate) fn attach_image(
     Ok(PathBuf::from(path))
 }
 
+/// Mounts an empty disk, which is empty then.
+pub(crate) fn attach_disk(
+    serial: &str,
+    filesystem: &str,
+    place: &Path,
+    disks: &disks::Known,
+) -> Staged<()> {
+    let device = disks.find(serial)?;
+    let path = place.to_string_lossy();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    attach(&device, &path, filesystem, flags, STAGE)?;
+    // Of no use on a disk that nobody ever checks.
+    let _ = fs::remove_dir(place.join("lost+found"));
+    Ok(())
+}
+
 /// Joins an image and a directory that takes what is written, at a place that is made.
 pub(crate) fn overlay(
     image: &Path,

@@ -77,6 +77,7 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
         images=_further_images(machine, contained),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
+        volume_bytes=run_containers.volume_bytes(machine),
         run_spec=run_containers.added(spec, machine, configs, addresses, secrets),
         keep_scratch=_kept(work) != "nothing",
         suspendable=(
@@ -126,6 +127,7 @@ async def await_turn(work: Work, _: Outputs) -> None:
         images=len(run_containers.further_images(machine)),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
+        volumes=len(run_containers.volume_bytes(machine)),
     )
     await work.host.vmm.await_turn(machine.machine_id, machine.org_id, hardware)
 

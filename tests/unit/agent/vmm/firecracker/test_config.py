@@ -127,10 +127,14 @@ def test_swap_is_one_more_disk_of_the_guest_and_of_its_clone():
 
 
 def test_images_of_containers_are_disks_that_are_only_read():
-    given = dataclasses.replace(guest(), disks=("cache", "image1", "image2"))
+    given = dataclasses.replace(guest(), disks=("cache", "image1", "image2", "own1"))
     made = config.cold_boot(given, "gw5", RATES)
-    assert [drive.is_read_only for drive in made.drives] == [True, False, False, True, True]
-    assert "godwit.disks=root,scratch,cache,image1,image2" in (made.boot_source.boot_args or "")
+    assert [drive.is_read_only for drive in made.drives] == [
+        *(True, False, False),
+        *(True, True, False),
+    ]
+    told = made.boot_source.boot_args or ""
+    assert "godwit.disks=root,scratch,cache,image1,image2,own1" in told
 
 
 if __name__ == "__main__":
