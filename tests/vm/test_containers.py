@@ -92,7 +92,7 @@ async def test_containers_meet_at_loopback_and_see_neither_files_nor_processes_o
             assert (await machine.run("ls /dev/shm", container="side")).stdout == ""
             listed = {each.command for each in await machine.session.ps()}
             assert {serve, "godwit-container"} <= listed, listed
-            assert (await machine.run("ls /.fly", container="side")).stdout == "api\n"
+            assert (await machine.run("ls /.fly", container="side")).stdout == "api\noidc\n"
             if kind == "cold":
                 await machine.close()
                 await here.vmm.discard(machine.id, machine.plan.slot)
@@ -389,3 +389,27 @@ async def test_containers_run_on_after_a_suspend():
         assert seen.stdout == "kept\ntwo\n", seen
         await machine.session.stop("SIGTERM", 30_000)
         assert (await machine.ended()).guest.signal == 15
+
+
+@lab.own_namespace
+async def test_what_the_host_renews_is_seen_by_all_containers_and_whole():
+    async with vm_lab.host() as here:
+        web = container("web", FOREVER, user="app")
+        side = container("side", FOREVER, image="image1")
+        machine = of(here.machine(5), web, side, images=(another_image(here, "two"),))
+        await machine.boot()
+        for token in ("first", "second " * 500):
+            asked = host_rpc.ExecRequest(
+                machine_id=machine.id,
+                command=("/proc/1/exe", "put", "/.fly/oidc/token"),
+                stdin=token,
+                timeout_s=vm_lab.BOOT_S,
+            )
+            assert (await machine.session.exec(asked, {})).exit_code == 0
+            for name in ("web", "side"):
+                seen = await machine.run("ls /.fly/oidc; cat /.fly/oidc/token", container=name)
+                assert seen.stdout == f"token\n{token}", seen
+        asked = asked.model_copy(update={"command": ("/proc/1/exe", "put", "/proc/none/token")})
+        refused = await machine.session.exec(asked, {})
+        assert refused.exit_code == 1
+        assert "/proc/none" in refused.stderr

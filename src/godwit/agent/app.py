@@ -43,6 +43,7 @@ from godwit.agent.rpc.desk import OfMachine, parse
 from godwit.agent.rpc.terminals import TerminalDesk
 from godwit.agent.terminals import Terminals
 from godwit.base import clock, errors, log, tasks
+from godwit.agent.token_files import TokenFiles
 from godwit.base.principal import Principal, component
 from godwit.durable import database, journal
 from godwit.images import collection
@@ -169,6 +170,9 @@ class App:
             standings=host.standings,
         )
         handlers = rpc.handlers(self._desk)
+        self._container_probes = ContainerProbes(self._desk.session, parts.clock, owned)
+        host.standings.on_change(self._containers_told)
+        self._token_files = self._make_token_files(host)
         self._deeds = Deeds(parts.database, self._control, parts.clock, owned)
         own = {
             verb: self._deeds.noting(verb, rpc.answering(handlers[f"machine.{verb}"]))
@@ -176,20 +180,34 @@ class App:
         }
         self._guest_api = Connections(parts.vmm, Answers(own, self._control), parts.clock, owned)
         self.terminals = Terminals(parts.clock, owned)
-        self._bidder = books.Bidder(
-            host_id=parts.identity.host_id,
-            region=parts.identity.region,
-            zone=parts.identity.zone,
-            books=self.books,
-            has_image=parts.images.has,
-            machines_of=self.machines.running_of_app,
-        )
+        self._bidder = self._make_bidder()
         self.machines.on_change(self._machine_changed)
         self.machines.on_drop(self.publisher.drop)
         for beside in (self._desk.leases, self._desk.metadata, self._desk.memory):
             self.machines.on_drop(beside.drop)
 
     def handlers(self) -> Mapping[str, rpc.Handler]:
+    def _make_bidder(self) -> books.Bidder:
+        identity = self._parts.identity
+        return books.Bidder(
+            host_id=identity.host_id,
+            region=identity.region,
+            zone=identity.zone,
+            books=self.books,
+            has_image=self._parts.images.has,
+            machines_of=self.machines.running_of_app,
+        )
+
+    def _make_token_files(self, host: work.Host) -> TokenFiles:
+        return TokenFiles(
+            self._desk.session,
+            self._control,
+            host.secrets,
+            say=host.log.write,
+            the_clock=self._parts.clock,
+            owned=self._tasks,
+        )
+
         """Return the RPC handlers."""
         found: Mapping[str, rpc.Handler] = {
             **rpc.handlers(self._desk),
@@ -311,6 +329,7 @@ class App:
             self.bursts.follow(machine.machine_id, boot, machine.resources)
         passing = self.checks.passing(machine.machine_id, machine.config)
         written = self._desk.metadata.written(machine.machine_id, machine.instance_id)
+        self._token_files.follow(driver, boot)
         draining = self._drains.follow(machine.machine_id, boot)
         fact = views.fact(self._parts.identity, snapshot, passing, written, draining=draining)
         self.publisher.tell(machine.machine_id, fact)

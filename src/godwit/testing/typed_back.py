@@ -76,3 +76,22 @@ class TypedBack:
         if not self._exit.done():
             self._exit.set_result(ports.Exit(code, signal))
             self._said.put_nowait(None)
+
+
+class PutIn(TypedBack):
+    """What makes a file of its input, which is whole at the end."""
+
+    def __init__(self, files: dict[str, str], path: str) -> None:
+        super().__init__("", None)
+        self._files = files
+        self._path = path
+        self._content = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        """Take input."""
+        self._content += data
+
+    async def write_eof(self) -> None:
+        """Make the file."""
+        self._files[self._path] = self._content.decode()
+        await super().write_eof()

@@ -9,7 +9,7 @@ from godwit.agent import ports
 from godwit.base import errors
 from godwit.base.clock import Clock
 from godwit.testing.guest_call import GuestCall
-from godwit.testing.typed_back import TypedBack
+from godwit.testing.typed_back import PutIn, TypedBack
 from godwit.testing.world import Boot, Hands, Saved, Vm, World
 from godwit.wire import host_rpc, shim
 from godwit.wire.guest_containers import Standing
@@ -234,6 +234,8 @@ class FakeSession:
         await self._hands.ask("session.open_exec")
         if self._vm.phase != "running":
             raise errors.Failure("failed_precondition", "the machine's process does not run")
+        if argv[:2] == ("/proc/1/exe", "put"):
+            return PutIn(self._vm.files, argv[2])
         said = _aimed(" ".join(argv), container)
         said = f"{said} in {env['FLY_APP_NAME']} at {working_directory}"
         return TypedBack(f"{said} for {user or 'root'}", tty)

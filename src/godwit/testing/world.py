@@ -58,6 +58,9 @@ class Vm:
         paused: Its state is saved and it stands still.
         deaf: Its shim takes connections and answers nothing.
         calls: Who waits at its `/.fly/api`.
+        files: What was put into it while it ran, by path.
+        health: Of its containers' checks, by container; `passing` unless said.
+        answers: What init was told of checks that the host asked.
     """
 
     plan: ports.VmPlan
@@ -72,6 +75,9 @@ class Vm:
     deaf: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     calls: asyncio.Queue[GuestCall] = field(default_factory=asyncio.Queue)
+    files: dict[str, str] = field(default_factory=dict)
+    health: dict[str, str] = field(default_factory=dict)
+    answers: list[ports.Answer] = field(default_factory=list)
 
     def tell(self) -> None:
         """Wake everybody who waits for a change."""
@@ -102,6 +108,7 @@ class World:
         tokens: Pull tokens that control gives out, by machine.
         secrets: What control gives out as their newest secrets, by machine.
         guests_asked: What processes in machines asked of control.
+        no_oidc: Why control has no OIDC tokens; empty when it has.
         deeds: What control heard of machines' doings to themselves.
         pulled_with: Tokens images were asked for with.
         vms: Shims that run, by machine.
@@ -127,6 +134,7 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, HostSecrets] = field(default_factory=dict)
     guests_asked: list[guest_api.GuestRequest] = field(default_factory=list)
+    no_oidc: str = ""
     deeds: list[guest_api.Deed] = field(default_factory=list)
     pulled_with: list[str | None] = field(default_factory=list)
     taps: set[int] = field(default_factory=set)
@@ -226,6 +234,12 @@ class FakeControl:
         del timeout_s
         await self._hands.ask("control.guest_request", request.machine_id)
         self._hands.world.guests_asked.append(request)
+        if request.target == "/v1/tokens/oidc" and b"amazonaws" in request.body:
+            refusal = self._hands.world.no_oidc
+            if refusal:
+                return guest_api.said(412, json.dumps({"error": refusal}))
+            token = f"token {len(self._hands.world.guests_asked)}"
+            return guest_api.answer(200, (("content-type", "text/plain"),), token.encode())
         return guest_api.said(200, json.dumps({"asked": f"{request.method} {request.target}"}))
 
     async def secrets(self, machine_id: str) -> HostSecrets | None:

@@ -75,6 +75,8 @@ fn on_a_host() -> ExitCode {
         Some("ps") => print_processes(),
         Some("forward") => forward_names(),
         Some("probe") => probe(),
+        Some("carry") => carry(),
+        Some("put") => put(),
         Some("version") => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -82,7 +84,7 @@ fn on_a_host() -> ExitCode {
         _ => {
             eprintln!(
                 "godwit-init runs as PID 1 of a microVM; elsewhere: \
-                 forward | probe | ps | tsc-khz | version"
+                 carry | forward | probe | ps | put | tsc-khz | version"
             );
             ExitCode::from(2)
         }
@@ -105,10 +107,31 @@ fn probe() -> ExitCode {
     let (Ok(question), Ok(seconds)) = (serde_json::from_str(&word(2)), word(3).parse()) else {
         return ExitCode::from(2);
     };
-    match containers::probe::ask(&question, Duration::from_secs(seconds)) {
-        Ok(true) => ExitCode::SUCCESS,
-        // Whatever is wrong: the exit code is all that anybody reads.
-        Ok(false) | Err(_) => ExitCode::FAILURE,
+    // The exit code is all that anybody reads.
+    containers::probe::ask(&question, Duration::from_secs(seconds)).into()
+}
+
+fn put() -> ExitCode {
+    let path = std::env::args_os().nth(2).unwrap_or_default();
+    match stages::identity::put_input(path.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry() -> ExitCode {
+    let Some(Ok(port)) = std::env::args().nth(2).map(|word| word.parse()) else {
+        return ExitCode::from(2);
+    };
+    match containers::probe::carry(port) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("port {port}: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -9,6 +9,8 @@ const MAX_WORD: usize = 128;
 const MAX_SENTENCE: usize = 2048;
 /// More containers than a machine may have.
 const MAX_CONTAINERS: usize = 64;
+const MAX_CHECKS: usize = 32;
+const MAX_OUTPUT: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -90,6 +92,12 @@ impl Machine {
         standing.truncate(MAX_CONTAINERS);
         for one in &mut standing {
             shorten(&mut one.name, MAX_WORD);
+            if let Some(checks) = &mut one.checks {
+                checks.truncate(MAX_CHECKS);
+                for check in checks {
+                    shorten(&mut check.output, MAX_OUTPUT);
+                }
+            }
         }
         let news = self.containers != standing;
         self.containers = standing;

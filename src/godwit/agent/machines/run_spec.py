@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from godwit.agent.machines import config as settings
-from godwit.agent.machines import records
+from godwit.agent.machines import records, web_identity
 from godwit.base import encoded, errors
 from godwit.images.config import ImageConfig
 from godwit.wire import guest
@@ -87,7 +87,7 @@ def environment(
     )
     if public_ip:
         found["FLY_PUBLIC_IP"] = public_ip
-    return found
+    return found | web_identity.variables(machine, found)
 
 
 def hostname(machine: records.Machine) -> str:

@@ -39,6 +39,8 @@ const PROGRAM: &str = "/proc/1/exe";
 const STAGE: &str = "containers";
 const HOMES: &str = ".fly/containers";
 const VOLUMES: &str = ".fly/volumes";
+/// Where the host puts tokens, now or later.
+const TOKENS: &str = "/.fly/oidc";
 /// What every container finds of the machine, if the machine has it.
 const SHARED: [&str; 2] = ["/.fly/api", "/.fly/cache"];
 /// Of a shared volume: everybody's, like `/tmp`.
@@ -143,6 +145,11 @@ fn make_volumes(
         fs::set_permissions(&place, mode).stage(STAGE, doing())?;
     }
     Ok(())
+}
+
+/// Makes in the machine's root what containers will find there.
+pub(crate) fn found() -> Staged<()> {
+    ensure_directory(STAGE, TOKENS)
 }
 
 /// Puts into a container's root what its programs find there.

@@ -92,6 +92,7 @@ impl Containers {
         Ok(Some(Self {
             homes: homes.collect::<Staged<_>>()?,
             course: Course::new(&spec.containers),
+        housing::found()?;
             runs: spec.containers.iter().map(|_| None).collect(),
             specs: spec.containers.clone(),
             first_key,

@@ -3,7 +3,7 @@
 //! Runs after the root was switched, so every path is the machine's own.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
@@ -15,6 +15,8 @@ use super::{Context, Staged, ensure_directory, failed};
 use crate::forwarding;
 
 const STAGE: &str = "files";
+/// Of what the host renews: every user of the machine may read it.
+const RENEWED_MODE: u32 = 0o444;
 
 /// Names the machine and writes the files it was given.
 pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
@@ -24,6 +26,23 @@ pub(crate) fn assume(spec: &RunSpec) -> Staged<()> {
         write_about(spec, Path::new("/etc"))?;
     }
     put_files(&spec.files)
+}
+
+/// Makes what standard input says one of the machine's files, which readers see whole.
+///
+/// `godwit-init put`: how the host renews what a machine was given.
+pub(crate) fn put_input(path: &Path) -> Staged<()> {
+    let doing = || format!("cannot write {}", path.display());
+    let mut content = Vec::new();
+    io::stdin()
+        .read_to_end(&mut content)
+        .stage(STAGE, doing())?;
+    let new = path.with_extension("new");
+    if let Some(directory) = path.parent() {
+        ensure_directory(STAGE, directory)?;
+    }
+    replace(&new, &content, RENEWED_MODE)?;
+    fs::rename(&new, path).stage(STAGE, doing())
 }
 
 /// Writes files that the machine, or one of its containers, was given.

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
-from godwit.agent.machines import config, records, run_containers, run_spec
+from godwit.agent.machines import config, records, run_containers, run_spec, web_identity
 from godwit.agent.machines.work import Work
 from godwit.base import errors
 from godwit.durable.runner import Abort, HandOff, Step
@@ -144,7 +145,22 @@ async def prepare_vm(work: Work, outputs: Outputs) -> None:
 
 async def spawn_vmm(work: Work, outputs: Outputs) -> None:
     """Ensure shim and VMM run."""
-    await work.host.vmm.spawn(await _boot_plan(work, outputs))
+    await work.host.vmm.spawn(await _with_token(work, await _boot_plan(work, outputs)))
+
+
+async def _with_token(work: Work, made: ports.VmPlan) -> ports.VmPlan:
+    """Return the plan with a token for AWS, if it is to have one and control has it at hand.
+
+    It comes later otherwise: no start waits long for it, or fails.
+    """
+    if not web_identity.is_told(made.run_spec):
+        return made
+    try:
+        token = await web_identity.fetch(work.host.control, made.machine_id, _TOKEN_S)
+    except errors.Failure as failure:
+        work.say(f"{web_identity.TOKEN_FILE} comes later: {failure.message}")
+        return made
+    return dataclasses.replace(made, run_spec=web_identity.added(made.run_spec, token))
 
 
 async def boot(work: Work, outputs: Outputs) -> dict[str, Any]:
@@ -170,7 +186,7 @@ async def _respawn(work: Work, outputs: Outputs) -> None:
     await host.network.plumb(machine.plumbing)
     again = await _boot_plan(work, outputs)
     await host.vmm.prepare(again)
-    await host.vmm.spawn(again)
+    await host.vmm.spawn(await _with_token(work, again))
 
 
 async def resume_vm(work: Work, outputs: Outputs) -> None:
