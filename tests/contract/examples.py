@@ -122,6 +122,15 @@ CONTAINED = guest.RunSpec(
                     success_threshold=1,
                     failure_threshold=1,
                 ),
+                guest_containers.HealthCheck(
+                    name="tls",
+                    question=guest_containers.HostQuestion(),
+                    interval_s=1,
+                    timeout_s=1,
+                    grace_s=0,
+                    success_threshold=1,
+                    failure_threshold=1,
+                ),
             ),
         ),
         guest.Container(
@@ -137,6 +146,7 @@ CONTAINED = guest.RunSpec(
     volumes=(
         guest.SharedVolume(name="sockets", memory_mb=16),
         guest.SharedVolume(name="spool"),
+        guest.SharedVolume(name="bounded", disk="own1"),
     ),
 )
 
@@ -146,7 +156,6 @@ EXIT = shim.ExitRecord(
     exited_at_ms=1_790_000_000_000,
     cause="guest",
     guest=shim.GuestExit(exit_code=137, signal=9, oom_killed=True),
-        guest.SharedVolume(name="bounded", disk="own1"),
     vmm=shim.VmmExit(exit_code=0),
 )
 
@@ -205,7 +214,14 @@ EXAMPLES: dict[str, BaseModel] = {
         hello=shim.Hello(v=1, init_version="0.1.0", kernel="6.1.0", boot_id="4f1c"),
         process_pid=321,
         started_at_ms=1_790_000_000_000,
-        containers=(guest_containers.Standing(name="db", state="started"),),
+        containers=(
+            guest_containers.Standing(
+                name="db",
+                state="started",
+                run=2,
+                checks=(guest_containers.CheckStanding(status="critical", output="HTTP 5xx"),),
+            ),
+        ),
         dropped_log_bytes=5,
         exit=EXIT,
     ),
@@ -388,10 +404,29 @@ MESSAGES: tuple[dict[str, object], ...] = (
     {"type": "exec_signal", "stream": 5, "signal": "SIGTERM"},
     {"type": "resize", "stream": 5, "rows": 50, "cols": 132},
     {"type": "accept", "stream": 6, "credit": 16384},
+    {
+        "type": "answer",
+        "container": "db",
+        "run": 2,
+        "check": 0,
+        "well": True,
+        "output": "HTTP 200",
+    },
     {"type": "hello", "v": 1, "init_version": "0.1.0", "kernel": "6.1.0", "boot_id": "4f1c"},
     {"type": "started", "pid": 321, "at_ms": 1790000000000},
     {"type": "started", "pid": 321, "at_ms": 1790000000000, "boot_id": "4f1c"},
-    {"type": "containers", "containers": [{"name": "db", "state": "starting"}]},
+    {
+        "type": "containers",
+        "containers": [
+            {
+                "name": "db",
+                "state": "started",
+                "run": 1,
+                "checks": [{"status": "passing", "output": "exit code 0"}],
+            },
+            {"name": "app", "state": "created", "run": 0},
+        ],
+    },
     {"type": "asleep"},
     {"type": "exited", "exit_code": 0, "signal": None, "oom_killed": False},
     {"type": "failed", "stage": "spawn", "message": "no such program: foo"},

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from godwit.agent import books, burst, control_line, logs, meters, ports, rpc, system_log, upkeep
 from godwit.agent.catalog_socket import CatalogSocket
 from godwit.agent.checks import Checks
+from godwit.agent.container_probes import ContainerProbes
 from godwit.agent.draining import Drains
 from godwit.agent.guest_api.answers import Answers
 from godwit.agent.guest_api.connections import Connections
@@ -42,8 +43,8 @@ from godwit.agent.rpc import guests
 from godwit.agent.rpc.desk import OfMachine, parse
 from godwit.agent.rpc.terminals import TerminalDesk
 from godwit.agent.terminals import Terminals
-from godwit.base import clock, errors, log, tasks
 from godwit.agent.token_files import TokenFiles
+from godwit.base import clock, errors, log, tasks
 from godwit.base.principal import Principal, component
 from godwit.durable import database, journal
 from godwit.images import collection
@@ -169,10 +170,10 @@ class App:
             secrets=host.secrets,
             standings=host.standings,
         )
-        handlers = rpc.handlers(self._desk)
         self._container_probes = ContainerProbes(self._desk.session, parts.clock, owned)
         host.standings.on_change(self._containers_told)
         self._token_files = self._make_token_files(host)
+        handlers = rpc.handlers(self._desk)
         self._deeds = Deeds(parts.database, self._control, parts.clock, owned)
         own = {
             verb: self._deeds.noting(verb, rpc.answering(handlers[f"machine.{verb}"]))
@@ -186,7 +187,6 @@ class App:
         for beside in (self._desk.leases, self._desk.metadata, self._desk.memory):
             self.machines.on_drop(beside.drop)
 
-    def handlers(self) -> Mapping[str, rpc.Handler]:
     def _make_bidder(self) -> books.Bidder:
         identity = self._parts.identity
         return books.Bidder(
@@ -208,6 +208,7 @@ class App:
             owned=self._tasks,
         )
 
+    def handlers(self) -> Mapping[str, rpc.Handler]:
         """Return the RPC handlers."""
         found: Mapping[str, rpc.Handler] = {
             **rpc.handlers(self._desk),
@@ -315,6 +316,7 @@ class App:
         boot = None
         if snapshot.shown == "started":
             boot = f"{machine.instance_id}:{machine.started_at_ms}"
+        told = self._desk.standings.of(machine.machine_id)
         self.checks.follow(
             machine.machine_id,
             boot,
@@ -323,16 +325,23 @@ class App:
             adopted=(machine.started_at_ms or self._began_ms) < self._began_ms,
             resumed=views.resumed(snapshot),
             run=functools.partial(self._run_check, driver),
+            told=told,
         )
+        self._container_probes.follow(driver, boot, told)
         self._guest_api.follow(driver, boot)
+        self._token_files.follow(driver, boot)
         if self.bursts is not None:
             self.bursts.follow(machine.machine_id, boot, machine.resources)
         passing = self.checks.passing(machine.machine_id, machine.config)
         written = self._desk.metadata.written(machine.machine_id, machine.instance_id)
-        self._token_files.follow(driver, boot)
         draining = self._drains.follow(machine.machine_id, boot)
         fact = views.fact(self._parts.identity, snapshot, passing, written, draining=draining)
         self.publisher.tell(machine.machine_id, fact)
+
+    def _containers_told(self, machine_id: str) -> None:
+        told = self._desk.standings.of(machine_id)
+        self.checks.hear(machine_id, told)
+        self._container_probes.hear(machine_id, told)
 
     async def _run_check(
         self, driver: Driver, command: tuple[str, ...], timeout_s: float

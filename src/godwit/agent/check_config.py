@@ -1,8 +1,9 @@
 """The checks a machine's config asks for, read leniently. Pure.
 
 Service checks gate their service; top-level ones are told and gate deploys, and with
-`kind: readiness` every service of the machine. Sources: spec/config-cli.md §1.6.4, §1.7;
-spec/machines.md §2. `exec` is Godwit's own: the form of a container's health check there.
+`kind: readiness` every service of the machine, as containers' checks of that kind do. Sources:
+spec/config-cli.md §1.6.4, §1.7; spec/machines.md §2. `exec` is Godwit's own: the form of a
+container's health check there.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from godwit.agent.machines import config as settings
 
 DEFAULT_INTERVAL_MS = 10_000
 DEFAULT_TIMEOUT_MS = 2_000
+CONTAINER_INTERVAL_S = 10
+CONTAINER_TIMEOUT_S = 5
 _SERVICE_RANGE_MS = (1_000, 60_000)
 _LEAST_INTERVAL_MS = 2_000
 _LONGEST_TIMEOUT_MS = 60_000
@@ -70,6 +73,64 @@ def checks_of(config: Mapping[str, Any]) -> tuple[Check, ...]:
         port = settings.number(settings.mapping(given).get("port"), 0)
         found.append(_check(str(name), settings.mapping(given), port))
     return tuple(check for check in found if check.makes_sense)
+
+
+@dataclass(frozen=True)
+class ContainerCheck:
+    """A health check of a container, whose init counts its answers.
+
+    Attributes:
+        number: Its place among the container's checks.
+        asked: What this host asks and tells init; `None` for what init asks by itself.
+    """
+
+    container: str
+    number: int
+    name: str
+    readiness: bool
+    interval_s: float
+    asked: Check | None
+
+
+def of_containers(config: Mapping[str, Any]) -> tuple[ContainerCheck, ...]:
+    """Return the health checks of a config's containers."""
+    found = []
+    for container in settings.containers(config):
+        for number, given in enumerate(settings.items(container.get("healthchecks"))):
+            http = settings.mapping(given.get("http"))
+            found.append(
+                ContainerCheck(
+                    container=str(container.get("name")),
+                    number=number,
+                    name=f"{container.get('name')}/{given.get('name') or number}",
+                    readiness=given.get("kind") == "readiness",
+                    interval_s=settings.number(given.get("interval"), CONTAINER_INTERVAL_S),
+                    asked=_asked(given, http) if asked_by_host(http) else None,
+                )
+            )
+    return tuple(found)
+
+
+def asked_by_host(http: Mapping[str, Any]) -> bool:
+    """Tell whether a container's check needs what its init has not: TLS."""
+    return http.get("scheme") == "https"
+
+
+def _asked(given: Mapping[str, Any], http: Mapping[str, Any]) -> Check:
+    return Check(
+        name="",
+        type="http",
+        port=settings.number(http.get("port"), 0),
+        interval_s=0,
+        timeout_s=settings.number(given.get("timeout"), CONTAINER_TIMEOUT_S),
+        grace_s=0,
+        method=str(http.get("method") or "GET").upper(),
+        path=_path(http.get("path")),
+        tls=True,
+        verify=http.get("tls_skip_verify") is not True,
+        server_name=_server_name(http.get("tls_server_name")),
+        headers=_headers(http.get("headers")),
+    )
 
 
 def _type(given: Mapping[str, Any]) -> Literal["tcp", "http", "exec"]:

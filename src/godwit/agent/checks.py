@@ -4,20 +4,24 @@ Each check is a task that probes its machine, at the machine's local IPv4 addres
 in it; results never touch the machine's state. Fast until the first pass after a start, then at
 the check's own interval, at a place of its own in it, so that many checks do not come at once.
 Until its first probe a check is `warning`, which lets through as little as `critical` does.
+
+Readiness checks of containers are asked in the guest, or by `container_probes`, and counted there;
+here is only heard what they have come to. They gate every service, and are told with the others.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from godwit.agent import probes
-from godwit.agent.check_config import Check, checks_of
+from godwit.agent.check_config import Check, ContainerCheck, checks_of, of_containers
 from godwit.agent.machines import config as settings
 from godwit.base import clock, tasks
 from godwit.wire import host_rpc
+from godwit.wire.guest_containers import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,14 @@ _COMMANDS_AT_ONCE = 8
 _SPREAD_S = 2.0
 """Over so long are the first checks spread of machines that an agent finds running."""
 _NOT_YET = "the first check has not been made yet"
+_Status = Literal["passing", "warning", "critical"]
+_STATUSES: dict[str, _Status] = {"passing": "passing", "critical": "critical"}
+_RESTING: dict[str, tuple[_Status, str]] = {
+    "created": ("warning", "the container waits for others"),
+    "starting": ("critical", "the container has ended, and is started again in a moment"),
+    # Any other that ends for good takes the machine along.
+    "stopped": ("passing", "the container has done its work"),
+}
 
 
 @dataclass
@@ -38,6 +50,7 @@ class _Watched:
 
     boot: str
     checks: tuple[Check, ...]
+    contained: tuple[ContainerCheck, ...]
     address: str
     results: dict[str, host_rpc.CheckStatus]
     tasks: list[asyncio.Task[None]]
@@ -75,8 +88,11 @@ class Checks:
         adopted: bool = False,
         resumed: bool = False,
         run: probes.Run = probes.cannot_run,
+        told: Sequence[Standing] = (),
     ) -> None:
         """Check a machine from now on; `boot` names its present start, `None` ends it.
+
+        Its containers do what was `told` by now.
 
         One that was `adopted` ran before this agent did: it keeps its traffic until a check says
         otherwise, and gets no grace, or every restart of the agent would cut it off. One that was
@@ -91,18 +107,20 @@ class Checks:
             del self._watched[machine_id]
         if boot is None:
             return
-        checks = checks_of(config)
+        checks, contained = checks_of(config), _readiness(config)
         now = clock.rfc3339(self._clock.now_ms())
+        names = [*(check.name for check in checks), *(check.name for check in contained)]
         results = {
-            check.name: host_rpc.CheckStatus(
-                name=check.name, status="warning", output=_NOT_YET, updated_at=now
+            name: host_rpc.CheckStatus(
+                name=name, status="warning", output=_NOT_YET, updated_at=now
             )
-            for check in checks
+            for name in names
         }
-        trusted = {check.name for check in checks} if adopted else set()
+        trusted = set(results) if adopted else set()
         graceless = adopted or resumed
-        watched = _Watched(boot, checks, address, results, [], trusted, graceless, run)
+        watched = _Watched(boot, checks, contained, address, results, [], trusted, graceless, run)
         self._watched[machine_id] = watched
+        self._take_told(watched, told)
         for check in checks:
             watched.tasks.append(
                 self._tasks.spawn(
@@ -110,6 +128,12 @@ class Checks:
                     name=f"check.{machine_id}.{check.name}",
                 )
             )
+
+    def hear(self, machine_id: str, told: Sequence[Standing]) -> None:
+        """Take in what a machine's containers do, and how their checks are."""
+        watched = self._watched.get(machine_id)
+        if watched is not None and self._take_told(watched, told):
+            self._changed(machine_id)
 
     def results(self, machine_id: str) -> tuple[host_rpc.CheckStatus, ...]:
         """Return the last result of each check of a machine."""
@@ -119,16 +143,23 @@ class Checks:
     def passing(self, machine_id: str, config: Mapping[str, Any]) -> dict[int, bool]:
         """Return, by service, whether checks let traffic through.
 
-        A service's own gate it, and top-level ones of `kind: readiness` gate every one.
+        A service's own gate it, and those of `kind: readiness` at the top or of a container gate
+        every one.
         """
         watched = self._watched.get(machine_id)
         services = range(len(settings.items(config.get("services"))))
         found: dict[int, bool] = {}
-        for check in watched.checks if watched is not None else checks_of(config):
+        checks: tuple[Check | ContainerCheck, ...] = (
+            (*checks_of(config), *_readiness(config))
+            if watched is None
+            else (*watched.checks, *watched.contained)
+        )
+        for check in checks:
             good = watched is not None and (
                 watched.results[check.name].status == "passing" or check.name in watched.trusted
             )
-            gated = services if check.readiness else (check.service,)
+            own = check.service if isinstance(check, Check) else None
+            gated = services if check.readiness else (own,)
             found |= {
                 service: found.get(service, True) and good
                 for service in gated
@@ -164,25 +195,51 @@ class Checks:
         """Make a check once it is its turn; return whether it passed."""
         async with self._running if check.type == "exec" else self._probing:
             result = await probes.probe(check, watched.address, watched.run)
-        self._take_in(machine_id, watched, check, result)
+        status: _Status = "passing" if result.passing else "critical"
+        if self._note(watched, check.name, status, result.output):
+            logger.info("%s: %s is %s: %s", machine_id, check.name, status, result.output)
+            self._changed(machine_id)
         return result.passing
 
-    def _take_in(
-        self, machine_id: str, watched: _Watched, check: Check, result: probes.Result
-    ) -> None:
-        before = watched.results[check.name]
-        after = before.model_copy(
-            update={
-                "status": "passing" if result.passing else "critical",
-                "output": result.output,
-            }
-        )
+    def _take_told(self, watched: _Watched, told: Sequence[Standing]) -> bool:
+        """Return whether that turned a check."""
+        turned = False
+        standings = {one.name: one for one in told}
+        for check in watched.contained:
+            standing = standings.get(check.container)
+            if standing is None:
+                continue
+            if standing.checks is None:
+                # An init of a former release tells nothing, for as long as it runs.
+                turned |= check.name not in watched.trusted
+                watched.trusted.add(check.name)
+            else:
+                turned |= self._note(watched, check.name, *_come_to(standing, check))
+        return turned
+
+    def _note(self, watched: _Watched, name: str, status: _Status, output: str) -> bool:
+        """Take in what a check came to; return whether that is another than before."""
+        before = watched.results[name]
+        after = before.model_copy(update={"status": status, "output": output})
         if after.status != before.status:
             now = clock.rfc3339(self._clock.now_ms())
             after = after.model_copy(update={"updated_at": now})
-        watched.results[check.name] = after
-        was_trusted = check.name in watched.trusted
-        watched.trusted.discard(check.name)
-        if after.status != before.status or was_trusted:
-            logger.info("%s: %s is %s: %s", machine_id, check.name, after.status, after.output)
-            self._changed(machine_id)
+        watched.results[name] = after
+        was_trusted = name in watched.trusted
+        watched.trusted.discard(name)
+        return after.status != before.status or was_trusted
+
+
+def _readiness(config: Mapping[str, Any]) -> tuple[ContainerCheck, ...]:
+    return tuple(check for check in of_containers(config) if check.readiness)
+
+
+def _come_to(standing: Standing, check: ContainerCheck) -> tuple[_Status, str]:
+    """Return how a container's check is."""
+    if standing.state in _RESTING:
+        return _RESTING[standing.state]
+    checks = standing.checks or ()
+    if check.number >= len(checks):
+        return "warning", _NOT_YET
+    told = checks[check.number]
+    return _STATUSES.get(told.status, "warning"), told.output

@@ -158,16 +158,17 @@ FurtherDisk = Literal[
     "own7",
     "own8",
 ]
-"""A disk beside root and scratch that some machines have; it has a slot of its own.
+"""A disk beside root and scratch that some machines have.
 
-Images are those of containers; all others are the machine's to write to."""
+Images are those of containers; all others are the machine's to write to. Each has a slot of its
+own, but `own` ones, of containers' volumes, take those that images leave, from the last."""
 IMAGE_DISKS: tuple[FurtherDisk, ...] = tuple(
     disk for disk in get_args(FurtherDisk) if disk.startswith("image")
 )
-
 OWN_DISKS: tuple[FurtherDisk, ...] = tuple(
     disk for disk in get_args(FurtherDisk) if disk.startswith("own")
 )
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -193,8 +194,8 @@ class Hardware:
         swap_bytes: int = 0,
         cache_bytes: int = 0,
         images: int = 0,
-        kernel_arguments: tuple[str, ...] = (),
         volumes: int = 0,
+        kernel_arguments: tuple[str, ...] = (),
         lasting_root: bool = False,
     ) -> "Hardware":
         """Return what the VM of a machine with these resources is made as."""
@@ -212,8 +213,8 @@ class VmPlan:
         swap_bytes: Size of its swap disk; 0 for none.
         cache_bytes: Size of its cache drive; 0 for none.
         images: Those of containers that are not the machine's own, in the order of their disks.
-        kernel_arguments: Beyond the platform's own.
         volume_bytes: Sizes of containers' volumes that have a disk of their own, in their order.
+        kernel_arguments: Beyond the platform's own.
         lasting_root: The scratch disk may outlive this boot: it has a journal, and is synced.
         keep_scratch: The scratch disk that is there stays: a cold boot that keeps the root.
         run_spec: What init is told; a machine that is resumed is told nothing.
@@ -234,8 +235,8 @@ class VmPlan:
     swap_bytes: int = 0
     cache_bytes: int = 0
     images: tuple[Path, ...] = ()
-    kernel_arguments: tuple[str, ...] = ()
     volume_bytes: tuple[int, ...] = ()
+    kernel_arguments: tuple[str, ...] = ()
     lasting_root: bool = False
     keep_scratch: bool = False
     suspendable: bool = False
@@ -248,8 +249,8 @@ class VmPlan:
             swap_bytes=self.swap_bytes,
             cache_bytes=self.cache_bytes,
             images=len(self.images),
-            kernel_arguments=self.kernel_arguments,
             volumes=len(self.volume_bytes),
+            kernel_arguments=self.kernel_arguments,
             lasting_root=self.lasting_root,
         )
 
@@ -311,6 +312,16 @@ class ExecStream(Protocol):
         """End it if it still runs; what it has yet to say is thrown away."""
 
 
+class Answer(NamedTuple):
+    """What a container answered that this host has asked: its run, and the check's place."""
+
+    container: str
+    run: int
+    check: int
+    well: bool
+    output: str
+
+
 class ShimSession(Protocol):
     """A live connection to one machine's shim."""
 
@@ -367,6 +378,9 @@ class ShimSession(Protocol):
             Failure: The machine does not run, or shim or guest have no such socket.
             ConnectionError: The shim is gone.
         """
+
+    async def answer(self, answer: Answer) -> None:
+        """Have init count what one of its containers answered."""
 
     async def stats(self) -> dict[str, object]:
         """Return the guest's memory, load, disk and network counters."""

@@ -121,15 +121,18 @@ async def _probe_http(check: Check, address: str) -> Result:
 
 
 def _tls(check: Check) -> ssl.SSLContext | bool:
-    if not check.tls:
-        # Making a verifying context costs 20 ms, and plain HTTP needs none.
-        return False
-    return _verifying() if check.verify else False
+    # Making a verifying context costs 20 ms, and plain HTTP needs none.
+    return tls_context(check) if check.tls else False
+
+
+def tls_context(check: Check) -> ssl.SSLContext:
+    """Return what speaks TLS for a check."""
+    return _context(verify=check.verify)
 
 
 @functools.cache
-def _verifying() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+def _context(*, verify: bool) -> ssl.SSLContext:
+    return httpx.create_ssl_context(verify=verify)
 
 
 async def _beginning(answer: httpx.Response) -> str:

@@ -68,13 +68,7 @@ class HttpQuestion(Part):
     scheme: Literal["http", "https"] = "http"
     headers: list[CheckHeader] = Field([], max_length=50)
     tls_skip_verify: bool = False
-    tls_server_name: str = ""
-
-    @model_validator(mode="after")
-    def _in_the_clear(self) -> "HttpQuestion":
-        if self.scheme == "https" or self.tls_skip_verify or self.tls_server_name:
-            raise ValueError("checks of containers are asked in the clear: scheme must be http")
-        return self
+    tls_server_name: str = Field("", max_length=253)
 
 
 class TcpQuestion(Part):
@@ -150,6 +144,7 @@ class TempDir(Part):
 
     storage_type: Literal["disk", "memory"] = "disk"
     size_mb: int | None = Field(None, ge=1, le=_LONGEST_VOLUME_MB)
+    """On the disk it is that of a disk of its own; `None` shares the machine's."""
 
     @model_validator(mode="after")
     def _bounded_in_memory(self) -> "TempDir":
@@ -166,16 +161,16 @@ class SharedVolume(Part):
     temp_dir: TempDir | None = None
 
     @model_validator(mode="after")
+    def _one_source(self) -> "SharedVolume":
+        if self.image and self.temp_dir is not None:
+            raise ValueError("give one of image and temp_dir")
+        return self
+
     @property
     def has_disk(self) -> bool:
         """Tell whether it has a disk of its own, which bounds it."""
         kept = self.temp_dir
         return kept is not None and kept.storage_type == "disk" and kept.size_mb is not None
-
-    def _one_source(self) -> "SharedVolume":
-        if self.image and self.temp_dir is not None:
-            raise ValueError("give one of image and temp_dir")
-        return self
 
 
 def check_containers(
@@ -189,17 +184,22 @@ def check_containers(
         of_machine: Names of the machine's own mounts, which they may mount as well.
 
     Raises:
-    _check_disks(containers, volumes)
         Failure: `invalid_argument`, naming the first that does not fit.
     """
     _unique([one.name for one in containers], "config.containers")
     _unique([one.name for one in volumes], "config.volumes")
     _check_dependencies(containers)
+    _check_disks(containers, volumes)
     known = {volume.name for volume in volumes} | of_machine
     for at, container in enumerate(containers):
         place = f"config.containers[{at}]"
         for index, mount in enumerate(container.mounts):
             if mount.name not in known:
+                raise errors.invalid(
+                    f"{place}.mounts[{index}].name: there is no volume {mount.name!r}",
+                    hint="name one of config.volumes",
+                )
+        _unique([mount.path for mount in container.mounts], f"{place}.mounts", "path")
         named = [check.name for check in container.healthchecks if check.name]
         _unique(named, f"{place}.healthchecks")
 
@@ -214,11 +214,6 @@ def _check_disks(containers: Sequence[Container], volumes: Sequence[SharedVolume
             f" more disks than the {MOST_CONTAINERS + 1} that a machine may have",
             hint="leave size_mb out where it need not be, or put volumes into memory",
         )
-                raise errors.invalid(
-                    f"{place}.mounts[{index}].name: there is no volume {mount.name!r}",
-                    hint="name one of config.volumes",
-                )
-        _unique([mount.path for mount in container.mounts], f"{place}.mounts", "path")
 
 
 def _check_dependencies(containers: Sequence[Container]) -> None:

@@ -12,7 +12,7 @@ from godwit.testing.guest_call import GuestCall
 from godwit.testing.typed_back import PutIn, TypedBack
 from godwit.testing.world import Boot, Hands, Saved, Vm, World
 from godwit.wire import host_rpc, shim
-from godwit.wire.guest_containers import Standing
+from godwit.wire.guest_containers import CheckStanding, Standing
 
 _numbers = itertools.count(1)
 _RESUME_S = 0.1
@@ -237,7 +237,7 @@ class FakeSession:
         if argv[:2] == ("/proc/1/exe", "put"):
             return PutIn(self._vm.files, argv[2])
         said = _aimed(" ".join(argv), container)
-        said = f"{said} in {env['FLY_APP_NAME']} at {working_directory}"
+        said = f"{said} in {env.get('FLY_APP_NAME', 'no app')} at {working_directory}"
         return TypedBack(f"{said} for {user or 'root'}", tty)
 
     async def accept(self, credit: int) -> GuestCall:
@@ -246,6 +246,11 @@ class FakeSession:
         if self._vm.phase != "running":
             raise errors.Failure("failed_precondition", "the machine's process does not run")
         return await self._vm.calls.get()
+
+    async def answer(self, answer: ports.Answer) -> None:
+        """Remember the answer."""
+        await self._hands.ask("session.answer")
+        self._vm.answers.append(answer)
 
     async def stats(self) -> dict[str, object]:
         """Return half of the memory as available."""
@@ -278,7 +283,15 @@ class FakeSession:
             phase=vm.phase,
             started_at_ms=vm.started_at_ms,
             containers=tuple(
-                Standing(name=one.name, state="started")
+                Standing(
+                    name=one.name,
+                    state="started",
+                    run=1,
+                    checks=tuple(
+                        CheckStanding(status=vm.health.get(one.name, "passing"))
+                        for _ in one.healthchecks
+                    ),
+                )
                 for one in vm.plan.run_spec.containers
                 if vm.phase == "running"
             ),

@@ -8,12 +8,14 @@ Host to guest, `type`:
     exec {stream, argv, env, env_base64, user, working_directory, tty: {rows, cols} | null,
     container};
     exec_signal {stream, signal}; resize {stream, rows, cols};
-    sleep {}; wake {clock_unix_ns, entropy_base64}; accept {stream, credit}
+    sleep {}; wake {clock_unix_ns, entropy_base64}; accept {stream, credit};
+    answer {container, run, check, well, output}
 Guest to host, `type`:
     hello {v, init_version, kernel, boot_id}; started {pid, at_ms, boot_id};
     exited {exit_code, signal, oom_killed}; failed {stage, message};
     exec_started {stream, pid}; exec_exited {stream, exit_code, signal};
-    exec_failed {stream, message}; pong {id}; asleep {}; stats {id, …}
+    exec_failed {stream, message}; pong {id}; asleep {}; stats {id, …};
+    containers {containers: [{name, state, run, checks: [{status, output}]}]}
 
 `stop`: signal to the main process's group, wait, SIGTERM for at most 1 s, then SIGKILL
 (spec/config-cli.md §6 no. 7). `exit_code` is 128 + signal when `signal` is not null.
@@ -38,6 +40,10 @@ session without a process. It begins with exec_started (`pid` of who connected),
 STDOUT from the guest, of which at first `credit` may come, and STDIN towards it; EOF is the end of
 either, and exec_exited its own. An init or shim of a former release does not know it, and then
 there is no such socket.
+
+`containers` comes whenever one does something else or a check of one turns, and after hello.
+`answer` is what the host found when it asked the check of that place in that run of a container;
+init counts it as it does its own.
 
 An answer to stats carries `uptime_ms, memory, load, processes, cpus, disks,
 networks, filesystems` (fields: `rust/crates/wire/src/messages.rs`), in bytes, since boot.

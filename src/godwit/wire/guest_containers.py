@@ -15,6 +15,18 @@ MAIN = "app"
 """What the container is called that a machine is about, unless it is the first."""
 
 
+class CheckStanding(Record):
+    """How a health check of a running container is, and the answer that made it so.
+
+    Attributes:
+        status: `warning` until it has passed or failed by its thresholds, `passing`, `critical`;
+            another word is a newer release's.
+    """
+
+    status: str
+    output: str = ""
+
+
 class Standing(Record):
     """A container by its name, and what it does now.
 
@@ -22,10 +34,15 @@ class Standing(Record):
         state: `created` (it waits for others, and has not run yet), `starting` (it has ended and
             is started again in a moment), `started`, `stopped` (for good); another word is a
             newer release's.
+        run: How often it was started.
+        checks: While it runs, in the order of the run spec; `None` is an init of a former
+            release, which tells of none.
     """
 
     name: str
     state: str
+    run: int = 0
+    checks: tuple[CheckStanding, ...] | None = None
 
 
 class SharedVolume(Record):
@@ -34,11 +51,13 @@ class SharedVolume(Record):
     Attributes:
         memory_mb: In memory, at most so much; 0 is a directory on the scratch disk.
         image: Virtio serial of the disk of its image, of which nothing is changed; or empty.
+        disk: Virtio serial of an empty disk of its own, which bounds it; or empty.
     """
 
     name: str
     memory_mb: int = 0
     image: str = ""
+    disk: str = ""
 
 
 class Dependency(Record):
@@ -51,13 +70,11 @@ class Dependency(Record):
 class Bind(Record):
     """A shared volume in a container."""
 
-        disk: Virtio serial of an empty disk of its own, which bounds it; or empty.
     volume: str
     path: str
 
 
 class Header(Record):
-    disk: str = ""
     """A header of a check's request."""
 
     name: str
@@ -88,11 +105,21 @@ class ExecQuestion(Record):
     argv: tuple[str, ...]
 
 
-Question = Annotated[HttpQuestion | TcpQuestion | ExecQuestion, Field(discriminator="type")]
+class HostQuestion(Record):
+    """Asked by the host, which tells init each answer: what guests have no means for, as TLS."""
+
+    type: Literal["host"] = "host"
+
+
+Question = Annotated[
+    HttpQuestion | TcpQuestion | ExecQuestion | HostQuestion, Field(discriminator="type")
+]
 
 
 class HealthCheck(Record):
     """Asked again and again while its container runs, in whole seconds.
+
+    Until it passes it is asked every second for a minute, of which failures count as seldom.
 
     Attributes:
         grace_s: From the start of the container; failures before that do not count.

@@ -129,9 +129,13 @@ def lost(machine: Seen, version: str, well_start: str | None) -> str:
 
 
 def configured_checks(config: dict[str, Any]) -> int:
-    """Return how many checks a machine config has."""
+    """Return how many checks a machine config has that are waited for."""
     services = config.get("services") or []
-    return len(config.get("checks") or {}) + sum(len(one.get("checks") or []) for one in services)
+    of_services = sum(len(one.get("checks") or []) for one in services)
+    containers = config.get("containers") or []
+    of_containers = [check for one in containers for check in one.get("healthchecks") or []]
+    readiness = [check for check in of_containers if check.get("kind") == "readiness"]
+    return len(config.get("checks") or {}) + of_services + len(readiness)
 
 
 def last_start(machine: Seen, version: str) -> str:

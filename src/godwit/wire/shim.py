@@ -9,7 +9,8 @@ Agent to shim, `type`:
     status {}; subscribe {} (status now and at every change of phase, until the connection ends);
     kill {} (end the VMM at once); sleep {} (have the guest fall silent, to be saved: status says
     `asleep`), wake {} (have it go on); and, passed on to the guest, stop, signal, stats {id},
-    exec, exec_signal, resize, ping (see `wire.guest`); run {spec} when the shim was given none.
+    exec, exec_signal, resize, ping, accept, answer (see `wire.guest`); run {spec} when the shim
+    was given none.
 Shim to agent, `type`:
     status {…Status}; error {message, regarding, stream?}; and from the guest
     exec_started, exec_exited, exec_failed, stats, pong. STDOUT and STDERR frames on the

@@ -447,6 +447,33 @@ async def test_bids_come_from_the_books(bench: Bench) -> None:
     assert after.reasons == ("needs 1045 MB, 525 MB of 2048 MB free",)
 
 
+async def test_readiness_checks_of_containers_gate_the_fact_and_show_in_the_view(
+    bench: Bench,
+) -> None:
+    ready = {"name": "up", "kind": "readiness", "tcp": {"port": 8080}}
+    alive = {"name": "alive", "kind": "liveness", "tcp": {"port": 8080}}
+    container = {"name": "web", "image": "a", "healthchecks": [alive, ready]}
+    ref = agents.image(f"sha256:{'a' * 64}")
+    config = {**SERVICES, "containers": [container]}
+    edge = await Reader.connect(bench.socket)
+    await bench.create(config=config, image=ref, container_images=(ref,))
+    await bench.reach("started")
+    fact = await edge.state("started")
+    while not fact.services[0].passing:
+        fact = await edge.state("started")
+    view = await bench.call("machine.get", machine_id=M)
+    assert [(one["name"], one["status"]) for one in view["checks"]] == [("web/up", "passing")]
+    vm = bench.world.vms[M]
+    vm.health["web"] = "critical"
+    vm.tell()
+    while fact.services[0].passing:
+        fact = await edge.state("started")
+    view = await bench.call("machine.get", machine_id=M)
+    assert view["checks"][0]["status"] == "critical"
+    assert view["containers"] == [{"name": "web", "state": "started", "run": 0, "checks": None}]
+    await edge.close()
+
+
 async def test_service_checks_gate_the_fact_and_show_in_the_view(bench: Bench) -> None:
     served: list[int] = []
 

@@ -12,6 +12,7 @@ from godwit.base import clock, encoded, errors, tasks
 from godwit.testing.clock import FakeClock, run
 from godwit.testing.serving import serving
 from godwit.wire import host_rpc
+from godwit.wire.guest_containers import CheckStanding, Standing
 
 SERVICE = {
     "protocol": "tcp",
@@ -416,3 +417,76 @@ async def test_a_result_tells_since_when_it_is_so(server: Server) -> None:
         watched = these._watched["m1"]
         assert await these._probe("m1", watched, watched.checks[0])
         assert these.results("m1")[0].updated_at == since
+
+
+CONTAINED = {
+    "services": [{"internal_port": 80}, {"internal_port": 81}],
+    "containers": [
+        {
+            "name": "app",
+            "healthchecks": [
+                {"name": "alive", "kind": "liveness", "tcp": {"port": 80}},
+                {"tcp": {"port": 80}},
+                {"name": "up", "kind": "readiness", "tcp": {"port": 80}},
+            ],
+        },
+        {"name": "db", "healthchecks": [{"kind": "readiness", "exec": {"command": ["ls"]}}]},
+    ],
+}
+
+
+def standing(name: str, *statuses: str, state: str = "started") -> Standing:
+    found = tuple(CheckStanding(status=status, output=f"{name} says") for status in statuses)
+    return Standing(name=name, state=state, run=1, checks=found)
+
+
+async def test_readiness_checks_of_containers_gate_every_service_and_no_others_do() -> None:
+    turned: list[str] = []
+    async with tasks.Tasks("test") as owned:
+        these = checks.Checks(clock.SystemClock(), owned, turned.append)
+        assert these.passing("m1", CONTAINED) == {0: False, 1: False}
+        these.follow("m1", "boot1", CONTAINED, "127.0.0.1")
+        assert [one.name for one in these.results("m1")] == ["app/up", "db/0"]
+        assert {one.status for one in these.results("m1")} == {"warning"}
+
+        well = standing("app", "critical", "warning", "passing")
+        these.hear("m1", (well, standing("db", state="created")))
+        assert these.passing("m1", CONTAINED) == {0: False, 1: False}
+        these.hear("m1", (well, standing("db", "passing")))
+        assert these.passing("m1", CONTAINED) == {0: True, 1: True}
+        app, db = these.results("m1")
+        assert (app.status, app.output, db.output) == ("passing", "app says", "db says")
+        said = len(turned)
+        these.hear("m1", (well, standing("db", "passing")))
+        assert len(turned) == said, "nothing has changed"
+
+        these.hear("m1", (standing("app", state="starting"), standing("db", "passing")))
+        assert these.passing("m1", CONTAINED) == {0: False, 1: False}
+        assert "started again" in these.results("m1")[0].output
+        these.hear("m1", (well, standing("db", state="stopped")))
+        assert these.passing("m1", CONTAINED) == {0: True, 1: True}, "its work is done"
+
+
+async def test_containers_that_an_agent_finds_running_keep_their_traffic() -> None:
+    former = (Standing(name="app", state="started"), Standing(name="db", state="started"))
+    async with tasks.Tasks("test") as owned:
+        these = checks.Checks(clock.SystemClock(), owned, lambda _: None)
+        these.follow("m1", "boot1", CONTAINED, "127.0.0.1", adopted=True)
+        assert these.passing("m1", CONTAINED) == {0: True, 1: True}
+        these.hear("m1", (standing("app", "passing", "passing", "critical"),))
+        assert these.passing("m1", CONTAINED) == {0: False, 1: False}
+        # What init of a former release runs on, also from a suspend, tells of no checks.
+        these.follow("m2", "boot1", CONTAINED, "127.0.0.1", resumed=True, told=former)
+        assert these.passing("m2", CONTAINED) == {0: True, 1: True}
+
+
+def test_what_needs_tls_is_asked_by_the_host() -> None:
+    https = {"port": 8443, "scheme": "https", "path": "/up", "tls_server_name": "a.example"}
+    both = [{"http": {"port": 80}}, {"name": "tls", "timeout": 3, "http": https}]
+    config = {"containers": [{"name": "app", "healthchecks": both}]}
+    clear, secured = check_config.of_containers(config)
+    assert (clear.asked, clear.name, clear.interval_s) == (None, "app/0", 10)
+    assert secured.asked is not None
+    asked = secured.asked
+    assert (asked.port, asked.path, asked.timeout_s) == (8443, "/up", 3)
+    assert (asked.tls, asked.verify, asked.server_name) == (True, True, "a.example")

@@ -66,8 +66,12 @@ def test_without_containers_it_does() -> None:
         ({"healthchecks": [{**TCP, "kind": "startup"}]}, "healthchecks[0].kind: must be"),
         ({"healthchecks": [{**TCP, "unhealthy": "restart"}]}, "healthchecks[0].unhealthy"),
         (
-            {"healthchecks": [{"http": {"port": 1, "scheme": "https"}}]},
-            "healthchecks[0].http: checks of containers are asked in the clear",
+            {"healthchecks": [{"http": {"port": 1, "scheme": "ftp"}}]},
+            "healthchecks[0].http.scheme: must be",
+        ),
+        (
+            {"healthchecks": [{**TCP, "name": "up"}, {**TCP, "name": "up"}]},
+            "healthchecks[1].name: 'up' is there already",
         ),
         (
             {"healthchecks": [{"http": {"port": 1, "path": "/a b"}}]},
@@ -125,10 +129,6 @@ def test_there_is_an_end_to_containers() -> None:
     assert "config.containers: " in refusal(*many)
 
 
-def test_names_are_not_given_twice() -> None:
-    assert "config.containers[1].name: 'web' is there already" in refusal(WEB, WEB)
-
-
 def test_there_is_an_end_to_disks() -> None:
     containers = [{"name": f"c{at}", "image": f"i{at}"} for at in range(8)]
     bounded = [{"name": f"v{at}", "temp_dir": {"size_mb": 64}} for at in range(2)]
@@ -139,6 +139,10 @@ def test_there_is_an_end_to_disks() -> None:
     assert "8 images and 2 volumes of a size on the disk are more disks than the 9" in said
     read = [{"name": "r", "image": "i0"}, {"name": "s", "image": "other"}]
     assert "9 images and 1 volumes" in refusal(*containers, volumes=[*read, bounded[0]])
+
+
+def test_names_are_not_given_twice() -> None:
+    assert "config.containers[1].name: 'web' is there already" in refusal(WEB, WEB)
 
 
 def test_nobody_waits_in_a_circle() -> None:

@@ -395,6 +395,11 @@ impl Supervisor {
             }
             HostMessage::Exec(exec) => self.exec(&exec),
             HostMessage::Accept { stream, credit } => self.accept(stream, credit),
+            HostMessage::Answer(answer) => {
+                if let Some(containers) = &mut self.containers {
+                    containers.hear(answer, &mut self.link);
+                }
+            }
             HostMessage::ExecSignal { stream, .. } if self.api.uses(stream) => {
                 self.api.hang_up(stream, &mut self.link);
             }

@@ -91,6 +91,9 @@ impl Shim {
                 }
             }
             AgentMessage::Accept { stream, credit } => self.accept(from, stream, credit),
+            AgentMessage::Answer(answer) => {
+                self.ask_guest(from, "answer", &HostMessage::Answer(answer));
+            }
             AgentMessage::Unknown => {
                 self.refuse(
                     from,

@@ -7,7 +7,7 @@ use godwit_wire::shim::{Cause, ExitRecord, Phase, ShimConfig, StartKind, Status,
 /// What the guest says of itself is kept this short.
 const MAX_WORD: usize = 128;
 const MAX_SENTENCE: usize = 2048;
-/// More containers than a machine may have.
+/// More containers than a machine may have, and more checks than one of them.
 const MAX_CONTAINERS: usize = 64;
 const MAX_CHECKS: usize = 32;
 const MAX_OUTPUT: usize = 256;
@@ -201,7 +201,7 @@ fn shorten(text: &mut String, most: usize) {
 
 #[cfg(test)]
 mod tests {
-    use godwit_wire::containers::{Standing, State};
+    use godwit_wire::containers::{CheckStanding, Health, Standing, State};
     use godwit_wire::messages::{Exited, Failed, Hello};
     use godwit_wire::shim::{Cause, LogLimits, Phase, ShimConfig, StartKind, Vmm, VmmExit};
 
@@ -278,9 +278,15 @@ mod tests {
     #[test]
     fn containers_are_news_only_when_they_do_something_else() {
         let mut machine = machine();
+        let check = |output| CheckStanding {
+            status: Health::Critical,
+            output,
+        };
         let told = |state| Standing {
             name: "db".repeat(500),
             state,
+            run: 1,
+            checks: Some(vec![check("says".repeat(500)); 500]),
         };
         assert!(machine.containers(vec![told(State::Created); 500]));
         assert!(!machine.containers(vec![told(State::Created); 500]));
@@ -289,6 +295,8 @@ mod tests {
         assert_eq!(status.containers.len(), 1);
         assert_eq!(status.containers[0].state, State::Started);
         assert_eq!(status.containers[0].name.len(), 128);
+        let checks = status.containers[0].checks.as_ref().unwrap();
+        assert_eq!((checks.len(), checks[0].output.len()), (32, 256));
     }
 
     #[test]

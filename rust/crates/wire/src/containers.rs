@@ -21,11 +21,37 @@ pub enum State {
     Unknown,
 }
 
+/// How a health check is, by its thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It has neither passed nor failed yet.
+    Warning,
+    Passing,
+    Critical,
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a health check of a running container is, and what the answer was that made it so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStanding {
+    pub status: Health,
+    #[serde(default)]
+    pub output: String,
+}
+
 /// A container by its name, and what it does now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     pub name: String,
     pub state: State,
+    /// How often it was started.
+    #[serde(default)]
+    pub run: u32,
+    /// While it runs, in the order of the run spec; `None` is an init that tells of no checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Vec<CheckStanding>>,
 }
 
 /// A directory that containers share.
@@ -38,6 +64,10 @@ pub struct SharedVolume {
     /// Serial of the disk of an image that is read here; empty for a directory of its own.
     #[serde(default)]
     pub image: String,
+    /// Serial of an empty disk of its own, which bounds it; empty for a directory on the scratch
+    /// disk.
+    #[serde(default)]
+    pub disk: String,
 }
 
 /// What a container waits for of another one.
@@ -64,10 +94,6 @@ pub struct Bind {
 }
 
 /// When a container that has ended is started again.
-    /// Serial of an empty disk of its own, which bounds it; empty for a directory on the scratch
-    /// disk.
-    #[serde(default)]
-    pub disk: String,
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
@@ -100,6 +126,8 @@ pub enum Question {
     Exec {
         argv: Vec<String>,
     },
+    /// By the host, which tells what the answer was (`HostMessage::Answer`).
+    Host {},
 }
 
 /// A health check of a container.

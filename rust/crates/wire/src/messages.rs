@@ -85,8 +85,22 @@ pub enum HostMessage {
         stream: u32,
         credit: u32,
     },
+    Answer(Answer),
     #[serde(other)]
     Unknown,
+}
+
+/// What a health check came to that the host has asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub container: String,
+    /// The run of the container that was asked; another one hears nothing of it.
+    pub run: u32,
+    /// Its place among the container's checks.
+    pub check: u32,
+    pub well: bool,
+    #[serde(default)]
+    pub output: String,
 }
 
 /// What the guest's init says of itself.

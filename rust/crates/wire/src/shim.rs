@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::containers::Standing;
-use crate::messages::{Exec, Exited, Failed, Hello};
+use crate::messages::{Answer, Exec, Exited, Failed, Hello};
 use crate::run_spec::RunSpec;
 
 /// How far the machine has come.
@@ -214,6 +214,7 @@ pub enum AgentMessage {
         stream: u32,
         credit: u32,
     },
+    Answer(Answer),
     #[serde(other)]
     Unknown,
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from godwit.agent import ports
+from godwit.agent import check_config, ports
 from godwit.agent.machines import config as settings
 from godwit.agent.machines import records, run_spec
 from godwit.base import errors
@@ -17,8 +17,6 @@ from godwit.images.config import ImageConfig
 from godwit.wire import guest, guest_containers
 
 _LOCALHOST = "localhost"
-_INTERVAL_S = 10
-_TIMEOUT_S = 5
 _FAILURES = 3
 _CONDITIONS = ("started", "healthy", "exited_successfully")
 
@@ -101,6 +99,8 @@ def image_disks(machine: records.Machine) -> dict[str, str]:
 def further_images(machine: records.Machine) -> tuple[str, ...]:
     """Return the digests of the images that are not the machine's own, in the order of disks."""
     return tuple(image_disks(machine))[1:]
+
+
 def volume_bytes(machine: records.Machine) -> tuple[int, ...]:
     """Return the sizes of the disks of volumes that have one of their own.
 
@@ -111,21 +111,19 @@ def volume_bytes(machine: records.Machine) -> tuple[int, ...]:
     return tuple(wanted[: len(ports.OWN_DISKS) - len(further_images(machine))])
 
 
-
-
 def volumes(machine: records.Machine) -> tuple[guest.SharedVolume, ...]:
     """Return the volumes that containers share."""
-    own = list(ports.OWN_DISKS[: len(volume_bytes(machine))])
     disks = image_disks(machine)
     images = iter(machine.container_images[len(settings.containers(machine.config)) :])
+    own = list(ports.OWN_DISKS[: len(volume_bytes(machine))])
     found = []
     for given in settings.items(machine.config.get("volumes")):
         if given.get("image"):
             disk = disks[next(images).digest]
+            found.append(guest.SharedVolume(name=str(given.get("name")), image=disk))
+            continue
         if own and settings.disk_bytes(given):
             found.append(guest.SharedVolume(name=str(given.get("name")), disk=own.pop(0)))
-            continue
-            found.append(guest.SharedVolume(name=str(given.get("name")), image=disk))
             continue
         kept = settings.mapping(given.get("temp_dir"))
         size = settings.number(kept.get("size_mb"), 0)
@@ -262,8 +260,8 @@ def _healthcheck(at: int, given: Mapping[str, Any]) -> guest_containers.HealthCh
     return guest_containers.HealthCheck(
         name=str(given.get("name") or at),
         question=_question(given),
-        interval_s=settings.number(given.get("interval"), _INTERVAL_S),
-        timeout_s=settings.number(given.get("timeout"), _TIMEOUT_S),
+        interval_s=settings.number(given.get("interval"), check_config.CONTAINER_INTERVAL_S),
+        timeout_s=settings.number(given.get("timeout"), check_config.CONTAINER_TIMEOUT_S),
         grace_s=settings.number(given.get("grace_period"), 0),
         success_threshold=settings.number(given.get("success_threshold"), 1),
         failure_threshold=settings.number(given.get("failure_threshold"), _FAILURES),
@@ -273,6 +271,8 @@ def _healthcheck(at: int, given: Mapping[str, Any]) -> guest_containers.HealthCh
 
 def _question(given: Mapping[str, Any]) -> guest_containers.Question:
     http, tcp = settings.mapping(given.get("http")), settings.mapping(given.get("tcp"))
+    if check_config.asked_by_host(http):
+        return guest_containers.HostQuestion()
     if http:
         return guest_containers.HttpQuestion(
             port=settings.number(http.get("port"), 0),

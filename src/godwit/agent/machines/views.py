@@ -169,7 +169,7 @@ def view(
         updated_at=clock.rfc3339(updated_at_ms),
         events=tuple(event.public() for event in snapshot.events[:_EMBEDDED_EVENTS]),
         checks=tuple(checks),
-        containers=tuple(containers),
+        containers=tuple(Standing(name=one.name, state=one.state) for one in containers),
         metadata=settings.metadata(config),
         lease=lease,
         secrets_version=(machine if update is None else update).secrets_version,

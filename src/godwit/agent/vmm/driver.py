@@ -407,6 +407,7 @@ class HostVmm:
             "swap": self._places.swap(plan.machine_id),
             "cache": self._places.cache(plan.machine_id),
             **dict(zip(ports.IMAGE_DISKS, plan.images, strict=False)),
+            **self._places.volumes(plan.machine_id),
         }
         further = {disk: files[disk] for disk in hardware.disks}
         return hypervisor.Guest(

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from godwit.agent import ports
 from godwit.agent.vmm import running
 
 _DIRECTORY_MODE = 0o700
@@ -58,12 +59,12 @@ class Places:
         """Return a machine's cache drive."""
         return self.directory(machine_id) / "cache.ext4"
 
-    def exit_record(self, machine_id: str) -> Path:
     def volumes(self, machine_id: str) -> dict[ports.FurtherDisk, Path]:
         """Return the disks that volumes of a machine's containers may have."""
         directory = self.directory(machine_id)
         return {disk: directory / f"{disk}.ext4" for disk in ports.OWN_DISKS}
 
+    def exit_record(self, machine_id: str) -> Path:
         """Return where the shim writes down how a boot ended."""
         return self.directory(machine_id) / "exit.json"
 

@@ -185,6 +185,14 @@ class Session:
             raise
         return stream
 
+    async def answer(self, answer: ports.Answer) -> None:
+        """Have init count what one of its containers answered; returns when it is sent.
+
+        Raises:
+            ConnectionError: The shim is gone.
+        """
+        await self.send({"type": "answer", **answer._asdict()})
+
     async def stats(self) -> dict[str, object]:
         """Return the guest's memory, load, disk and network counters.
 

@@ -241,7 +241,9 @@ class Machine(Out):
             "host_features": [],
         }
         if view.containers:
-            found["containers"] = [Container(**one.model_dump()) for one in view.containers]
+            found["containers"] = [
+                Container(name=one.name, state=one.state) for one in view.containers
+            ]
         if machine.host_status != "ok":
             found["incomplete_config"] = view.config
         if view.lease is not None and view.lease.nonce:

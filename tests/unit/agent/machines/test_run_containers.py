@@ -172,3 +172,11 @@ def test_a_command_finds_the_variables_of_where_it_runs() -> None:
     assert (inside["C"], inside["FLY_IMAGE_REF"]) == ("own", "side")
     assert "C" not in beside
     assert beside["A"] == "image"
+
+
+def test_a_check_over_https_is_left_to_the_host() -> None:
+    https = {"http": {"port": 8443, "scheme": "https", "path": "/up"}, "unhealthy": "stop"}
+    plain = {"http": {"port": 80, "scheme": "http"}}
+    _, side = told(machine({**SIDE, "healthchecks": [https, plain]}, APP))
+    assert [check.question.type for check in side.healthchecks] == ["host", "http"]
+    assert side.healthchecks[0].stops

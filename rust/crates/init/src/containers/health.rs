@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use godwit_wire::containers::HealthCheck;
+use godwit_wire::containers::{self, CheckStanding, HealthCheck, Question};
+
+/// How soon a check is asked again that has not passed yet: whoever waits for it waits no longer
+/// than need be.
+const EAGER: Duration = Duration::from_secs(1);
+/// So long is it, from the end of its grace period.
+const EAGER_FOR: Duration = Duration::from_mins(1);
 
 /// One check of one run of a container.
 #[derive(Debug)]
@@ -11,10 +17,19 @@ pub(crate) struct Health {
     /// Failures before it do not count.
     mature: Instant,
     due: Instant,
+    /// When a failure counted last: others within an interval of it are of no account.
+    counted: Option<Instant>,
     successes: u32,
     failures: u32,
-    passing: bool,
-    failed: bool,
+    standing: CheckStanding,
+}
+
+/// What an answer made of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Same,
+    Passes,
+    Fails,
 }
 
 impl Health {
@@ -24,16 +39,19 @@ impl Health {
             check: check.clone(),
             mature: now + Duration::from_secs(check.grace_s),
             due: now,
+            counted: None,
             successes: 0,
             failures: 0,
-            passing: false,
-            failed: false,
+            standing: CheckStanding {
+                status: containers::Health::Warning,
+                output: "no answer has counted yet".into(),
+            },
         }
     }
 
-    /// When it is asked next.
-    pub(crate) fn due(&self) -> Instant {
-        self.due
+    /// When it is asked next; `None` when the host does that.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        (!matches!(self.check.question, Question::Host {})).then_some(self.due)
     }
 
     /// How long an answer may take.
@@ -42,30 +60,58 @@ impl Health {
     }
 
     pub(crate) fn is_passing(&self) -> bool {
-        self.passing
+        self.standing.status == containers::Health::Passing
     }
 
-    /// Takes an answer; tells whether the check has come to fail just now.
-    pub(crate) fn note(&mut self, well: bool, now: Instant) -> bool {
-        self.due = now + Duration::from_secs(self.check.interval_s);
-        if well {
-            self.failures = 0;
-            self.successes = self.successes.saturating_add(1);
-            if self.successes >= self.check.success_threshold {
-                (self.passing, self.failed) = (true, false);
-            }
-            return false;
+    /// How it is, and what the answer said that made it so.
+    pub(crate) fn standing(&self) -> &CheckStanding {
+        &self.standing
+    }
+
+    /// Takes an answer, and what it said.
+    pub(crate) fn note(&mut self, well: bool, output: String, now: Instant) -> Turn {
+        let turn = if well {
+            self.note_success()
+        } else {
+            self.note_failure(now)
+        };
+        let status = match turn {
+            Turn::Same => self.standing.status,
+            Turn::Passes => containers::Health::Passing,
+            Turn::Fails => containers::Health::Critical,
+        };
+        if turn != Turn::Same {
+            self.standing = CheckStanding { status, output };
         }
+        let interval = Duration::from_secs(self.check.interval_s);
+        let eager = status != containers::Health::Passing && now < self.mature + EAGER_FOR;
+        self.due = now + if eager { interval.min(EAGER) } else { interval };
+        turn
+    }
+
+    fn note_success(&mut self) -> Turn {
+        (self.failures, self.counted) = (0, None);
+        self.successes = self.successes.saturating_add(1);
+        if self.is_passing() || self.successes < self.check.success_threshold {
+            return Turn::Same;
+        }
+        Turn::Passes
+    }
+
+    fn note_failure(&mut self, now: Instant) -> Turn {
         self.successes = 0;
-        if now < self.mature {
-            return false;
+        let interval = Duration::from_secs(self.check.interval_s);
+        let again = self.counted.is_some_and(|when| now < when + interval);
+        if now < self.mature || again {
+            return Turn::Same;
         }
+        self.counted = Some(now);
         self.failures = self.failures.saturating_add(1);
-        if self.failures < self.check.failure_threshold {
-            return false;
+        let failed = self.standing.status == containers::Health::Critical;
+        if failed || self.failures < self.check.failure_threshold {
+            return Turn::Same;
         }
-        self.passing = false;
-        !std::mem::replace(&mut self.failed, true)
+        Turn::Fails
     }
 }
 
@@ -73,9 +119,9 @@ impl Health {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use godwit_wire::containers::{HealthCheck, Question};
+    use godwit_wire::containers::{self, HealthCheck, Question};
 
-    use super::Health;
+    use super::{Health, Turn};
 
     fn check() -> HealthCheck {
         HealthCheck {
@@ -90,22 +136,29 @@ mod tests {
         }
     }
 
+    fn note(health: &mut Health, well: bool, now: Instant) -> Turn {
+        health.note(well, format!("{well}"), now)
+    }
+
     #[test]
     fn it_passes_and_fails_by_its_thresholds() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut health = Health::begin(&check(), start);
-        assert_eq!(health.due(), start);
-        health.note(true, at(10));
+        assert_eq!(health.due(), Some(start));
+        assert_eq!(note(&mut health, true, at(10)), Turn::Same);
         assert!(!health.is_passing());
-        assert_eq!(health.due(), at(20));
-        health.note(true, at(20));
+        assert_eq!(note(&mut health, true, at(20)), Turn::Passes);
         assert!(health.is_passing());
-        assert!(!health.note(false, at(30)));
+        assert_eq!(health.due(), Some(at(30)));
+        assert_eq!(note(&mut health, false, at(30)), Turn::Same);
         assert!(health.is_passing(), "one failure is none");
-        assert!(health.note(false, at(40)), "it fails");
+        assert_eq!(note(&mut health, false, at(40)), Turn::Fails);
         assert!(!health.is_passing());
-        assert!(!health.note(false, at(50)), "it is told once");
+        assert_eq!(note(&mut health, false, at(50)), Turn::Same, "told once");
+        let standing = health.standing();
+        assert_eq!(standing.status, containers::Health::Critical);
+        assert_eq!(standing.output, "false");
     }
 
     #[test]
@@ -113,10 +166,39 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::begin(&check(), start);
         for _ in 0..10 {
-            assert!(!health.note(false, start + Duration::from_secs(4)));
+            let early = start + Duration::from_secs(4);
+            assert_eq!(note(&mut health, false, early), Turn::Same);
         }
-        let late = start + Duration::from_secs(5);
-        assert!(!health.note(false, late));
-        assert!(health.note(false, late));
+        let late = |seconds: u64| start + Duration::from_secs(5 + seconds);
+        assert_eq!(note(&mut health, false, late(0)), Turn::Same);
+        assert_eq!(note(&mut health, false, late(10)), Turn::Fails);
+    }
+
+    #[test]
+    fn until_it_passes_it_is_asked_often_and_fails_no_sooner_for_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut health = Health::begin(&check(), start);
+        for second in 5..15 {
+            assert_eq!(note(&mut health, false, at(second)), Turn::Same);
+            assert_eq!(health.due(), Some(at(second + 1)));
+        }
+        assert_eq!(note(&mut health, false, at(15)), Turn::Fails);
+        assert_eq!(note(&mut health, false, at(65)), Turn::Same);
+        assert_eq!(health.due(), Some(at(75)), "not for ever");
+    }
+
+    #[test]
+    fn what_the_host_asks_is_never_due() {
+        let question = Question::Host {};
+        let check = HealthCheck {
+            question,
+            ..check()
+        };
+        let start = Instant::now();
+        let mut health = Health::begin(&check, start);
+        note(&mut health, true, start);
+        assert_eq!(note(&mut health, true, start), Turn::Passes);
+        assert_eq!(health.due(), None);
     }
 }

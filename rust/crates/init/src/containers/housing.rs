@@ -42,7 +42,7 @@ const VOLUMES: &str = ".fly/volumes";
 /// Where the host puts tokens, now or later.
 const TOKENS: &str = "/.fly/oidc";
 /// What every container finds of the machine, if the machine has it.
-const SHARED: [&str; 2] = ["/.fly/api", "/.fly/cache"];
+const SHARED: [&str; 3] = ["/.fly/api", "/.fly/cache", TOKENS];
 /// Of a shared volume: everybody's, like `/tmp`.
 const EVERYBODYS: u32 = 0o1777;
 const SIGKILL: i32 = 9;

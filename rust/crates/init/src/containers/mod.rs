@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use godwit_wire::channel::Kind;
 use godwit_wire::containers::{Container, Question, Standing, State};
-use godwit_wire::messages::{Failed, GuestMessage};
+use godwit_wire::messages::{Answer, Failed, GuestMessage};
 use godwit_wire::run_spec::RunSpec;
 
 use crate::link::Link;
@@ -28,7 +28,7 @@ pub(crate) mod housing;
 pub(crate) mod probe;
 
 use course::{After, Course};
-use health::Health;
+use health::{Health, Turn};
 use housing::{Home, Inside};
 
 /// From the second signal of a stop to the last.
@@ -53,12 +53,16 @@ pub(crate) struct Containers {
     homes: Vec<Home>,
     course: Course,
     runs: Vec<Option<Run>>,
+    /// How often each was started.
+    starts: Vec<u32>,
     /// Key of the first one's session, and the stream that their output goes to.
     first_key: u32,
     stream: u32,
     stop_signal: i32,
     /// What the host was last told of their states; empty when it has to hear all of them.
     told: Vec<State>,
+    /// Whether a check has turned since.
+    turned: bool,
     /// Whether one had to be killed in its stop: then a kill is no lack of memory.
     pub(crate) killed_by_stop: bool,
 }
@@ -88,17 +92,19 @@ impl Containers {
         if spec.containers.is_empty() {
             return Ok(None);
         }
+        housing::found()?;
         let homes = spec.containers.iter().map(housing::furnish);
         Ok(Some(Self {
             homes: homes.collect::<Staged<_>>()?,
             course: Course::new(&spec.containers),
-        housing::found()?;
             runs: spec.containers.iter().map(|_| None).collect(),
+            starts: vec![0; spec.containers.len()],
             specs: spec.containers.clone(),
             first_key,
             stream,
             stop_signal: DEFAULT_SIGNAL,
             told: Vec::new(),
+            turned: false,
             killed_by_stop: false,
         }))
     }
@@ -154,16 +160,42 @@ impl Containers {
     fn tell_states(&mut self, link: &mut Link) {
         let states = (0..self.specs.len()).map(|at| self.course.state(at));
         let states: Vec<State> = states.collect();
-        if states == self.told {
+        if states == self.told && !self.turned {
             return;
         }
-        let standing = |(spec, state): (&Container, &State)| Standing {
-            name: spec.name.clone(),
-            state: *state,
+        let checks = |run: &Run| {
+            let checks = run.checks.iter();
+            checks
+                .map(|(health, _)| health.standing().clone())
+                .collect()
         };
-        let containers = self.specs.iter().zip(&states).map(standing).collect();
+        let standing = |at: usize| Standing {
+            name: self.specs[at].name.clone(),
+            state: states[at],
+            run: self.starts[at],
+            checks: Some(self.runs[at].as_ref().map_or_else(Vec::new, checks)),
+        };
+        let containers = (0..self.specs.len()).map(standing).collect();
         link.tell(&GuestMessage::Containers { containers });
-        self.told = states;
+        (self.told, self.turned) = (states, false);
+    }
+
+    /// Takes what the host was answered by a container, if that still runs.
+    pub(crate) fn hear(&mut self, answer: Answer, link: &mut Link) {
+        let named = |spec: &Container| spec.name == answer.container;
+        let Some(at) = self.specs.iter().position(named) else {
+            return;
+        };
+        let number = answer.check as usize;
+        let asked = self.runs[at]
+            .as_ref()
+            .and_then(|run| run.checks.get(number));
+        let told = asked.is_some_and(|(health, _)| health.due().is_none());
+        if told && self.starts[at] == answer.run {
+            let now = Instant::now();
+            self.take_answer(at, number, answer.well, answer.output, link, now);
+            self.tell_states(link);
+        }
     }
 
     /// Hears that a process has ended; it may have been a check.
@@ -179,7 +211,10 @@ impl Containers {
             Some((at, number))
         });
         if let Some((at, number)) = found {
-            self.take_answer(at, number, ended.exit_code == 0, link, Instant::now());
+            let health = &self.specs[at].healthchecks[number];
+            let output = probe::in_words(&health.question, ended, health.timeout_s);
+            let well = ended.exit_code == 0;
+            self.take_answer(at, number, well, output, link, Instant::now());
         }
     }
 
@@ -189,6 +224,7 @@ impl Containers {
         at: usize,
         number: usize,
         well: bool,
+        output: String,
         link: &mut Link,
         now: Instant,
     ) {
@@ -198,7 +234,9 @@ impl Containers {
         };
         let (health, asked) = &mut run.checks[number];
         *asked = None;
-        if !health.note(well, now) {
+        let turn = health.note(well, output, now);
+        self.turned |= turn != Turn::Same;
+        if turn != Turn::Fails {
             return;
         }
         let stops = health.check.stops && run.escalation.is_empty();
@@ -216,10 +254,11 @@ impl Containers {
     pub(crate) fn due(&self) -> Option<Instant> {
         let runs = self.runs.iter().flatten();
         let of_run = |run: &Run| {
-            let checks = run
-                .checks
-                .iter()
-                .map(|(health, asked)| asked.as_ref().map_or(health.due(), |asked| asked.until));
+            let checks = run.checks.iter().filter_map(|(health, asked)| {
+                asked
+                    .as_ref()
+                    .map_or(health.due(), |asked| Some(asked.until))
+            });
             let signal = run.escalation.last().map(|(when, _)| *when);
             checks.chain(signal).min()
         };
@@ -292,6 +331,7 @@ impl Containers {
             oom_kills_before: stats::oom_kills(),
         });
         sessions.insert(self.key(at), session);
+        self.starts[at] = self.starts[at].saturating_add(1);
         self.course.note_start(at, now);
         Ok(pid)
     }
@@ -366,21 +406,21 @@ impl Containers {
                     kill_group(one.pid, SIGKILL);
                     one.until = now + health.patience();
                 }
-                None if health.due() <= now => {
+                None if health.due().is_some_and(|due| due <= now) => {
                     let until = now + health.patience();
                     match ask(spec, &run.inside, health) {
                         Ok(pid) => *asked = Some(Asked { pid, until }),
                         Err(message) => {
                             eprintln!("godwit-init: container {}: {message}", spec.name);
-                            unasked.push(number);
+                            unasked.push((number, message));
                         }
                     }
                 }
                 _ => {}
             }
         }
-        for number in unasked {
-            self.take_answer(at, number, false, link, now);
+        for (number, message) in unasked {
+            self.take_answer(at, number, false, message, link, now);
         }
     }
 }

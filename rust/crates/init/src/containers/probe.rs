@@ -2,20 +2,76 @@
 //!
 //! A program of its own, as what answers is the guest's: PID 1 waits for nobody. It asks where the
 //! containers listen, at the machine's loopback addresses, and exits with 0 when all is well.
+//! `godwit-init carry` is how the host itself asks there: it joins a port and standard streams.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use godwit_wire::containers::{Header, Question};
 
-const MOST_BYTES: usize = 4_096;
+use crate::sessions::Ended;
 
-/// Asks a question that is no command; tells whether the answer is a good one.
-pub(crate) fn ask(question: &Question, patience: Duration) -> io::Result<bool> {
+const MOST_BYTES: usize = 4_096;
+/// What a probe exits with: nobody answered, or not in HTTP; and this more than the first digit
+/// of a status that is no success.
+const NO_ANSWER: u8 = 1;
+const STATUS: u8 = 10;
+const CONNECT_S: u64 = 60;
+const CHUNK: usize = 16_384;
+
+/// Asks a question that is no command; returns what to exit with.
+pub(crate) fn ask(question: &Question, patience: Duration) -> u8 {
+    match answer(question, patience) {
+        Ok(Some(status)) if (200..300).contains(&status) => 0,
+        Ok(Some(status)) => STATUS + u8::try_from(status / 100 % 10).unwrap_or(0),
+        Ok(None) | Err(_) => NO_ANSWER,
+    }
+}
+
+/// Says what a question's program has exited with.
+pub(crate) fn in_words(question: &Question, ended: Ended, timeout_s: u64) -> String {
+    let late = ended.signal == Some(libc::SIGKILL);
+    match (question, u8::try_from(ended.exit_code).unwrap_or(NO_ANSWER)) {
+        _ if late => format!("no answer within {timeout_s} s"),
+        (Question::Exec { .. }, code) => format!("exit code {code}"),
+        (Question::Tcp { port }, 0) => format!("connected to port {port}"),
+        (Question::Tcp { port }, _) => format!("port {port} takes no connection"),
+        (_, 0) => "HTTP 2xx".into(),
+        (_, code) if code > STATUS => format!("HTTP {}xx", code - STATUS),
+        _ => "no answer by HTTP".into(),
+    }
+}
+
+/// Joins a port of the machine's loopback addresses and standard streams, until both ends are over.
+pub(crate) fn carry(port: u16) -> io::Result<()> {
+    let stream = connect(port, Instant::now() + Duration::from_secs(CONNECT_S))?;
+    let towards = stream.try_clone()?;
+    // What comes from the host ends with it; the process does when the port has said all.
+    std::thread::spawn(move || {
+        let _ = copy(io::stdin(), &towards);
+        let _ = towards.shutdown(Shutdown::Write);
+    });
+    copy(stream, io::stdout())
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = [0; CHUNK];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count])?;
+        to.flush()?;
+    }
+}
+
+/// Returns the status of an answer; 200 of a port that only has to take a connection.
+fn answer(question: &Question, patience: Duration) -> io::Result<Option<u16>> {
     let deadline = Instant::now() + patience;
     match question {
-        Question::Tcp { port } => connect(*port, deadline).map(|_| true),
+        Question::Tcp { port } => connect(*port, deadline).map(|_| Some(200)),
         Question::Http {
             port,
             method,
@@ -26,9 +82,9 @@ pub(crate) fn ask(question: &Question, patience: Duration) -> io::Result<bool> {
             let request = request(*port, method, path, headers);
             stream.set_write_timeout(Some(left(deadline)?))?;
             stream.write_all(request.as_bytes())?;
-            Ok(status(&mut stream, deadline)?.is_some_and(|status| (200..300).contains(&status)))
+            status(&mut stream, deadline)
         }
-        Question::Exec { .. } => Err(io::ErrorKind::Unsupported.into()),
+        Question::Exec { .. } | Question::Host {} => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -101,7 +157,8 @@ mod tests {
 
     use godwit_wire::containers::{Header, Question};
 
-    use super::{ask, request, status_of};
+    use super::{ask, in_words, request, status_of};
+    use crate::sessions::Ended;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -129,34 +186,43 @@ mod tests {
 
     #[test]
     fn only_a_success_is_a_good_answer() {
-        assert!(
-            ask(
-                &http(answering("HTTP/1.1 204 No Content\r\n\r\n")),
-                PATIENCE
-            )
-            .unwrap()
-        );
-        assert!(!ask(&http(answering("HTTP/1.1 301 Moved\r\n\r\n")), PATIENCE).unwrap());
-        assert!(!ask(&http(answering("HTTP/1.0 500 No\r\n\r\n")), PATIENCE).unwrap());
-        assert!(!ask(&http(answering("SSH-2.0-x\r\n")), PATIENCE).unwrap());
+        let asked = |answer| ask(&http(answering(answer)), PATIENCE);
+        assert_eq!(asked("HTTP/1.1 204 No Content\r\n\r\n"), 0);
+        assert_eq!(asked("HTTP/1.1 301 Moved\r\n\r\n"), 13);
+        assert_eq!(asked("HTTP/1.0 500 No\r\n\r\n"), 15);
+        assert_eq!(asked("SSH-2.0-x\r\n"), 1);
     }
 
     #[test]
-    fn nobody_there_is_an_error() {
+    fn nobody_there_is_no_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(ask(&Question::Tcp { port }, PATIENCE).unwrap());
+        assert_eq!(ask(&Question::Tcp { port }, PATIENCE), 0);
         drop(listener);
-        assert!(ask(&Question::Tcp { port }, PATIENCE).is_err());
-        assert!(ask(&http(port), PATIENCE).is_err());
+        assert_eq!(ask(&Question::Tcp { port }, PATIENCE), 1);
+        assert_eq!(ask(&http(port), PATIENCE), 1);
     }
 
     #[test]
     fn a_silent_server_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(ask(&http(port), Duration::from_millis(50)).is_err());
+        assert_eq!(ask(&http(port), Duration::from_millis(50)), 1);
         drop(listener);
+    }
+
+    #[test]
+    fn an_exit_code_is_said_in_words() {
+        let ended = |exit_code, signal| Ended { exit_code, signal };
+        let said = |question: &Question, ended| in_words(question, ended, 5);
+        let exec = Question::Exec { argv: Vec::new() };
+        let (http, tcp) = (http(80), Question::Tcp { port: 80 });
+        assert_eq!(said(&http, ended(0, None)), "HTTP 2xx");
+        assert_eq!(said(&http, ended(15, None)), "HTTP 5xx");
+        assert_eq!(said(&http, ended(1, None)), "no answer by HTTP");
+        assert_eq!(said(&tcp, ended(1, None)), "port 80 takes no connection");
+        assert_eq!(said(&exec, ended(15, None)), "exit code 15");
+        assert_eq!(said(&exec, ended(137, Some(9))), "no answer within 5 s");
     }
 
     #[test]

@@ -23,6 +23,7 @@ own deadline for hello."""
 _RESUMED_S = 60.0
 """From a resume to the guest's word that its process runs on."""
 _STUCK_S = 300.0
+_TOKEN_S = 2.0
 _ENTROPY_BYTES = 64
 _HOST_S = 60.0
 _PATIENCE_S = 120.0
@@ -76,9 +77,9 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
         swap_bytes=config.swap_bytes(machine.config),
         cache_bytes=config.cache_bytes(machine.config),
         images=_further_images(machine, contained),
+        volume_bytes=run_containers.volume_bytes(machine),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
-        volume_bytes=run_containers.volume_bytes(machine),
         run_spec=run_containers.added(spec, machine, configs, addresses, secrets),
         keep_scratch=_kept(work) != "nothing",
         suspendable=(
@@ -126,9 +127,9 @@ async def await_turn(work: Work, _: Outputs) -> None:
         swap_bytes=config.swap_bytes(machine.config),
         cache_bytes=config.cache_bytes(machine.config),
         images=len(run_containers.further_images(machine)),
+        volumes=len(run_containers.volume_bytes(machine)),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
-        volumes=len(run_containers.volume_bytes(machine)),
     )
     await work.host.vmm.await_turn(machine.machine_id, machine.org_id, hardware)
 
