@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use godwit_watch::{Waker, Watch};
 use godwit_wire::components::EdgeConfig;
 use hyper::header::HeaderValue;
+use tokio::sync::Semaphore;
 
 use crate::backhaul::Standings;
 use crate::controls::Controls;
@@ -14,6 +15,7 @@ use crate::front::Front;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
 use crate::replay::cache::Cache;
+use crate::request::compress;
 
 #[derive(Debug)]
 pub(crate) struct Edge {
@@ -29,6 +31,8 @@ pub(crate) struct Edge {
     pub(crate) standings: Standings,
     /// What apps let the edge remember.
     pub(crate) replays: Cache,
+    /// Room for responses that are being compressed.
+    pub(crate) encoders: Arc<Semaphore>,
     /// A worker measures the regions.
     pub(crate) probing: AtomicBool,
     /// A worker looks for machines that are not needed.
@@ -63,6 +67,7 @@ impl Edge {
             datagrams,
             standings,
             replays: Cache::default(),
+            encoders: Arc::new(Semaphore::new(compress::MOST_AT_ONCE)),
             probing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             controls: Controls::default(),

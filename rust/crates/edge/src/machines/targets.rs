@@ -191,6 +191,12 @@ impl Targets {
         &self.app.name
     }
 
+    /// Whether its port wants responses to be compressed for clients that take them so.
+    pub(crate) fn compresses(&self) -> bool {
+        let said = self.http.as_ref().and_then(|http| http.compress);
+        said.unwrap_or(true)
+    }
+
     /// The app's organization, empty while it is not known.
     pub(crate) fn org_id(&self) -> &str {
         org_of(&self.app).map_or("", |org_id| org_id)

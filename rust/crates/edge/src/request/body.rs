@@ -1,5 +1,6 @@
 //! Bodies on their way: streamed as they come, counted, and tied to what ends with them.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::metrics::AppMetrics;
+use crate::request::compress::Packed;
 use crate::request::ending::Ending;
 use crate::request::source::{Broken, Reading};
 
@@ -71,7 +73,15 @@ pub(crate) enum Download {
         body: Incoming,
         ending: Option<Ending>,
     },
+    /// An app's body, compressed.
+    Packed {
+        body: Box<Packed<Incoming>>,
+        ending: Option<Ending>,
+    },
 }
+
+/// What ends a body before its end.
+pub(crate) type Broke = Box<dyn Error + Send + Sync>;
 
 impl Download {
     /// The edge's own words; nothing for an empty text.
@@ -90,10 +100,24 @@ impl Download {
         download
     }
 
+    /// An app's body, compressed.
+    pub(crate) fn packed(body: Packed<Incoming>, ending: Ending) -> Self {
+        Download::Packed {
+            body: Box::new(body),
+            ending: Some(ending),
+        }
+    }
+
+    fn ending(&mut self) -> &mut Option<Ending> {
+        let (Download::Page { ending, .. }
+        | Download::App { ending, .. }
+        | Download::Packed { ending, .. }) = self;
+        ending
+    }
+
     fn end_if_over(&mut self) {
         if self.is_end_stream()
-            && let Download::App { ending, .. } | Download::Page { ending, .. } = self
-            && let Some(ending) = ending.take()
+            && let Some(ending) = self.ending().take()
         {
             ending.complete();
         }
@@ -102,18 +126,22 @@ impl Download {
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broke;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         let this = self.get_mut();
-        let (frame, ending) = match this {
-            Download::Page { text, ending } => (text.take().map(|t| Ok(Frame::data(t))), ending),
-            Download::App { body, ending } => (ready!(Pin::new(body).poll_frame(cx)), ending),
+        let frame = match this {
+            Download::Page { text, .. } => text.take().map(|text| Ok(Frame::data(text))),
+            Download::App { body, .. } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                frame.map(|frame| frame.map_err(Into::into))
+            }
+            Download::Packed { body, .. } => ready!(Pin::new(body).poll_frame(cx)),
         };
-        match (&frame, ending) {
+        match (&frame, this.ending()) {
             (Some(Ok(frame)), Some(ending)) => ending.sent(length(frame)),
             (None, ending) => {
                 if let Some(ending) = ending.take() {
@@ -130,6 +158,7 @@ impl Body for Download {
         match self {
             Download::Page { text, .. } => text.is_none(),
             Download::App { body, .. } => body.is_end_stream(),
+            Download::Packed { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -139,6 +168,7 @@ impl Body for Download {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Download::App { body, .. } => body.size_hint(),
+            Download::Packed { .. } => SizeHint::default(),
         }
     }
 }

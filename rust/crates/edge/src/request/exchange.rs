@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::http::response::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
@@ -24,6 +25,7 @@ use crate::machines::wish::Wish;
 use crate::metrics::{AppMetrics, count};
 use crate::replay::chain::{self, Chain, Leg, Said};
 use crate::request::body::Download;
+use crate::request::compress::{self, Accepted, Packed};
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
 use crate::request::headers::{self, Seen};
@@ -58,6 +60,8 @@ struct Exchange<'a> {
     id: HeaderValue,
     version: Version,
     begun: Instant,
+    /// With what the answer may be compressed.
+    accepted: Accepted,
     /// Known once the app is.
     targets: Option<Arc<Targets>>,
     log: Option<Box<AccessLine>>,
@@ -85,6 +89,7 @@ impl<'a> Exchange<'a> {
             id,
             version,
             begun,
+            accepted: Accepted::default(),
             targets: None,
             log,
         }
@@ -110,6 +115,9 @@ impl<'a> Exchange<'a> {
             return Ok(self.redirect(&host, request.uri()));
         }
         let seen = Seen::of(request.headers());
+        if seen.accepts_coding {
+            self.accepted = Accepted::of(request.headers());
+        }
         let aliases = &worker.edge.config.region_aliases;
         let wish = if seen.fly {
             Wish::of_client(request.headers(), aliases)
@@ -212,6 +220,7 @@ impl<'a> Exchange<'a> {
         let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers, seen);
         let wanted = targets.http.as_deref();
         headers::to_client(&mut parts.headers, seen, &self.id, self.version, wanted);
+        let opted_out = seen.coded && compress::opt_out(&mut parts.headers);
         if let (Some(client), Some(app)) = (upgrade, tunnel) {
             if let Some(protocol) = protocol {
                 headers::set_upgrade(&mut parts.headers, protocol);
@@ -227,7 +236,37 @@ impl<'a> Exchange<'a> {
             tokio::spawn(tunnel::run(client, app, far, ending, guard));
             return Response::from_parts(parts, Download::page(String::new(), None));
         }
-        Response::from_parts(parts, Download::app(body, self.ending(status, Some(held))))
+        let ending = self.ending(status, Some(held));
+        if opted_out || self.accepted == Accepted::default() || !targets.compresses() {
+            return Response::from_parts(parts, Download::app(body, ending));
+        }
+        self.pack(parts, body, ending)
+    }
+
+    /// Compress a response if that does it good.
+    fn pack(&self, mut parts: Parts, body: Incoming, ending: Ending) -> Response<Download> {
+        let Parts {
+            status, headers, ..
+        } = &mut parts;
+        let coding = compress::choose(self.accepted, self.version, *status, headers);
+        let Some(coding) = coding.filter(|_| !body.is_end_stream()) else {
+            return Response::from_parts(parts, Download::app(body, ending));
+        };
+        let encoders = &self.connection.worker.edge.encoders;
+        let Ok(place) = encoders.clone().try_acquire_owned() else {
+            return Response::from_parts(parts, Download::app(body, ending));
+        };
+        let body = match Packed::new(body, coding, place) {
+            Ok(packed) => {
+                compress::declare(headers, coding);
+                Download::packed(packed, ending)
+            }
+            Err((body, error)) => {
+                log::warn!("a response is not compressed: {error}");
+                Download::app(body, ending)
+            }
+        };
+        Response::from_parts(parts, body)
     }
 
     /// Send the client to where it is answered by TLS.

@@ -68,6 +68,10 @@ pub(crate) struct Seen {
     upgrade: bool,
     expect: bool,
     cookie: bool,
+    /// A client says which codings it takes.
+    pub(crate) accepts_coding: bool,
+    /// An app says how its body is coded.
+    pub(crate) coded: bool,
     /// `fly-…`
     pub(crate) fly: bool,
     /// What only edges say to each other.
@@ -85,6 +89,8 @@ impl Seen {
                 "upgrade" => seen.upgrade = true,
                 "expect" => seen.expect = true,
                 "cookie" => seen.cookie = true,
+                "accept-encoding" => seen.accepts_coding = true,
+                "content-encoding" => seen.coded = true,
                 name if name.starts_with("fly-") => seen.fly = true,
                 name if name.starts_with(backhaul::PREFIX) => seen.backhaul = true,
                 _ => {}

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod body;
+pub(crate) mod compress;
 pub(crate) mod ending;
 pub(crate) mod errand;
 pub(crate) mod exchange;
