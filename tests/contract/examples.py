@@ -373,6 +373,7 @@ LOCAL_FRAMES = (
     facts.LocalFrame(type="woken", id=3),
     facts.LocalFrame(type="count", id=5, machine_id="148ed193b95948"),
     facts.LocalFrame(type="error", id=4, message="no room"),
+    facts.LocalFrame(type="distances", hosts={"a1b2c3d4": 45_000}, regions={"iad": 90_000}),
 )
 
 LOCAL_REQUESTS = (

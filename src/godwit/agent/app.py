@@ -225,6 +225,10 @@ class App:
         found = None if self.bursts is None else self.bursts.figures(machine_id)
         return {"cpu": None if found is None else found.model_dump()}
 
+    def tell_distances(self, hosts: Mapping[str, int], regions: Mapping[str, int]) -> None:
+        """Let this host's DNS know how far others are, in microseconds there and back."""
+        self._catalog.tell_distances(hosts, regions)
+
     async def bid(self, request: host_rpc.BidRequest) -> host_rpc.Bid:
         """Answer a request for bids."""
         return self._bidder.bid(request)

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.facts: dict[str, facts.Fact] = {}
+        self.distances: facts.LocalFrame | None = None
         self.answers: deque[facts.LocalFrame] = deque()
         self.wakes = 0
         self.counts = False
@@ -54,6 +55,10 @@ class _Reader:
 
     def put_fact(self, fact: facts.Fact) -> None:
         self.facts[_key(fact)] = fact
+        self.something.set()
+
+    def put_distances(self, frame: facts.LocalFrame) -> None:
+        self.distances = frame
         self.something.set()
 
     def put_answer(self, frame: facts.LocalFrame) -> None:
@@ -82,7 +87,10 @@ class _Reader:
     def take(self) -> list[facts.LocalFrame]:
         taken = [facts.LocalFrame(type="fact", fact=fact) for fact in self.facts.values()]
         taken += self.answers
+        if self.distances is not None:
+            taken.append(self.distances)
         self.facts.clear()
+        self.distances = None
         self.answers.clear()
         self.something.clear()
         return taken
@@ -103,6 +111,7 @@ class CatalogSocket:
         self._readers: set[_Reader] = set()
         self._waking: dict[str, asyncio.Task[str | None]] = {}
         self._numbers = itertools.count(1)
+        self._distances: facts.LocalFrame | None = None
         publisher.on_fact(self._tell)
 
     async def run(self) -> None:
@@ -118,6 +127,14 @@ class CatalogSocket:
                 await server.serve_forever()
         finally:
             self._path.unlink(missing_ok=True)
+
+    def tell_distances(self, hosts: Mapping[str, int], regions: Mapping[str, int]) -> None:
+        """Tell everybody how far other hosts and regions are, in microseconds there and back."""
+        frame = facts.LocalFrame(type="distances", hosts=dict(hosts), regions=dict(regions))
+        if frame != self._distances:
+            self._distances = frame
+            for reader in self._readers:
+                reader.put_distances(frame)
 
     async def in_flight(self, machine_id: str) -> InFlight:
         """Return what a machine has at this host's edges; implements `draining.Edges`."""
@@ -145,6 +162,8 @@ class CatalogSocket:
         for fact in self._publisher.all():
             reader.put_fact(fact)
         snapshot = [*reader.take(), facts.LocalFrame(type="synced")]
+        if self._distances is not None:
+            snapshot.append(self._distances)
         self._readers.add(reader)
         sending = self._tasks.spawn(_send(reader, snapshot, sink), name="catalog.send")
         receiving = self._tasks.spawn(self._receive(reader, source), name="catalog.receive")

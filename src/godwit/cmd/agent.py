@@ -12,12 +12,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import godwit
 from godwit.agent import app, books, meters, upkeep
+from godwit.agent.distances import Distances
 from godwit.agent.machines import parking, views
+from godwit.agent.mesh_desk import MeshDesk
 from godwit.agent.network.host_network import HostNetwork
 from godwit.agent.network.members import MembersFile, following
 from godwit.agent.network.mesh import Mesh, rules_of
@@ -48,6 +50,7 @@ _SHIM_MB = 4
 _RELEASE_AGAIN_S = 15.0
 _MEMBERS_EVERY_S = 1.0
 _ANNOUNCED_EVERY_S = 5.0
+_DISTANCES_EVERY_S = 10.0
 
 
 def main() -> int:
@@ -100,7 +103,8 @@ async def serve(settings: Settings) -> int:
             # What machines that still run say to other hosts waits for nothing here.
             mesh = _join_mesh(settings, network, members, owned)
             await agent.start()
-            bus = await _join_bus(settings, identity, agent, owned)
+            more = _watch_distances(settings, mesh, agent, owned)
+            bus = await _join_bus(settings, identity, agent, more, owned)
             _announce(settings, mesh, control_rpc.Client(bus, identity.host_id), owned)
             try:
                 notify.notify("READY=1")
@@ -191,16 +195,30 @@ def _announce(
     owned.keep(endpoints, name="mesh endpoints")
 
 
+def _watch_distances(
+    settings: Settings, mesh: Mesh, agent: app.App, owned: tasks.Tasks
+) -> Mapping[str, rpc.Handler]:
+    """Know how far other hosts are from now on; return what answers questions about the mesh."""
+    known = Distances(settings.listen.edge_status, agent.tell_distances)
+    look = upkeep.every(clock.SystemClock(), _DISTANCES_EVERY_S, known.look)
+    owned.keep(look, name="distances")
+    return MeshDesk(mesh.report, known.of).handlers()
+
+
 async def _join_bus(
-    settings: Settings, identity: views.Identity, agent: app.App, owned: tasks.Tasks
+    settings: Settings,
+    identity: views.Identity,
+    agent: app.App,
+    more: Mapping[str, rpc.Handler],
+    owned: tasks.Tasks,
 ) -> connection.Connection:
-    """Answer and publish on the bus from now on, whenever it is up."""
+    """Answer, with `more` beside its own verbs, and publish on the bus from now on."""
     seed = settings.paths.data / "keys" / "host.seed"
     host = _read_identity(settings)
     servers = membership.own_bus(settings, host.region, host.roles)
     known = membership.Follower(settings.paths.data)
     bus = await connection.connect(servers, seed, identity.host_id)
-    await rpc.serve(bus, owned, identity.host_id, agent.handlers())
+    await rpc.serve(bus, owned, identity.host_id, {**agent.handlers(), **more})
 
     async def bid(request: host_rpc.BidRequest) -> host_rpc.Bid | None:
         takes = known.state(identity.host_id) in (None, "active")

@@ -158,6 +158,7 @@ def dns_config(
         agent_socket=str(settings.paths.run / "catalog.sock"),
         bus=_bus_client(settings, identity, keys, "dns"),
         view_file=str(settings.paths.data / "dns" / "view.json"),
+        region_ms=regions.round_trips(identity.region),
     )
 
 

@@ -152,6 +152,7 @@ class DnsConfig(Record):
     Attributes:
         addresses: Where it answers, UDP and TCP: `[fdaa::3]:53`.
         upstreams: Resolvers for names outside, `address:port`.
+        region_ms: Round trips to other regions, until some are measured.
     """
 
     v: int = 1
@@ -162,3 +163,4 @@ class DnsConfig(Record):
     agent_socket: str
     bus: BusClient
     view_file: str
+    region_ms: dict[str, int] = {}

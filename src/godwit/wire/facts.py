@@ -272,14 +272,17 @@ class LocalFrame(Record):
     On connect the agent sends every fact it owns, then one `synced`, then each change. The
     edge and DNS hold these above what the bus says of the same host. A `wake` is answered by
     `woken` with the same id once the machine is started, or by `error`. `count` asks what a
-    machine has in flight; only readers that said `hello` are asked.
+    machine has in flight; only readers that said `hello` are asked. `distances` tells round trips
+    to other hosts and regions, in microseconds.
     """
 
-    type: Literal["fact", "synced", "woken", "count", "error"]
+    type: Literal["fact", "synced", "woken", "count", "error", "distances"]
     fact: Fact | None = None
     id: int | None = None
     machine_id: str | None = None
     message: str | None = None
+    hosts: dict[str, int] | None = None
+    regions: dict[str, int] | None = None
 
 
 LOCAL_VERSION = 2

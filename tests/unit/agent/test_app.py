@@ -252,6 +252,17 @@ async def test_a_catalog_reader_gets_all_there_is_then_each_change(bench: Bench)
     await reader.close()
 
 
+async def test_a_catalog_reader_hears_how_far_others_are_whenever_it_comes(bench: Bench) -> None:
+    before = await Reader.connect(bench.socket)
+    await before.until("synced")
+    bench.app.tell_distances({"b2c3d4e5": 45_000}, {"iad": 45_000})
+    after = await Reader.connect(bench.socket)
+    for reader in (before, after):
+        told = (await reader.until("distances"))[-1]
+        assert (told.hosts, told.regions) == ({"b2c3d4e5": 45_000}, {"iad": 45_000})
+        await reader.close()
+
+
 async def test_a_wake_starts_the_machine_once_and_answers_when_it_runs(bench: Bench) -> None:
     await bench.create(skip_launch=True)
     await bench.reach("stopped")

@@ -9,6 +9,7 @@
 mod catalog;
 pub mod disk;
 mod intern;
+mod nearness;
 mod ports;
 mod presence;
 pub mod private;
@@ -18,6 +19,7 @@ mod tombstones;
 mod view;
 
 pub use catalog::{Catalog, Outcome, Skip, Skips};
+pub use nearness::nearness;
 pub use ports::{PortRange, ranges_of};
 pub use presence::Presence;
 pub use record::{AppRecord, Host, Machine, MachineKey, Unreadable, Version};

@@ -1,12 +1,13 @@
 //! Answers of the platform's zones, from a view of the catalog. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use godwit_catalog::private::{self, Number as Network};
-use godwit_catalog::{App, Machine, View};
+use godwit_catalog::{App, Machine, View, nearness};
+use godwit_watch::Distances;
 use hickory_proto::rr::RecordType;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -28,7 +29,19 @@ pub(crate) enum Answer {
 pub(crate) struct Here {
     pub(crate) host_id: String,
     pub(crate) region: String,
+    /// Round trips to other regions, in ms, for those that nobody has measured.
+    pub(crate) region_ms: BTreeMap<String, u32>,
 }
+
+/// A server and what it has heard of the others' distances.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standpoint<'a> {
+    pub(crate) here: &'a Here,
+    pub(crate) distances: &'a Distances,
+}
+
+/// Of a region of which nothing is known at all.
+const FAR_MS: u32 = 250;
 
 /// More addresses than this do not fit a message of 64 KiB.
 const MOST_ADDRESSES: usize = 2_000;
@@ -37,7 +50,7 @@ const MOST_TEXT: usize = 60_000;
 /// What the asker's network may know of a name.
 pub(crate) fn answer(
     view: &View,
-    here: &Here,
+    place: Standpoint<'_>,
     network: Network,
     asked: &Asked,
     kind: RecordType,
@@ -57,7 +70,7 @@ pub(crate) fn answer(
             of_app(view, network, app, kind, |app| regions(app, network, *all))
         }
         Asked::Machines { app, of } => match app_of(view, network, app) {
-            Some(app) => addresses(app, here, network, of, kind, random),
+            Some(app) => addresses(app, place, network, of, kind, random),
             None => Answer::NoName,
         },
     }
@@ -96,7 +109,7 @@ fn text(kind: RecordType, said: impl FnOnce() -> String) -> Answer {
 
 fn addresses(
     app: &App,
-    here: &Here,
+    place: Standpoint<'_>,
     network: Network,
     of: &Selector,
     kind: RecordType,
@@ -116,7 +129,7 @@ fn addresses(
         .collect();
     up.shuffle(random);
     if let Selector::Nearest(count) = of {
-        up.sort_by_key(|machine| distance(machine, here));
+        up.sort_by_cached_key(|machine| place.distance(machine));
         up.truncate(*count);
     }
     up.truncate(MOST_ADDRESSES);
@@ -177,12 +190,25 @@ fn belongs(app: &App, machine: &Machine, network: Network) -> bool {
     machine.network_number == network && app.is_own(machine)
 }
 
-/// Less is nearer: this host, this region, elsewhere.
-fn distance(machine: &Machine, here: &Here) -> u8 {
-    match () {
-        () if *machine.key.host == *here.host_id => 0,
-        () if *machine.region == *here.region => 1,
-        () => 2,
+impl Standpoint<'_> {
+    /// Less is nearer: this host, this region, elsewhere; within these by the round trip.
+    fn distance(&self, machine: &Machine) -> (u8, u8) {
+        let Standpoint { here, distances } = self;
+        let host = distances.hosts.get(&*machine.key.host).copied();
+        match () {
+            () if *machine.key.host == *here.host_id => (0, 0),
+            () if *machine.region == *here.region => (1, host.map_or(u8::MAX, nearness)),
+            () => {
+                let region = || self.region_micros(&machine.region);
+                (2, nearness(host.unwrap_or_else(region)))
+            }
+        }
+    }
+
+    fn region_micros(&self, region: &str) -> u32 {
+        let assumed = || self.here.region_ms.get(region).copied().unwrap_or(FAR_MS) * 1_000;
+        let measured = self.distances.regions.get(region).copied();
+        measured.unwrap_or_else(assumed)
     }
 }
 
@@ -312,12 +338,54 @@ mod tests {
     fn ask(network: u32, name: &str, kind: RecordType) -> Answer {
         let labels: Vec<&str> = name.split('.').collect();
         let asked = names::asked(Zone::of(&labels).unwrap(), &labels);
-        let here = Here {
+        let mut random = SmallRng::seed_from_u64(1);
+        let (here, distances) = (here(), Distances::default());
+        let place = Standpoint {
+            here: &here,
+            distances: &distances,
+        };
+        super::answer(&view(), place, network, &asked, kind, &mut random)
+    }
+
+    fn here() -> Here {
+        Here {
             host_id: "here".into(),
             region: "lcl".into(),
+            region_ms: [("fra".to_owned(), 90), ("iad".to_owned(), 20)].into(),
+        }
+    }
+
+    /// Where machines of these hosts and regions come when what is measured says so.
+    fn nearest(machines: &[(&str, &str)], hosts: &[(&str, u32)]) -> Vec<String> {
+        let here = here();
+        let distances = Distances {
+            hosts: hosts
+                .iter()
+                .map(|(id, us)| ((*id).to_owned(), *us))
+                .collect(),
+            regions: [("nrt".to_owned(), 150_000)].into(),
         };
+        let place = Standpoint {
+            here: &here,
+            distances: &distances,
+        };
+        let mut catalog = Catalog::new("here", "lcl");
+        catalog.apply_kept(&app("web", 1, &[]));
+        for (number, (host, region)) in machines.iter().enumerate() {
+            let change = json!({"owner": host, "host_id": host, "region": region});
+            let id = format!("m{number}");
+            catalog.apply_kept(&machine(&id, "web", 1, STARTED, &change));
+        }
+        let view = catalog.view().clone();
+        let labels = ["top9", "nearest", "of", "web", "internal"];
+        let asked = names::asked(Zone::of(&labels).unwrap(), &labels);
         let mut random = SmallRng::seed_from_u64(1);
-        super::answer(&view(), &here, network, &asked, kind, &mut random)
+        let found = super::answer(&view, place, 1, &asked, RecordType::AAAA, &mut random);
+        let Answer::Addresses(addresses) = found else {
+            panic!("{found:?}")
+        };
+        let number = |ip: &Ipv6Addr| machines[usize::from(ip.segments()[6])].0.to_owned();
+        addresses.iter().map(number).collect()
     }
 
     /// The machines whose addresses are the answer.
@@ -359,6 +427,38 @@ mod tests {
     fn the_nearest_come_first() {
         assert_eq!(machines("top1.nearest.of.web.internal"), ["m1"]);
         assert_eq!(machines("top9.nearest.of.web.internal"), ["m1", "m2", "m3"]);
+    }
+
+    #[test]
+    fn what_is_measured_says_which_hosts_are_near() {
+        let machines = [
+            ("fra1", "fra"),
+            ("iad1", "iad"),
+            ("there", "lcl"),
+            ("other", "lcl"),
+            ("here", "lcl"),
+        ];
+        let assumed = nearest(&machines, &[("other", 500)]);
+        assert_eq!(assumed, ["here", "other", "there", "iad1", "fra1"]);
+        let told = [
+            ("other", 900),
+            ("there", 300),
+            ("iad1", 80_000),
+            ("fra1", 15_000),
+        ];
+        let measured = nearest(&machines, &told);
+        assert_eq!(measured, ["here", "there", "other", "fra1", "iad1"]);
+    }
+
+    #[test]
+    fn a_region_is_as_far_as_it_was_measured_else_as_far_as_the_map_says() {
+        let machines = [
+            ("nrt1", "nrt"),
+            ("xyz1", "xyz"),
+            ("fra1", "fra"),
+            ("iad1", "iad"),
+        ];
+        assert_eq!(nearest(&machines, &[]), ["iad1", "fra1", "nrt1", "xyz1"]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) fn run(config: &DnsConfig) -> Result<(), String> {
     let here = Here {
         host_id: config.host_id.clone(),
         region: config.region.clone(),
+        region_ms: config.region_ms.clone(),
     };
     let server = Arc::new(Server::new(watch.clone(), here, config.upstreams.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread()

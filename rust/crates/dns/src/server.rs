@@ -21,7 +21,7 @@ use hickory_proto::rr::RecordType;
 
 use crate::asker;
 use crate::cache::{Cache, Key};
-use crate::internal::{self, Answer, Here};
+use crate::internal::{self, Answer, Here, Standpoint};
 use crate::limiter::{Limiter, Rate};
 use crate::message::{self, Asking, Unread};
 use crate::names::{self, Zone};
@@ -175,7 +175,11 @@ impl Server {
         let asked = names::asked(zone, labels);
         let view = self.watch.view();
         let random = &mut rand::rng();
-        internal::answer(&view, &self.here, network, &asked, kind, random)
+        let place = Standpoint {
+            here: &self.here,
+            distances: &self.watch.distances(),
+        };
+        internal::answer(&view, place, network, &asked, kind, random)
     }
 
     fn outside(&self, asking: Asking, machine: Ipv6Addr) -> Verdict {

@@ -1,5 +1,6 @@
-//! The status page: `/ready`, `/metrics`, `/view`, `/ports`.
+//! The status page: `/ready`, `/metrics`, `/view`, `/ports`, `/distances`.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
@@ -29,6 +30,20 @@ struct AllPorts<'a> {
     #[serde(flatten)]
     tcp: &'a ports::Report,
     udp: &'a sockets::Report,
+}
+
+/// What `/distances` shows: round trips, in microseconds, of what was measured or is assumed.
+#[derive(Serialize)]
+struct Distances {
+    hosts: BTreeMap<String, Distance>,
+    regions: BTreeMap<String, u32>,
+}
+
+/// `silent` is a host that did not answer the last time.
+#[derive(Serialize)]
+struct Distance {
+    micros: u32,
+    silent: bool,
 }
 
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -89,10 +104,22 @@ fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
             let json = serde_json::to_string(&all).unwrap_or_default();
             page(StatusCode::OK, "application/json", json + "\n")
         }
+        "/distances" => {
+            let host = |(id, micros, silent): (Arc<str>, u32, bool)| {
+                (id.to_string(), Distance { micros, silent })
+            };
+            let region = |(code, micros): (Arc<str>, u32)| (code.to_string(), micros);
+            let distances = Distances {
+                hosts: edge.standings.hosts().into_iter().map(host).collect(),
+                regions: edge.standings.regions().into_iter().map(region).collect(),
+            };
+            let json = serde_json::to_string(&distances).unwrap_or_default();
+            page(StatusCode::OK, "application/json", json + "\n")
+        }
         _ => page(
             StatusCode::NOT_FOUND,
             plain,
-            "/ready /metrics /view /ports\n".into(),
+            "/ready /metrics /view /ports /distances\n".into(),
         ),
     }
 }

@@ -18,7 +18,7 @@ use crate::Sources;
 use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::flights::Flights;
-use crate::shared::Shared;
+use crate::shared::{Distances, Shared};
 use crate::waker::{Answer, Ask, Wake, WakeError};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -132,6 +132,10 @@ async fn read_frames(
                 // A request that is sent from now on has seen every fact before this line.
                 shown(events).await?;
                 teller.tell(id, &machine_id);
+            }
+            Ok(LocalFrame::Distances { hosts, regions }) => {
+                let told = Distances { hosts, regions };
+                shared.distances.store(Arc::new(told));
             }
             Ok(LocalFrame::Error {
                 id: Some(id),

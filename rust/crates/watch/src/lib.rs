@@ -34,6 +34,7 @@ pub use flights::{Flights, InFlight};
 pub use status::Report;
 pub use waker::{WakeError, Waker};
 
+pub use shared::Distances;
 use shared::Shared;
 
 /// Where the catalog comes from, and whose it is.
@@ -87,6 +88,11 @@ impl Watch {
     /// A receiver that is told of every change.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
+    }
+
+    /// How far others are, as far as the agent has said so.
+    pub fn distances(&self) -> Guard<Arc<Distances>> {
+        self.shared.distances.load()
     }
 
     /// Asks this host's agent to start machines.

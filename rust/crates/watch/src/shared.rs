@@ -1,5 +1,6 @@
 //! What the following thread and its readers share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -11,12 +12,20 @@ use tokio::sync::watch;
 use crate::status::Status;
 use crate::waker::Waker;
 
+/// How far other hosts and regions are by the agent's word: round trips in microseconds.
+#[derive(Debug, Default)]
+pub struct Distances {
+    pub hosts: BTreeMap<String, u32>,
+    pub regions: BTreeMap<String, u32>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) view: ArcSwap<View>,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) status: Status,
     pub(crate) waker: Waker,
+    pub(crate) distances: ArcSwap<Distances>,
     /// Which start of the following may publish; the watchdog counts it up.
     incarnation: AtomicU64,
     /// Moves while the owner's loop does.
@@ -33,6 +42,7 @@ impl Shared {
             changes: watch::Sender::new(0),
             status: Status::default(),
             waker: Waker::default(),
+            distances: ArcSwap::default(),
             incarnation: AtomicU64::new(0),
             beat: AtomicU64::new(0),
             stop: watch::Sender::new(false),

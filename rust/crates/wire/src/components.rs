@@ -182,6 +182,9 @@ pub struct DnsConfig {
     pub bus: BusClient,
     /// Where the last view of the catalog is kept across restarts.
     pub view_file: PathBuf,
+    /// Round trips to other regions, in ms, until some are measured.
+    #[serde(default)]
+    pub region_ms: BTreeMap<String, u32>,
 }
 
 fn one() -> u32 {

@@ -301,6 +301,13 @@ pub enum LocalFrame {
     /// Tell what this machine has in flight, once every fact before this line is acted upon;
     /// asked only of who said `Hello`.
     Count { id: u64, machine_id: String },
+    /// How far other hosts and regions are, round trips in microseconds; the newest word counts.
+    Distances {
+        #[serde(default)]
+        hosts: BTreeMap<String, u32>,
+        #[serde(default)]
+        regions: BTreeMap<String, u32>,
+    },
     /// The machine of this request cannot be started.
     Error {
         #[serde(default)]

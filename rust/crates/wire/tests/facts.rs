@@ -101,6 +101,9 @@ fn local_frames_are_read() {
             message
         }
     );
+    let hosts = [("a1b2c3d4".to_owned(), 45_000)].into();
+    let regions = [("iad".to_owned(), 90_000)].into();
+    assert_eq!(frames[5], LocalFrame::Distances { hosts, regions });
 }
 
 #[test]
