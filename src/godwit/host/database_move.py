@@ -15,7 +15,8 @@ from typing import TypeVar
 from godwit.base import errors, ids
 from godwit.base.settings import Settings, read_resolved
 from godwit.control import residence
-from godwit.host import running
+from godwit.host import membership, running
+from godwit.host.identity import HostIdentity
 
 _PAUSE_S = 0.05
 _ASK_S = 2.0
@@ -58,6 +59,7 @@ def move(settings: Settings, to: str, *, timeout_s: float, told: Callable[[str],
             "failed_precondition", "control does not run here", hint="start it: `godwit up -d`"
         )
     settings = read_resolved(run / "settings.json")
+    _demand_alone(settings)
     files = residence.Files(settings.paths.data / "control")
     if files.request.exists():
         raise errors.Failure("conflict", "another move is under way", hint=str(files.request))
@@ -82,6 +84,25 @@ def move(settings: Settings, to: str, *, timeout_s: float, told: Callable[[str],
             hint=outcome.hint,
         )
     return Moved(outcome.place, outcome.rows, time.monotonic() - began)
+
+
+def _demand_alone(settings: Settings) -> None:
+    """Return if no other host runs control: it would go on with the database that is left."""
+    data = settings.paths.data
+    path = data / "host.json"
+    who = HostIdentity.model_validate_json(path.read_text()).host_id if path.exists() else ""
+    others = sorted(
+        one.host_id
+        for one in membership.read(data).values()
+        if one.host_id != who and one.state != "removed" and "control" in one.roles
+    )
+    if others:
+        raise errors.Failure(
+            "failed_precondition",
+            f"control runs on other hosts too, which would be left behind: {', '.join(others)}",
+            hint="take them out (`godwit host remove`), move, and let them join again"
+            " with --control",
+        )
 
 
 def _await(attempt: Callable[[], T], deadline: float) -> T:
