@@ -25,8 +25,14 @@ def start(lab: Lab, told: Callable[[str], None]) -> None:
         host.start()
 
 
-def join(founder: Host, host: Host) -> str:
-    """Have a host join, with a token that the first one made; return its id."""
+def join(founder: Host, host: Host, *more: str) -> str:
+    """Have a host join, with a token that the first one made; return its id.
+
+    Args:
+        founder: The first host.
+        host: The one that joins.
+        more: Options of `godwit host join`.
+    """
     token = founder.json("host", "token", "--region", host.region)["token"]
-    asked = ("host", "join", "--token", "-", "--region", host.region)
+    asked = ("host", "join", "--token", "-", "--region", host.region, *more)
     return host.exec("godwit", *asked, stdin=token, timeout_s=240).strip()

@@ -51,12 +51,12 @@ class Bus:
         self.process = await asyncio.create_subprocess_exec(
             NATS_SERVER, "-c", str(self.config), "--log", str(log)
         )
-        port = int(self.url.rpartition(":")[2])
+        host, _, port = self.url.removeprefix("nats://").rpartition(":")
         async with asyncio.timeout(60):
             while True:
                 assert self.process.returncode is None, log.read_text()
                 with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    _, writer = await asyncio.open_connection(host, int(port))
                     writer.close()
                     return
                 await asyncio.sleep(0.02)

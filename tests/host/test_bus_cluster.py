@@ -36,8 +36,8 @@ async def three(directory: Path) -> AsyncIterator[list[Bus]]:
         members.append(member(buses[-1], public))
     for number, bus in enumerate(buses):
         routes = tuple(f"127.0.0.1:{port}" for port in ports if port != ports[number])
-        cluster = bus_config.Cluster(f"127.0.0.1:{ports[number]}", routes, SECRET)
-        listen = bus.url.removeprefix("nats://")
+        listen, at = bus.url.removeprefix("nats://"), f"127.0.0.1:{ports[number]}"
+        cluster = bus_config.Cluster(at, routes, SECRET, reached_at=at, clients_at=listen)
         server = bus_config.Server(
             bus.identity.host_id, "fra", listen, bus.config.parent / "bus", cluster
         )

@@ -1,4 +1,4 @@
-"""The joining endpoint: two requests of servers that are not, or not surely, members.
+"""The joining endpoint: requests of servers that are not, or not surely, members; or hold a token.
 
 An application of its own, on a listener of its own (TLS, open to the internet): nothing of the
 API is reached through it. Every body is signed (`wire.joining`) and bounded.
@@ -36,7 +36,13 @@ def create(ctx: Context) -> Starlette:
 
         return Route(path, answer, methods=["POST"])
 
-    return Starlette(routes=[route("/join", service.join), route("/standing", service.standing)])
+    return Starlette(
+        routes=[
+            route("/join", service.join),
+            route("/standing", service.standing),
+            route("/bus", service.serve_bus),
+        ]
+    )
 
 
 async def _body(request: Request) -> bytes:

@@ -30,7 +30,7 @@ from nats.js.api import (
 from pydantic import TypeAdapter, ValidationError
 
 from godwit.base import errors
-from godwit.bus import following
+from godwit.bus import following, streams
 from godwit.bus.connection import Connection
 from godwit.wire import facts
 
@@ -43,7 +43,6 @@ TOMBSTONE_S = 7 * 86_400
 """Longer than an owner remembers what it destroyed, and so may tell of it again."""
 HEADERS_BYTES = 1_024
 """Room for a message's headers, which count."""
-_OTHER_CONFIGURATION = 10_058
 _NO_TIME_TO_LIVE = 10_166
 
 
@@ -79,7 +78,8 @@ class FactStream:
             migrate: Bring one that an earlier release made to today's form; control's to do.
 
         Raises:
-            Failure: `unavailable` while the bus is away.
+            Failure: `unavailable` while the bus is away, or has too few servers for the copies
+                that the stream should have: it has one then.
         """
         config = StreamConfig(
             name=self.name,
@@ -94,14 +94,11 @@ class FactStream:
         )
         jetstream = self._connection.jetstream
         with bus_errors("ensure"):
-            try:
-                await jetstream.add_stream(config)
-            except nats.js.errors.APIError as error:
-                if error.err_code != _OTHER_CONFIGURATION:
-                    raise
-                if migrate:
-                    await jetstream.update_stream(config)
-                    logger.info("the stream %s is brought to today's form", self.name)
+            whole = await streams.ensure(jetstream, config, migrate=migrate)
+        if not whole:
+            raise errors.Failure(
+                "unavailable", f"{self.name} has one copy until {self._replicas} servers are there"
+            )
 
     async def publish(self, fact: facts.Fact) -> None:
         """Publish a record and return once the bus has it on disk.

@@ -24,7 +24,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from godwit.base import errors, tasks
 from godwit.base.clock import Clock
-from godwit.bus import facts, following
+from godwit.bus import facts, following, streams
 from godwit.bus.connection import Connection
 from godwit.wire.facts import MOST_BYTES
 
@@ -36,9 +36,9 @@ SETTLING_S = 600.0
 """After a whole reading owners get so long to tell again what a bus may have lost."""
 _AT_ONCE = 64
 _PAUSE_S = 1.0
+_COPIES_S = 5.0
 _PUBLISH_S = 5.0
 _WRONG_LAST_SEQUENCE = 10_071
-_OTHER_CONFIGURATION = 10_058
 _SUBJECT_PARTS = 5
 
 Version = tuple[int, int]
@@ -189,13 +189,14 @@ class Mirror:
         """Keep the mirror until cancelled; every doubt about it is a new beginning."""
         while True:
             try:
-                await self._ensure()
-                await self._keep()
+                whole = await self._ensure()
+                await self._keep(whole=whole)
             except errors.Failure as failure:
                 logger.info("the mirror is kept later: %s", failure.message)
                 await self._clock.sleep(_PAUSE_S)
 
-    async def _ensure(self) -> None:
+    async def _ensure(self) -> bool:
+        """Ensure the stream; return whether it has all its copies."""
         config = StreamConfig(
             name=STREAM,
             subjects=["mirror.>"],
@@ -210,15 +211,21 @@ class Mirror:
         if not await self._home.wait_up(_PUBLISH_S):
             raise errors.Failure("unavailable", "the bus is away")
         with facts.bus_errors("the mirror's stream"):
-            try:
-                await self._home.jetstream.add_stream(config)
-            except nats.js.errors.APIError as error:
-                if error.err_code != _OTHER_CONFIGURATION:
-                    raise
-                await self._home.jetstream.update_stream(config)
+            return await streams.ensure(self._home.jetstream, config, migrate=True)
 
-    async def _keep(self) -> None:
+    async def _copy(self) -> None:
+        """Have the stream get all its copies, as soon as there are servers for them."""
+        whole = False
+        while not whole:
+            await self._clock.sleep(_COPIES_S)
+            with contextlib.suppress(errors.Failure):
+                whole = await self._ensure()
+
+    async def _keep(self, *, whole: bool) -> None:
         """Learn what the mirror holds, then follow the other regions, until the first doubt.
+
+        Args:
+            whole: Whether the stream has all its copies.
 
         Raises:
             Failure: `unavailable`. The stream may be another than before: all of it is compared
@@ -226,15 +233,17 @@ class Mirror:
         """
         self._ledger = Ledger()
         async with tasks.Tasks(f"mirror.{self._region}", grace_s=2.0) as owned:
-            whole = False
+            if not whole:
+                owned.spawn(self._copy(), name="copies")
+            learnt = False
             async with contextlib.aclosing(
                 following.read(self._home, STREAM, ["mirror.>"])
             ) as batches:
                 async for batch in batches:
                     for message in batch.messages:
                         self._learn(message)
-                    if batch.whole and not whole:
-                        whole = True
+                    if batch.whole and not learnt:
+                        learnt = True
                         owned.spawn(self._write(), name="write")
                         owned.spawn(self._follow_others(owned), name="others")
 

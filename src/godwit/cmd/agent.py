@@ -215,7 +215,7 @@ async def _join_bus(
     """Answer, with `more` beside its own verbs, and publish on the bus from now on."""
     seed = settings.paths.data / "keys" / "host.seed"
     host = _read_identity(settings)
-    servers = membership.own_bus(settings, host.region, host.roles)
+    servers = membership.own_bus(settings, host)
     known = membership.Follower(settings.paths.data)
     bus = await connection.connect(servers, seed, identity.host_id)
     await rpc.serve(bus, owned, identity.host_id, {**agent.handlers(), **more})

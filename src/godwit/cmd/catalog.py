@@ -42,13 +42,17 @@ class Catalog:
         seed = self._keys.seed("catalog").read_text().strip()
         self._others = Regions(seed, "catalog")
         self._mirror: asyncio.Task[None] | None = None
+        self._copies = 1
         self._shared = False
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Work until told to stop."""
         settings, region = self._settings, self._identity.region
         home = await connection.connect(
-            [f"nats://{settings.listen.bus}"], self._keys.seed("catalog"), "catalog"
+            # Another host's while this one waits for a third.
+            membership.own_bus(settings, self._identity),
+            self._keys.seed("catalog"),
+            "catalog",
         )
         try:
             async with tasks.Tasks("catalog", grace_s=3.0) as owned:
@@ -61,7 +65,7 @@ class Catalog:
                 )
                 self._changed.set()
                 owned.spawn(self._follow(FactStream(home, region)), name="members")
-                owned.spawn(self._apply(owned), name="apply")
+                owned.spawn(self._apply(home, owned), name="apply")
                 owned.spawn(turn.run(), name="turns")
                 notify.notify("READY=1")
                 await stopping.wait()
@@ -90,7 +94,7 @@ class Catalog:
                     self._members = merged
                     self._changed.set()
 
-    async def _apply(self, owned: tasks.Tasks) -> None:
+    async def _apply(self, home: connection.Connection, owned: tasks.Tasks) -> None:
         """Have this host's bus, and the connections to others, follow the members, for ever."""
         while True:
             await self._changed.wait()
@@ -101,6 +105,11 @@ class Catalog:
             await asyncio.to_thread(
                 bus_file.refresh, self._settings, self._identity, self._keys, members
             )
+            copies = replicas(membership.bus_servers(members, self._identity.region))
+            if copies != self._copies:
+                self._copies = copies
+                if self._mirror is not None:
+                    self._take_turn(home, owned, mine=True)
             await self._others.keep(
                 {
                     region: [f"nats://{at}" for at in membership.bus_servers(members, region)]
@@ -113,13 +122,12 @@ class Catalog:
             self._mirror.cancel()
             self._mirror = None
         if mine:
-            there = membership.bus_servers(self._members.values(), self._identity.region)
             mirror = Mirror(
                 home,
                 self._identity.region,
                 self._others.connections,
                 self._clock,
-                replicas=replicas(there),
+                replicas=self._copies,
             )
             self._mirror = owned.spawn(mirror.run(), name="mirror")
         logger.info("the mirror is kept %s", "here" if mine else "by another host")

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from godwit.base import errors, tasks
 from godwit.bus import control_rpc
+from godwit.bus.connection import Connection
 from godwit.bus.facts import FactStream
 from godwit.bus.regions import Regions, Servers, replicas
 from godwit.control.context import Context
@@ -18,6 +19,7 @@ from godwit.control.publisher import Publisher, Publishers
 from godwit.control.records import Host
 from godwit.control.strays import Strays
 from godwit.control.watcher import Watcher
+from godwit.wire import members
 
 logger = logging.getLogger("godwit.control")
 
@@ -31,6 +33,7 @@ class _Link:
 
 
 _LOOK_S = 5.0
+_PAGE = 200
 
 
 def servers(here: Host, local: str, hosts: Iterable[Host]) -> dict[str, tuple[str, ...]]:
@@ -39,15 +42,17 @@ def servers(here: Host, local: str, hosts: Iterable[Host]) -> dict[str, tuple[st
     Args:
         here: The host this control is on.
         local: Where the bus of this host answers, if it has one.
-        hosts: All that were not removed.
+        hosts: All, the removed ones among them.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[members.BusHost]] = {}
     for host in hosts:
         own = host.id == here.id and "bus" in here.roles
         at = local if own else host.services.get("bus")
         if at is not None:
-            found.setdefault(host.region, []).append(f"nats://{at}")
-    return {region: tuple(sorted(named)) for region, named in found.items()}
+            one = members.BusHost(host.number, f"nats://{at}", host.state == "removed")
+            found.setdefault(host.region, []).append(one)
+    serving = {region: members.serving(some) for region, some in found.items()}
+    return {region: tuple(sorted(named)) for region, named in serving.items() if named}
 
 
 class RegionLinks:
@@ -93,13 +98,23 @@ class RegionLinks:
         """Work wherever the database knows of a bus, for ever."""
         while True:
             try:
-                async with self._ctx.store.read() as rows:
-                    hosts = await rows.hosts.all()
+                hosts = await self._everybody()
             except errors.Failure as failure:
                 logger.warning("the regions are looked up later: %s", failure.message)
             else:
                 await self.keep(servers(here, local, hosts))
             await self._ctx.clock.sleep(_LOOK_S)
+
+    async def _everybody(self) -> list[Host]:
+        """Return every host there is and was."""
+        found: list[Host] = []
+        while True:
+            after = found[-1].number if found else 0
+            async with self._ctx.store.read() as rows:
+                page = await rows.hosts.page(after, _PAGE)
+            found += page
+            if len(page) < _PAGE:
+                return found
 
     async def close(self) -> None:
         """End the work; bounded."""
@@ -125,21 +140,31 @@ class RegionLinks:
             raise failures[0]
         return buried
 
+    async def _came_up(
+        self, connection: Connection, stream: FactStream, publisher: Publisher
+    ) -> None:
+        """Have the stream as it should be, which may have to wait for servers; tell everything."""
+        told = False
+        while connection.up:
+            try:
+                await stream.ensure(migrate=True)
+            except errors.Failure as failure:
+                logger.warning("the stream %s is not as it should be: %s", stream.name, failure)
+            else:
+                break
+            finally:
+                if not told:
+                    publisher.republish()
+                    told = True
+            await self._ctx.clock.sleep(_LOOK_S)
+
     async def _work(self, region: str, copies: int) -> _Link:
         connection = self._regions.connection(region)
         stream = FactStream(connection, region, replicas=copies)
         owned = tasks.Tasks(f"control.{region}", grace_s=2.0)
         publisher = self._publishers.add(region, stream)
-        connection.on_up(lambda: _came_up(stream, publisher))
+        connection.on_up(lambda: self._came_up(connection, stream, publisher))
         owned.spawn(publisher.run(), name="publish")
         owned.spawn(self._watcher.read(stream), name="read")
         await control_rpc.serve(connection, owned, self._handlers)
         return _Link(stream, owned)
-
-
-async def _came_up(stream: FactStream, publisher: Publisher) -> None:
-    try:
-        await stream.ensure(migrate=True)
-    except errors.Failure as failure:
-        logger.warning("the stream of facts was not made: %s", failure.message)
-    publisher.republish()

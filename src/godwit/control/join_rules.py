@@ -5,6 +5,7 @@ Every function raises a `Failure` that says what is wrong and what to do about i
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from godwit.base import errors
@@ -12,9 +13,8 @@ from godwit.control import regions, replicas
 from godwit.control.records import Host, JoinToken
 from godwit.wire import joining
 from godwit.wire.joining import JoinRequest
+from godwit.wire.members import BUS_SERVERS
 
-BUS_SERVERS = 3
-"""Of one region, at most: as many as keep working while one is away."""
 _CLOCK_MS = 300_000
 _MOST_ENDPOINTS = 4
 _PORT = range(1, 65_536)
@@ -104,13 +104,27 @@ def check_clock(at_ms: int, now_ms: int) -> None:
         )
 
 
-def check_token(token: JoinToken, request: JoinRequest, now_ms: int) -> None:
+@dataclass(frozen=True)
+class Bearer:
+    """Who comes with a token.
+
+    Attributes:
+        key: The nkey of the host.
+        at_ms: What its clock says.
+    """
+
+    key: str
+    region: str
+    at_ms: int
+
+
+def check_token(token: JoinToken, bearer: Bearer, now_ms: int) -> None:
     """Refuse a token that does not let this server in.
 
     Who has joined with it may say so again, also after it has expired.
     """
     used = token.used_at_ms is not None
-    if used and token.used_by != request.keys["host"]:
+    if used and token.used_by != bearer.key:
         raise errors.Failure(
             "permission_denied",
             "another server has joined with this token",
@@ -121,13 +135,13 @@ def check_token(token: JoinToken, request: JoinRequest, now_ms: int) -> None:
         raise errors.Failure("permission_denied", "this token was taken back", hint=_ANEW)
     if not used and token.expires_at_ms <= now_ms:
         raise errors.Failure("permission_denied", "this token has expired", hint=_ANEW)
-    if token.region not in (None, request.region):
+    if token.region not in (None, bearer.region):
         raise errors.Failure(
             "permission_denied",
-            f"this token is for the region {token.region}, not {request.region}",
-            hint=f"join with --region {token.region}, or {_ANEW} --region {request.region}",
+            f"this token is for the region {token.region}, not {bearer.region}",
+            hint=f"join with --region {token.region}, or {_ANEW} --region {bearer.region}",
         )
-    check_clock(request.at_ms, now_ms)
+    check_clock(bearer.at_ms, now_ms)
 
 
 def unknown_token() -> errors.Failure:
@@ -157,6 +171,18 @@ def check_new(token: JoinToken, request: JoinRequest, everybody: Sequence[Host])
                 f"host {host.id} has a key that this server came with",
                 hint="was a data directory copied? Join with an empty one",
             )
+
+
+def check_bus(host: Host, everybody: Sequence[Host]) -> None:
+    """Refuse one bus server more than a region has at most."""
+    there = [one for one in everybody if one.region == host.region and "bus" in one.roles]
+    if len(there) >= BUS_SERVERS:
+        raise errors.Failure(
+            "failed_precondition",
+            f"the region {host.region} has {len(there)} bus servers:"
+            f" {', '.join(one.id for one in there)}",
+            hint="no more are of use; remove one of these hosts to have another one serve",
+        )
 
 
 def roles(request: JoinRequest, everybody: Sequence[Host]) -> list[str]:

@@ -6,7 +6,7 @@ one shows.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from godwit.base import errors, ids, principal
 from godwit.base.principal import Principal
@@ -17,7 +17,14 @@ from godwit.control.rows import Rows
 from godwit.wire import joining
 from godwit.wire import members as addresses
 from godwit.wire.facts import MemberFact
-from godwit.wire.joining import Invitation, JoinAnswer, JoinRequest, StandingAnswer
+from godwit.wire.joining import (
+    BusAnswer,
+    BusRequest,
+    Invitation,
+    JoinAnswer,
+    JoinRequest,
+    StandingAnswer,
+)
 
 DEFAULT_TTL_S = 3_600
 LONGEST_TTL_S = 7 * 86_400
@@ -138,6 +145,43 @@ async def join(ctx: Context, signed: joining.Signed) -> JoinAnswer:
     return await _answer(ctx, host, request.edge_key)
 
 
+async def serve_bus(ctx: Context, signed: joining.Signed) -> BusAnswer:
+    """Have a member serve its region's bus beside others; or answer once more.
+
+    It takes a token, since who serves a bus reads and writes all that goes over it.
+
+    Raises:
+        Failure: `permission_denied` (the token, a signature, or no member), `invalid_argument`,
+            `failed_precondition` when the region has as many as it can have.
+    """
+    request: BusRequest = joining.read_body(signed, BusRequest, "bus")
+    signers = joining.signers(signed)
+    digest = Invitation(address="", fingerprint="", secret=request.secret).digest
+    async with ctx.store.write() as rows:
+        token = await rows.join_tokens.by_hash(digest)
+        if token is None:
+            raise join_rules.unknown_token()
+        host = await rows.hosts.get(request.host_id)
+        if (
+            host is None
+            or host.state == "removed"
+            or not {host.public_key, request.key} <= signers
+        ):
+            raise errors.Failure(
+                "permission_denied", f"no member {request.host_id} has these keys"
+            )
+        bearer = join_rules.Bearer(host.public_key, host.region, request.at_ms)
+        join_rules.check_token(token, bearer, ctx.clock.now_ms())
+        if "bus" not in host.roles:
+            host = await _let_serve(ctx, rows, token, host, request)
+    ctx.facts_wanted.set()
+    return BusAnswer(
+        roles=tuple(host.roles),
+        bus_secret=joining.bus_secret(ctx.options.join_root, host.region),
+        members=await _everybody(ctx),
+    )
+
+
 async def standing(ctx: Context, signed: joining.Signed) -> StandingAnswer:
     """Tell a host whether it still belongs; to one that does, also where the others are.
 
@@ -183,7 +227,8 @@ async def _admit(ctx: Context, rows: Rows, token_id: str, request: JoinRequest) 
     token = await rows.join_tokens.by_id(token_id)
     if token is None:
         raise join_rules.unknown_token()
-    join_rules.check_token(token, request, ctx.clock.now_ms())
+    bearer = join_rules.Bearer(request.keys["host"], request.region, request.at_ms)
+    join_rules.check_token(token, bearer, ctx.clock.now_ms())
     known = await rows.hosts.by_key(request.keys["host"])
     if request.control:
         replicas.demand(ctx)
@@ -246,6 +291,28 @@ async def _add(ctx: Context, rows: Rows, token: JoinToken, request: JoinRequest)
         token=token.id,
         endpoints=list(host.endpoints),
         roles=roles,
+    )
+    return host
+
+
+async def _let_serve(
+    ctx: Context, rows: Rows, token: JoinToken, host: Host, request: BusRequest
+) -> Host:
+    join_rules.check_bus(host, await rows.hosts.all())
+    address = request.address or str(addresses.mesh_address(host.number))
+    host = await members.put(
+        rows,
+        replace(
+            host,
+            roles=["bus", *host.roles],
+            keys=host.keys | {"catalog": request.key},
+            services=host.services | addresses.services(address, {"bus": request.port}),
+        ),
+    )
+    if not await rows.join_tokens.use(token.id, host.public_key, host.id, ctx.clock.now_ms()):
+        raise errors.Failure("conflict", "another server comes with this token")
+    await audit.record(
+        rows, ctx.clock, _ME, "hosts.serve_bus", host.id, org_id=None, token=token.id
     )
     return host
 

@@ -38,11 +38,15 @@ class Cluster:
         listen: Where this one takes the others, `host:port`.
         routes: Where the others do.
         secret: What every one of them knows and nobody else.
+        reached_at: Where the others reach this one, as it listens on loopback.
+        clients_at: Where the region's hosts reach it; clients of the other servers are told.
     """
 
     listen: str
     routes: tuple[str, ...]
     secret: str = field(repr=False)
+    reached_at: str
+    clients_at: str
 
 
 @dataclass(frozen=True)
@@ -203,11 +207,12 @@ def _cluster(server: Server) -> str:
     secret = server.cluster.secret
     routes = [f"nats://godwit:{secret}@{route}" for route in server.cluster.routes]
     return (
+        # Who is connected to one learns of all, and goes to another when its own is away.
+        f'client_advertise: "{server.cluster.clients_at}"\n'
         f'cluster {{\n  name: "{server.region}"\n  host: "{address}"\n  port: {port}\n'
+        f'  advertise: "{server.cluster.reached_at}"\n'
         f'  authorization {{ user: "godwit", password: "{secret}" }}\n'
-        f"  routes: [{_quoted(routes)}]\n"
-        # Clients have their own list, which the mesh can reach.
-        f"  no_advertise: true\n}}\n"
+        f"  routes: [{_quoted(routes)}]\n}}\n"
     )
 
 

@@ -23,20 +23,20 @@ CLUSTER_PORT_ABOVE = 2_000
 def text(
     settings: Settings, who: HostIdentity, keys: Keys, members: Iterable[MemberFact] = ()
 ) -> str:
-    """Return the file's content for these members and this host itself."""
-    there = {one.host_id: one for one in members if one.state != "removed"}
+    """Return the file's content for these members, removed ones among them, and this host."""
+    everybody = list(members)
     # What this host knows of itself is newer than what it was told.
     users = [bus_config.this_member(who, keys)] + [
         bus_config.Member(one.host_id, one.region, one.keys)
-        for one in there.values()
-        if one.host_id != who.host_id
+        for one in everybody
+        if one.host_id != who.host_id and one.state != "removed"
     ]
     server = bus_config.Server(
         who.host_id,
         who.region,
         settings.listen.bus,
         settings.paths.data / "bus",
-        _cluster(settings, who, keys, there.values()),
+        _cluster(settings, who, keys, everybody),
     )
     return bus_config.render(server, users)
 
@@ -63,17 +63,24 @@ def refresh(
 def _cluster(
     settings: Settings, who: HostIdentity, keys: Keys, members: Iterable[MemberFact]
 ) -> bus_config.Cluster | None:
-    """Return how this server finds the others of its region, if there are any."""
-    named = [one for one in members if one.host_id != who.host_id]
-    others = membership.bus_servers(named, who.region)
-    secret = keys.directory / "cluster.secret"
-    if not others:
+    """Return how this server finds the others of its region, if it is one of several."""
+    everybody = {one.host_id: one for one in members}
+    me = everybody.get(who.host_id)
+    mine = None if me is None else me.services.get("bus")
+    serving = membership.bus_servers(everybody.values(), who.region)
+    others = [at for at in serving if at != mine]
+    if mine is None or mine not in serving or not others:
         return None
+    secret = keys.directory / "cluster.secret"
     if not secret.exists():
         logger.error("%s is missing: this region's bus servers stay apart", secret)
         return None
     return bus_config.Cluster(
-        above(settings.listen.bus), tuple(map(above, others)), secret.read_text().strip()
+        listen=above(settings.listen.bus),
+        routes=tuple(map(above, others)),
+        secret=secret.read_text().strip(),
+        reached_at=above(mine),
+        clients_at=mine,
     )
 
 

@@ -213,5 +213,5 @@ def _quoted(text: object) -> str:
 def _bus_client(
     settings: Settings, identity: HostIdentity, keys: Keys, component: str
 ) -> components.BusClient:
-    servers = membership.own_bus(settings, identity.region, identity.roles)
+    servers = membership.own_bus(settings, identity)
     return components.BusClient(servers=tuple(servers), seed_file=str(keys.seed(component)))

@@ -26,7 +26,7 @@ from godwit.host import (
 )
 from godwit.host.identity import HostIdentity
 from godwit.wire import joining
-from godwit.wire.joining import Invitation, JoinAnswer, JoinRequest, StandingAnswer
+from godwit.wire.joining import BusAnswer, Invitation, JoinAnswer, JoinRequest, StandingAnswer
 from godwit.wire.record import Record
 
 T = TypeVar("T", bound=Record)
@@ -36,6 +36,7 @@ _MOST_BYTES = 64 * 1024**2
 _ROLES: tuple[Role, ...] = ("bus", "agent", "edge", "dns")
 """What a server that joins may come to be."""
 _CONTROL: tuple[Role, ...] = ("control", "keyring")
+_BUS: tuple[Role, ...] = ("bus",)
 
 
 class Cluster(Record):
@@ -127,6 +128,51 @@ def join(settings: Settings, clock: Clock, token: str, wanted: Wanted) -> HostId
             hint="upgrade its hosts first, then join with a new token",
         )
     return _keep(data, invitation, answer, halves, keys.public["host"])
+
+
+def serve_bus(settings: Settings, clock: Clock, token: str) -> HostIdentity:
+    """Make this host, a member, a server of its region's bus; return who it is then.
+
+    Raises:
+        Failure: What the cluster says; `failed_precondition` when it is no member,
+            `already_exists` when it is a bus server, and as `join`.
+    """
+    invitation, data = Invitation.parse(token), settings.paths.data
+    if not (data / "host.json").exists():
+        raise errors.Failure(
+            "failed_precondition",
+            "this server is no host yet",
+            hint="`godwit host join --bus` makes it one that serves its region's bus",
+        )
+    who = HostIdentity.model_validate_json((data / "host.json").read_text())
+    if "bus" in who.roles:
+        raise errors.Failure("already_exists", f"host {who.host_id} serves its region's bus")
+    keys = identity.ensure_keys(data, (*who.roles, "bus"))
+    request = joining.BusRequest(
+        secret=invitation.secret,
+        host_id=who.host_id,
+        key=keys.public["catalog"],
+        address=settings.host.address,
+        port=membership.ports(settings, _BUS)["bus"],
+        at_ms=clock.now_ms(),
+    )
+    seeds = [keys.seed(name).read_text() for name in ("host", "catalog")]
+    signed = joining.sign("bus", request, seeds)
+    answer = _read(BusAnswer, _ask(invitation.address, invitation.fingerprint, signed))
+    membership.keep(data, answer.members)
+    private_files.write(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
+    roles = tuple(role for role in ROLES if role in {*who.roles, "bus"})
+    who = who.model_copy(update={"roles": roles})
+    identity.write(data, who)
+    return who
+
+
+def waits_for_a_third(data: Path, who: HostIdentity) -> bool:
+    """Tell whether this host's bus server does not serve yet, since there are too few."""
+    members = membership.read(data)
+    me = members.get(who.host_id)
+    mine = None if me is None else me.services.get("bus")
+    return mine is not None and mine not in membership.bus_servers(members.values(), who.region)
 
 
 def standing(data: Path, clock: Clock) -> StandingAnswer | None:

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from godwit.base import private_files
 from godwit.base.settings import Role, Settings
+from godwit.host.identity import HostIdentity
 from godwit.wire.facts import Fact, MemberFact, MemberState
+from godwit.wire.members import BusHost, serving
 
 _GATHER_S = 0.1
 
@@ -83,13 +85,17 @@ def keep(data: Path, heard: Iterable[MemberFact]) -> dict[str, MemberFact]:
 
 
 def bus_servers(members: Iterable[MemberFact], region: str) -> list[str]:
-    """Return where a region's bus answers, `address:port` each, by host number."""
-    there = [
-        member
+    """Return where a region's bus answers, `address:port` each, by host number.
+
+    Args:
+        members: The removed ones among them: they tell whether the region has had three servers.
+        region: Which one.
+    """
+    return serving(
+        BusHost(member.host_number, member.services["bus"], member.state == "removed")
         for member in members
-        if member.region == region and member.state != "removed" and "bus" in member.services
-    ]
-    return [m.services["bus"] for m in sorted(there, key=lambda member: member.host_number)]
+        if member.region == region and "bus" in member.services
+    )
 
 
 def controls(settings: Settings, who: str, roles: Collection[Role]) -> list[str]:
@@ -111,11 +117,18 @@ def controls(settings: Settings, who: str, roles: Collection[Role]) -> list[str]
     return list(found.values())
 
 
-def own_bus(settings: Settings, region: str, roles: Collection[Role]) -> list[str]:
-    """Return where this host's components find the bus, as URLs: its own first, if it has one."""
-    own = [settings.listen.bus] if "bus" in roles else []
-    others = [] if own else bus_servers(read(settings.paths.data).values(), region)
-    return [f"nats://{at}" for at in (*own, *others)]
+def own_bus(settings: Settings, who: HostIdentity) -> list[str]:
+    """Return where this host's components find the bus, as URLs: its own, if that serves.
+
+    They learn of further servers from those that they are connected to.
+    """
+    members = read(settings.paths.data)
+    active = bus_servers(members.values(), who.region)
+    me = members.get(who.host_id)
+    mine = None if me is None else me.services.get("bus")
+    # The first host of a cluster does not hear of itself before its bus is up.
+    own = "bus" in who.roles and (mine is None or mine in active)
+    return [f"nats://{at}" for at in ([settings.listen.bus] if own else active)]
 
 
 class Follower:

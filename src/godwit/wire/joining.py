@@ -166,6 +166,33 @@ class JoinAnswer(Record):
     control: ControlParts | None = None
 
 
+class BusRequest(Record):
+    """A member offers to serve its region's bus beside others, with a token as one joins with.
+
+    Attributes:
+        key: The public nkey of what keeps its bus and the region's catalog.
+        address: As in `JoinRequest`.
+        port: Of its bus server.
+    """
+
+    v: int = 1
+    secret: str = pydantic.Field(repr=False)
+    host_id: str
+    key: str
+    address: str | None = None
+    port: int = pydantic.Field(ge=1, le=65_535)
+    at_ms: int
+
+
+class BusAnswer(Record):
+    """It does from now on: its roles, and what it must know of the others."""
+
+    v: int = 1
+    roles: tuple[str, ...]
+    bus_secret: str = pydantic.Field(repr=False)
+    members: tuple[MemberFact, ...]
+
+
 class StandingRequest(Record):
     """A host that cannot reach the bus asks whether it still belongs.
 
@@ -196,6 +223,9 @@ class Problem(Record):
     hint: str = ""
 
 
+Kind = Literal["join", "standing", "bus"]
+
+
 class Signed(Record):
     """A body and who stands for it.
 
@@ -206,7 +236,7 @@ class Signed(Record):
     """
 
     v: int = 1
-    kind: Literal["join", "standing"]
+    kind: Kind
     body: str
     signatures: dict[str, str]
 
@@ -216,7 +246,7 @@ def bus_secret(root: bytes, region: str) -> str:
     return hmac.new(root, f"bus {region}".encode(), hashlib.sha256).hexdigest()
 
 
-def sign(kind: Literal["join", "standing"], body: Record, seeds: list[str]) -> Signed:
+def sign(kind: Kind, body: Record, seeds: list[str]) -> Signed:
     """Return a body signed by the owners of these nkey seeds."""
     text = body.model_dump_json()
     signatures = {}

@@ -9,12 +9,29 @@ has the form of machines' addresses).
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 _BASE = int(IPv6Address("fdaa::1"))
 _HOST_NUMBERS = range(1, 1 << 32)
 _KEY_BYTES = 32
+BUS_SERVERS = 3
+"""Of one region: as many as keep working while one is away."""
+
+
+@dataclass(frozen=True)
+class BusHost:
+    """A host that serves its region's bus, or is to.
+
+    Attributes:
+        at: Where its server answers, `address:port`.
+        removed: It did before it was removed.
+    """
+
+    number: int
+    at: str
+    removed: bool = False
 
 
 def mesh_address(host_number: int) -> IPv6Address:
@@ -41,6 +58,17 @@ def at(address: str, port: int) -> str:
 def services(address: str, ports: Mapping[str, int]) -> dict[str, str]:
     """Return where others reach what runs on a host, by role."""
     return {role: at(address, port) for role, port in ports.items()}
+
+
+def serving(candidates: Iterable[BusHost]) -> list[str]:
+    """Return where a region's bus is served, `address:port` each, of the hosts that are to do it.
+
+    One does until there are three, for two of two would stand still while either is away; from
+    then on all do. A region that had three keeps to what is left of them: it has been a cluster.
+    """
+    ordered = sorted(candidates, key=lambda one: one.number)
+    left = [one.at for one in ordered if not one.removed]
+    return left if len(ordered) >= BUS_SERVERS else left[:1]
 
 
 def wireguard_key(text: str) -> str:

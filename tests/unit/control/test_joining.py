@@ -1,6 +1,7 @@
 """Servers join: once for each token, with keys of their own, and nobody else's."""
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -98,6 +99,56 @@ async def test_bus_servers_of_a_region_share_a_secret_and_no_others_have_it(
     assert first.bus_secret == second.bus_secret
     assert plain.bus_secret == ""
     assert elsewhere.bus_secret not in ("", first.bus_secret)
+
+
+async def serve_bus(
+    world: World, server: Server, host_id: str, text: str, **changes: Any
+) -> joining.BusAnswer:
+    """Ask to serve the bus with a token."""
+    asked: dict[str, Any] = {
+        "secret": Invitation.parse(text).secret,
+        "host_id": host_id,
+        "key": server.request(world, text).keys["catalog"],
+        "port": 4222,
+        "at_ms": world.clock.now_ms(),
+    }
+    seeds = [server.seeds["host"], server.seeds["catalog"]]
+    request = joining.BusRequest.model_validate(asked | changes)
+    return await service.serve_bus(world.ctx, joining.sign("bus", request, seeds))
+
+
+async def test_a_member_comes_to_serve_its_regions_bus_by_a_token(world: World) -> None:
+    first = await Server().join(world, await token(world))
+    server = Server()
+    plain = await server.join(world, await token(world))
+    text = await token(world)
+    for _ in range(2):
+        answer = await serve_bus(world, server, plain.host_id, text)
+        assert set(answer.roles) == {"bus", "agent", "edge", "dns"}
+        assert answer.bus_secret == first.bus_secret
+        me = next(one for one in answer.members if one.host_id == plain.host_id)
+        assert me.services == {"bus": "[fdaa::1:3:0:0:1]:4222"}
+        assert set(me.keys) == {"host", "edge", "dns", "catalog"}
+    (row,) = await audited(world, "hosts.serve_bus")
+    assert row["target"] == plain.host_id
+
+
+async def test_who_may_not_serve_a_bus_is_told_why(world: World) -> None:
+    server, other = Server(), Server()
+    for _ in range(3):
+        await Server().join(world, await token(world), bus=True)
+    plain = await server.join(world, await token(world))
+    text = await token(world, region="fra")
+    with pytest.raises(errors.Failure, match="has 3 bus servers"):
+        await serve_bus(world, server, plain.host_id, text)
+    with pytest.raises(errors.Failure, match="no member"):
+        await serve_bus(world, other, plain.host_id, text)
+    with pytest.raises(errors.Failure, match="no member ffffffff"):
+        await serve_bus(world, server, "ffffffff", text)
+    with pytest.raises(errors.Failure, match="does not know this token"):
+        await serve_bus(world, server, plain.host_id, text, secret="x")
+    with pytest.raises(errors.Failure, match="is for the region ams"):
+        await serve_bus(world, server, plain.host_id, await token(world, region="ams"))
 
 
 async def test_a_key_of_the_catalog_counts_only_where_a_bus_is(world: World) -> None:

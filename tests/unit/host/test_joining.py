@@ -257,3 +257,33 @@ async def test_a_server_whose_settings_say_another_endpoint_does_not_join(
     with pytest.raises(errors.Failure, match=r"host\.endpoints 192\.0\.2\.1:51820"):
         await asyncio.to_thread(joining.join, told, SystemClock(), token, WANTED)
     assert not (data / "host.json").exists()
+
+
+async def test_a_member_comes_to_serve_its_regions_bus_once_there_are_three(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async def joined(name: str) -> tuple[Path, identity.HostIdentity]:
+        data = tmp_path / name
+        data.mkdir()
+        return data, await cluster.join(data, await cluster.token())
+
+    async def serve(data: Path) -> identity.HostIdentity:
+        told, token = settings(data), await cluster.token()
+        return await asyncio.to_thread(joining.serve_bus, told, SystemClock(), token)
+
+    first, who = await joined("first")
+    assert "bus" in who.roles
+    second, who = await joined("second")
+    assert "bus" not in who.roles
+    third, _ = await joined("third")
+    who = await serve(second)
+    assert identity.roles(second) == who.roles == ("bus", "agent", "edge", "dns")
+    secret = (first / "keys" / "cluster.secret").read_text()
+    assert (second / "keys" / "cluster.secret").read_text() == secret
+    assert joining.waits_for_a_third(second, who)
+    who = await serve(third)
+    assert not joining.waits_for_a_third(third, who)
+    with pytest.raises(errors.Failure, match="serves its region's bus"):
+        await serve(third)
+    with pytest.raises(errors.Failure, match="is no host yet"):
+        await serve(tmp_path / "nowhere")

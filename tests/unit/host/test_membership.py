@@ -58,6 +58,37 @@ def test_a_region_s_bus_is_at_its_bus_servers_that_were_not_removed() -> None:
     assert membership.bus_servers(everybody, "fra") == ["10.0.0.10:4222", "10.0.0.12:4222"]
 
 
+def test_a_region_has_one_bus_server_until_it_has_three() -> None:
+    first, second, third = (member(f"{digit}1b2c3d4") for digit in "abc")
+    alone = ["10.0.0.10:4222"]
+    assert membership.bus_servers([first], "fra") == alone
+    assert membership.bus_servers([second, first], "fra") == alone
+    assert len(membership.bus_servers([third, second, first], "fra")) == 3
+    gone = first.model_copy(update={"state": "removed"})
+    # The one that waited takes the place of the first.
+    assert membership.bus_servers([second, gone], "fra") == ["10.0.0.11:4222"]
+
+
+def test_a_host_uses_its_own_bus_only_where_that_serves_the_region(tmp_path: Path) -> None:
+    who, _ = identity.ensure(tmp_path, "fra", "0000")
+    settings = Settings.model_validate({"paths": {"data": tmp_path}})
+    own = ["nats://127.0.0.1:4222"]
+    assert membership.own_bus(settings, who) == own
+    me = member(who.host_id, host_number=who.host_number + 90)
+    membership.keep(tmp_path, [me])
+    assert membership.own_bus(settings, who) == own
+    first, third = (
+        member(f"{digit}0000000", host_number=who.host_number + more)
+        for digit, more in (("a", 1), ("b", 99))
+    )
+    membership.keep(tmp_path, [first])
+    assert membership.own_bus(settings, who) == ["nats://10.0.0.10:4222"]
+    membership.keep(tmp_path, [third])
+    assert membership.own_bus(settings, who) == own
+    plain = who.model_copy(update={"roles": ("agent", "edge", "dns")})
+    assert len(membership.own_bus(settings, plain)) == 3
+
+
 def test_the_first_host_is_everything_and_has_a_key_for_each(tmp_path: Path) -> None:
     who, keys = identity.ensure(tmp_path, "fra", "0000")
     assert who.roles == ROLES
