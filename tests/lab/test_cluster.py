@@ -131,6 +131,31 @@ def test_every_edge_answers_every_other_as_far_away_as_it_is(lab: Lab) -> None:
             assert measured(lab, here, there) > 1.8 * lab.plan.delay_ms(here, there)
 
 
+def reached(lab: Lab, here: str) -> dict[str, dict[str, Any]]:
+    """Return how a region's host reaches the others', by their regions."""
+    shown = lab.host("fra-1").json("host", "show", members(lab)[here]["host_id"])
+    return {one["region"]: one for one in shown["mesh"] or ()}
+
+
+def test_how_every_host_reaches_every_other_is_shown(lab: Lab) -> None:
+    for here in REGIONS:
+        others = set(REGIONS) - {here}
+
+        def measured_all(at: str = here, all_of: set[str] = others) -> dict[str, dict[str, Any]]:
+            found = reached(lab, at)
+            known = set(found) == all_of and all(one["rtt_ms"] for one in found.values())
+            return found if known else {}
+
+        found = eventually(measured_all)
+        for there in others:
+            address = lab.host(f"{there}-1").addresses.v4
+            assert not found[there]["silent"]
+            assert found[there]["handshake_at"]
+            assert found[there]["endpoint"] == f"{address}:51820"
+            assert found[there]["received_bytes"] > 0 < found[there]["sent_bytes"]
+            assert found[there]["rtt_ms"] > 1.8 * lab.plan.delay_ms(here, there)
+
+
 def test_a_region_that_is_cut_off_is_back_in_the_mesh_once_it_is_healed(lab: Lab) -> None:
     lab.cut("nrt")
     assert not met(lab, "fra", "nrt")
@@ -189,6 +214,26 @@ def test_machines_reach_one_another_by_name_whatever_region_they_are_in(deployed
     code = f"import urllib.request as r;print(r.urlopen('http://{name}:8080/',timeout=20).read())"
     ask = ("machine", "exec", "--app", "hello", here["id"], "--", "python3", "-c", code)
     assert "region nrt" in deployed.host("fra-1").godwit(*ask)
+
+
+def nearest(lab: Lab, machine: str) -> set[str]:
+    """Return the regions of the two machines that are the nearest to one."""
+    name = "top2.nearest.of.hello.internal"
+    code = (
+        f"import socket;[print(a[4][0]) for a in socket.getaddrinfo('{name}',80,socket.AF_INET6)]"
+    )
+    ask = ("machine", "exec", "--app", "hello", machine, "--", "python3", "-c", code)
+    told = set(lab.host("fra-1").godwit(*ask).split())
+    return {one["region"] for one in machines(lab) if one["private_ip"] in told}
+
+
+@pytest.mark.full
+def test_the_nearest_machines_are_those_to_which_the_way_is_short_now(deployed: Lab) -> None:
+    here = next(one["id"] for one in machines(deployed) if one["region"] == "fra")
+    eventually(lambda: nearest(deployed, here) == {"fra", "iad"})
+    deployed.slow("fra", "iad", delay_ms=200)
+    eventually(lambda: nearest(deployed, here) == {"fra", "nrt"})
+    deployed.slow("fra", "iad")
 
 
 @pytest.mark.full

@@ -1,6 +1,13 @@
 """Hosts: the servers of the cluster, and the images at rest on them. For the operator."""
 
-from godwit.client.records import Host, HostImages, JoinToken, LostMachine, RemovedImage
+from godwit.client.records import (
+    Host,
+    HostImages,
+    JoinToken,
+    LostMachine,
+    MeshPeer,
+    RemovedImage,
+)
 from godwit.client.transport import Transport
 
 _PRUNE_S = 90.0
@@ -19,6 +26,16 @@ class Hosts:
             Failure: `not_found`.
         """
         return Host.model_validate(await self._transport.get(f"/x/v1/hosts/{host_id}"))
+
+    async def mesh(self, host_id: str) -> list[MeshPeer]:
+        """Return how a host reaches all others.
+
+        Raises:
+            Failure: `not_found`, `failed_precondition` when it was removed, `unavailable` or
+                `deadline_exceeded` while it does not answer.
+        """
+        answer = await self._transport.get(f"/x/v1/hosts/{host_id}/mesh")
+        return [MeshPeer.model_validate(one) for one in answer.get("peers") or []]
 
     async def set(self, host_id: str, verb: str) -> None:
         """Have a host be what a verb says: `cordon`, `uncordon`, `drain`.

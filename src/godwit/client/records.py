@@ -369,6 +369,19 @@ class Host(Answer):
     seen_at: str | None = None
 
 
+class MeshPeer(Answer):
+    """Another host as a host reaches it."""
+
+    host_id: str
+    region: str = ""
+    endpoint: str = ""
+    handshake_at: str | None = None
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    silent: bool = True
+    rtt_ms: float | None = None
+
+
 class LostMachine(Answer):
     """A machine that was on a host when it was removed."""
 

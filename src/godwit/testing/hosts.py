@@ -16,6 +16,7 @@ from godwit.base.principal import Principal
 from godwit.testing.facts import MemoryFacts
 from godwit.testing.simulated_images import SimulatedImages
 from godwit.testing.simulated_machine import SimulatedMachine, host_key
+from godwit.testing.simulated_mesh import SimulatedMesh
 from godwit.testing.simulated_terminals import SimulatedTerminals
 from godwit.wire import facts, host_rpc
 from godwit.wire.guest_containers import Standing
@@ -74,6 +75,7 @@ class SimulatedHost(SimulatedImages):
         self._stream = stream
         self._clock = time or clock.SystemClock()
         self._terminals = SimulatedTerminals()
+        self.mesh = SimulatedMesh()
         self._changed = asyncio.Condition()
         self._by_platform = False
         self._next_slot = 2
@@ -147,6 +149,7 @@ class SimulatedHost(SimulatedImages):
             "machine.wait": self._wait,
             "machine.exec": self._exec,
             **self._terminals.handlers(),
+            **self.mesh.handlers(),
             "machine.events": self._events,
             "machine.suspend": self._suspend,
             "machine.versions": self._versions,

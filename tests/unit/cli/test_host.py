@@ -6,6 +6,7 @@ import godwit
 from godwit.cli import exits, registry
 from godwit.cmd import cli
 from godwit.wire.joining import Invitation
+from godwit.wire.mesh import MeshPeer, MeshReport
 
 HOST = "a1b2c3d4"
 
@@ -40,6 +41,48 @@ async def test_a_host_is_shown_cordoned_drained_and_used_again(served):
     assert code == 0
     assert "mesh address" in stdout
     assert (await run(served, "cordon", "ffffffff"))[0] == exits.NOT_FOUND
+
+
+async def test_how_a_host_reaches_all_others_is_shown_with_it(served):
+    heard_s = int(served.world.ctx.clock.now_ms() / 1_000)
+    served.world.host.mesh.reached = MeshReport(
+        peers=(
+            MeshPeer(
+                host_id="b2c3d4e5",
+                host_number=65_538,
+                endpoint="198.51.100.7:51820",
+                handshake_s=heard_s,
+                received=1_234,
+                sent=5_678,
+                silent=False,
+                rtt_us=45_250,
+            ),
+            MeshPeer(host_id="c3d4e5f6", host_number=65_539),
+        )
+    )
+    (heard, silent) = (await read(served, "show", HOST))["mesh"]
+    assert (heard["endpoint"], heard["rtt_ms"], heard["silent"]) == (
+        "198.51.100.7:51820",
+        45.25,
+        False,
+    )
+    assert (heard["received_bytes"], heard["sent_bytes"]) == (1_234, 5_678)
+    assert (silent["handshake_at"], silent["rtt_ms"], silent["silent"]) == (None, None, True)
+    code, stdout, _ = await run(served, "show", HOST)
+    assert code == 0
+    told = {line.split()[0]: line for line in stdout.splitlines() if line}
+    assert told["b2c3d4e5"].split()[1:3] == ["-", "198.51.100.7:51820"]
+    assert told["b2c3d4e5"].endswith("1234      5678  45.2 ms     heard")
+    assert told["c3d4e5f6"].endswith("never           0         0     -           silent")
+
+
+async def test_of_a_host_whose_agent_is_away_the_mesh_is_not_known(served):
+    served.world.host.away = True
+    assert (await read(served, "show", HOST))["mesh"] is None
+    code, stdout, stderr = await run(served, "show", HOST)
+    assert code == 0
+    assert "unreachable" in stdout
+    assert "How it reaches other hosts is not known: nobody answers" in stderr
 
 
 async def test_a_token_is_shown_once_and_can_be_taken_back(served):

@@ -6,12 +6,13 @@ from godwit.api.schemas.hosts import (
     CreateJoinToken,
     Host,
     HostList,
+    HostMesh,
     JoinTokenList,
     NewJoinToken,
     OpenJoinToken,
     RemovedHost,
 )
-from godwit.control import hosts, joining
+from godwit.control import hosts, joining, mesh
 
 ROUTER = router("Hosts")
 
@@ -36,6 +37,17 @@ async def list_hosts(ctx: Ctx, who: Who) -> HostList:
 async def show_host(ctx: Ctx, who: Who, host_id: str) -> Host:
     """Show a host, a removed one too."""
     return Host.of(await hosts.show(ctx, who, host_id))
+
+
+@ROUTER.get(
+    "/x/v1/hosts/{host_id}/mesh",
+    operation_id="Godwit_get_host_mesh",
+    openapi_extra=needs("hosts:read"),
+    responses=ERRORS,
+)
+async def show_mesh(ctx: Ctx, who: Who, host_id: str) -> HostMesh:
+    """Show how a host reaches all others, as its agent sees it."""
+    return HostMesh.of(host_id, await mesh.seen_by(ctx, who, host_id))
 
 
 @ROUTER.post(

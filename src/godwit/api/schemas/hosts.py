@@ -6,7 +6,7 @@ from pydantic import Field
 
 from godwit.api.schemas.common import In, Out
 from godwit.base import clock
-from godwit.control import hosts, joining
+from godwit.control import hosts, joining, mesh
 from godwit.control.records import JoinToken
 from godwit.wire import members
 
@@ -63,6 +63,54 @@ class HostList(Out):
     """Hosts by region."""
 
     hosts: list[Host]
+
+
+class MeshPeer(Out):
+    """Another host as the asked one reaches it.
+
+    Attributes:
+        endpoint: Where packets to it go now; empty when that is not known.
+        handshake_at: When WireGuard last shook hands with it; a session is renewed within three
+            minutes while there is any traffic.
+        silent: Nothing has been heard of it lately.
+        rtt_ms: There and back, as edges measure it; `null` when nothing was measured.
+    """
+
+    host_id: str
+    region: str
+    endpoint: str
+    handshake_at: str | None
+    received_bytes: int
+    sent_bytes: int
+    silent: bool
+    rtt_ms: float | None
+
+    @classmethod
+    def of(cls, seen: mesh.Seen) -> "MeshPeer":
+        """Return one as the API shows it."""
+        peer = seen.peer
+        return cls(
+            host_id=peer.host_id,
+            region=seen.region,
+            endpoint=peer.endpoint,
+            handshake_at=clock.rfc3339(peer.handshake_s * 1_000) if peer.handshake_s else None,
+            received_bytes=peer.received,
+            sent_bytes=peer.sent,
+            silent=peer.silent,
+            rtt_ms=None if peer.rtt_us is None else peer.rtt_us / 1_000,
+        )
+
+
+class HostMesh(Out):
+    """The mesh as one host sees it, by region."""
+
+    host_id: str
+    peers: list[MeshPeer]
+
+    @classmethod
+    def of(cls, host_id: str, seen: list[mesh.Seen]) -> "HostMesh":
+        """Return it as the API shows it."""
+        return cls(host_id=host_id, peers=[MeshPeer.of(one) for one in seen])
 
 
 class LostMachine(Out):

@@ -8,13 +8,16 @@ import typer
 
 import godwit
 from godwit.base import durations, errors
+from godwit.base.settings import Settings
 from godwit.cli import connect, session, times, tree
 from godwit.cli.commands import up
 from godwit.cli.options import JsonOption, YesOption
-from godwit.client.records import Host
+from godwit.client.api import Api
+from godwit.client.records import Host, MeshPeer
 from godwit.host import edge_keys
 from godwit.host import joining as host_joining
 from godwit.host import units as host_units
+from godwit.host.identity import HostIdentity
 
 app = tree.group("Have servers join, and look after them.", lists=True)
 
@@ -53,12 +56,36 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @app.command(epilog=tree.examples("godwit host show a1b2c3d4"))
 def show(context: typer.Context, host_id: HostArgument, as_json: JsonOption = False) -> None:
-    """Show a host, a removed one too."""
+    """Show a host, a removed one too, and how it reaches all others through the mesh.
+
+    That is what its own agent sees: when the two last shook hands, where packets to the other go,
+    how many bytes went, and how long there and back takes.
+    """
     here = session.of(context)
-    one = connect.call(here, lambda api: api.hosts.get(host_id))
+
+    async def found(api: Api) -> tuple[Host, list[MeshPeer] | None, str]:
+        one = await api.hosts.get(host_id)
+        if one.state == "removed":
+            return one, None, "it was removed"
+        try:
+            return one, await api.hosts.mesh(host_id), ""
+        except errors.Failure as failure:
+            return one, None, failure.message
+
+    one, mesh, problem = connect.call(here, found)
     if as_json or here.wants_json:
-        here.out.json(one.model_dump(mode="json"))
+        peers = None if mesh is None else [peer.model_dump(mode="json") for peer in mesh]
+        here.out.json({**one.model_dump(mode="json"), "mesh": peers})
         return
+    _show_host(here, one)
+    if mesh is None:
+        here.out.say(f"How it reaches other hosts is not known: {problem}")
+    elif mesh:
+        here.out.data("")
+        _show_mesh(here, mesh)
+
+
+def _show_host(here: session.Session, one: Host) -> None:
     here.out.pairs(
         {
             "id": one.host_id,
@@ -77,6 +104,26 @@ def show(context: typer.Context, host_id: HostArgument, as_json: JsonOption = Fa
             "joined": times.moment(one.created_at),
             "last heard of": times.moment(one.seen_at),
         }
+    )
+
+
+def _show_mesh(here: session.Session, mesh: list[MeshPeer]) -> None:
+    now_ms = here.clock.now_ms()
+    here.out.table(
+        ("host", "region", "endpoint", "last handshake", "received", "sent", "round trip", "is"),
+        [
+            (
+                peer.host_id,
+                peer.region,
+                peer.endpoint,
+                times.ago(peer.handshake_at, now_ms) or "never",
+                peer.received_bytes,
+                peer.sent_bytes,
+                None if peer.rtt_ms is None else f"{peer.rtt_ms:.1f} ms",
+                "silent" if peer.silent else "heard",
+            )
+            for peer in mesh
+        ],
     )
 
 
@@ -210,7 +257,34 @@ def join(
         return
     here.out.data(who.host_id)
     here.out.say(f"host {who.host_id} of region {who.region}: {', '.join(who.roles)}")
+    _say_whether_it_waits(here, settings, who)
     here.out.hint("start it with `godwit up -d`, or by systemd (`godwit host units`)")
+
+
+@app.command("serve-bus", epilog=tree.examples("godwit host serve-bus --token godwit-join-1.…"))
+def serve_bus(
+    context: typer.Context,
+    token_text: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="From `godwit host token`; `-` reads it from stdin: other users see arguments.",
+        ),
+    ],
+    settings_file: SettingsOption = None,
+) -> None:
+    """Have this host serve its region's bus beside others; `godwit upgrade` then starts that.
+
+    A region has one bus server or three: a second one waits for the third.
+    """
+    here = session.of(context)
+    settings = up.resolve(context, settings_file)
+    text = sys.stdin.readline() if token_text == "-" else token_text  # noqa: S105 - stdin
+    who = host_joining.serve_bus(settings, here.clock, text)
+    here.out.say(f"host {who.host_id} of region {who.region}: {', '.join(who.roles)}")
+    _say_whether_it_waits(here, settings, who)
+    here.out.hint("have it begin with `godwit upgrade`; machines run on")
 
 
 @app.command(epilog=tree.examples("godwit host cordon a1b2c3d4"))
@@ -326,6 +400,13 @@ def authority(
         here.out.json({"certificate": root})
         return
     here.out.raw(root)
+
+
+def _say_whether_it_waits(here: session.Session, settings: Settings, who: HostIdentity) -> None:
+    if "bus" in who.roles and host_joining.waits_for_a_third(settings.paths.data, who):
+        here.out.say(
+            f"its bus server waits for a third one in {who.region}: until then one serves alone"
+        )
 
 
 def _set(context: typer.Context, host_id: str, verb: str, done: str) -> None:
