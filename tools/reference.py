@@ -244,9 +244,10 @@ def api_page() -> str:
 
 
 def _problems() -> list[str]:
+    of_codes = ((errors.STATUS[code], code, text) for code, text in problems.MEANINGS.items())
     rows = [
-        (str(status), f"`{code}`", problems.MEANINGS[code])
-        for code, status in sorted(errors.STATUS.items(), key=lambda one: (one[1], one[0]))
+        (str(status), f"`{code}`", text)
+        for status, code, text in sorted((*of_codes, *problems.APART))
     ]
     return ["## Errors\n", _PROBLEMS_INTRODUCTION, _table(("status", "code", "means"), rows)]
 

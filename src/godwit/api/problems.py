@@ -56,6 +56,14 @@ class NotAuthenticated(errors.Failure):
 
 
 _OF_KIND: Mapping[type[errors.Failure], int] = {TooLarge: 413, TooManyMachines: 422}
+_FULL = (
+    "The organization has as many machines as it may (`limits.org_machines`), or would have more."
+)
+APART: tuple[tuple[int, errors.Code, str], ...] = (
+    (413, "invalid_argument", "The body is longer than a request's may be."),
+    (422, "failed_precondition", _FULL),
+)
+"""What is answered with another status than its code's, for the reference."""
 
 
 def body(failure: errors.Failure) -> dict[str, Any]:
