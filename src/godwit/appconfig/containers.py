@@ -73,6 +73,19 @@ def placed(containers: list[Json], wanted: str, image: str, init: Mapping[str, A
     return made
 
 
+def renewed(containers: list[Json], config: Config, image: str) -> list[Json]:
+    """Return a machine's containers with another image in place of the one that was built.
+
+    Args:
+        containers: As a deploy made them.
+        config: What it made them of: names those the image goes to.
+        image: The image.
+    """
+    defined = of(raw.base(config)) or containers
+    named = {defined[at].get("name") for at in receivers(defined, config.container or "")}
+    return [{**one, "image": image} if one.get("name") in named else one for one in containers]
+
+
 def rest_of_init(init: Mapping[str, Any]) -> Json:
     """Return what of a group's `init` is the machine's own."""
     return {name: value for name, value in init.items() if name not in _COMMAND}

@@ -324,7 +324,8 @@ def _list_machines(fake: FakeApi, request: httpx.Request, match: re.Match[str]) 
 
 def _create_machine(fake: FakeApi, request: httpx.Request, match: re.Match[str]) -> httpx.Response:
     body = body_of(request)
-    if not body.get("config", {}).get("image"):
+    config = body.get("config", {})
+    if not config.get("image") and not config.get("containers"):
         return no(400, "invalid_argument: config.image is required")
     made = fake.make(match[1], body)
     if not body.get("skip_launch"):

@@ -99,7 +99,10 @@ def _copied(config: Json, source: Source) -> Json:
     }
     group = kept.get("fly_process_group", "")
     made["metadata"] = {**kept, **machine.metadata(group, source.mark)}
-    if not containers.of(made):
+    contained = containers.of(made)
+    if contained:
+        made["containers"] = containers.renewed(contained, source.config, source.image)
+    else:
         made["image"] = source.image
     return made
 

@@ -1,5 +1,7 @@
 """`godwit scale count|vm|memory|show`."""
 
+import json
+
 import pytest
 
 from godwit.cli import exits
@@ -79,6 +81,21 @@ class TestCount:
                 "fly_release_version": "2",
             },
         }
+
+    def test_of_containers_those_that_got_the_built_image_get_the_releases(self, hello, web):
+        cache = {"name": "cache", "image": "redis:7"}
+        contained = {"containers": [cache, {"name": "web", "image": "."}]}
+        definition = {**DEFINITION, "machine_config": json.dumps(contained)}
+        hello.fake.releases["hello"].append(release(2, config=definition))
+        web.config["containers"] = [cache, {"name": "web", "image": "hello:1", "user": "app"}]
+        del web.config["image"]
+        assert hello("scale", "count", "2", "-g", "web", "-y").code == 0
+        (body,) = created(hello)
+        assert "image" not in body["config"]
+        assert body["config"]["containers"] == [
+            cache,
+            {"name": "web", "image": "hello:2", "user": "app"},
+        ]
 
     def test_a_copy_of_a_standby_is_none(self, hello, web):
         config = {
