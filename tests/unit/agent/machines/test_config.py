@@ -136,3 +136,9 @@ def test_no_config_is_too_strange_to_read(extra: dict[str, Any], value: Any) -> 
         assert config.auto_destroy(strange) in (True, False)
         assert config.process_group(strange)
         config.in_dns(strange)
+
+
+def test_a_price_stops_nobody() -> None:
+    priced = {"restart": {"policy": "spot-price", "gpu_bid_price": 0.5, "max_retries": 3}}
+    found = config.restart(priced)
+    assert (found.policy, found.max_retries) == ("on-failure", 3)

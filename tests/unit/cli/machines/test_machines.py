@@ -43,6 +43,7 @@ class TestRun:
         [
             ((), {"restart": {"policy": "always"}}),
             (("--rm",), {"restart": {"policy": "no"}, "auto_destroy": True}),
+            (("--restart", "no"), {"restart": {"policy": "no"}}),
             (
                 ("--schedule", "daily"),
                 {"restart": {"policy": "on-failure"}, "schedule": "daily"},
