@@ -122,7 +122,9 @@ def _asked(given: Mapping[str, Any], http: Mapping[str, Any]) -> Check:
         type="http",
         port=settings.number(http.get("port"), 0),
         interval_s=0,
-        timeout_s=settings.number(given.get("timeout"), CONTAINER_TIMEOUT_S),
+        timeout_s=min(
+            settings.number(given.get("timeout"), CONTAINER_TIMEOUT_S), _LONGEST_TIMEOUT_MS / 1000
+        ),
         grace_s=0,
         method=str(http.get("method") or "GET").upper(),
         path=_path(http.get("path")),

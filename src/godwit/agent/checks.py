@@ -33,6 +33,9 @@ _AT_ONCE = 64
 _COMMANDS_AT_ONCE = 8
 _SPREAD_S = 2.0
 """Over so long are the first checks spread of machines that an agent finds running."""
+_HEARD_S = 0.25
+"""From one turn of a machine's containers to the next that counts: they say what they like, and
+the world is told of each."""
 _NOT_YET = "the first check has not been made yet"
 _Status = Literal["passing", "warning", "critical"]
 _STATUSES: dict[str, _Status] = {"passing": "passing", "critical": "critical"}
@@ -59,6 +62,10 @@ class _Watched:
     graceless: bool
     """It ran before: its first checks are made soon."""
     run: probes.Run
+    hearing: asyncio.Task[None] | None = None
+    """While what containers say has to wait."""
+    told: Sequence[Standing] | None = None
+    """What they said meanwhile."""
 
 
 class Checks:
@@ -102,7 +109,7 @@ class Checks:
         if watched is not None and watched.boot == boot:
             return
         if watched is not None:
-            for task in watched.tasks:
+            for task in (*watched.tasks, *(() if watched.hearing is None else (watched.hearing,))):
                 task.cancel()
             del self._watched[machine_id]
         if boot is None:
@@ -132,8 +139,24 @@ class Checks:
     def hear(self, machine_id: str, told: Sequence[Standing]) -> None:
         """Take in what a machine's containers do, and how their checks are."""
         watched = self._watched.get(machine_id)
-        if watched is not None and self._take_told(watched, told):
+        if watched is None or not watched.contained:
+            return
+        if watched.hearing is not None and not watched.hearing.done():
+            watched.told = told
+        elif self._take_told(watched, told):
+            watched.hearing = self._tasks.spawn(
+                self._hear_later(machine_id, watched), name=f"hear.{machine_id}"
+            )
             self._changed(machine_id)
+
+    async def _hear_later(self, machine_id: str, watched: _Watched) -> None:
+        """Take in what was said meanwhile, until nothing was."""
+        await self._clock.sleep(_HEARD_S)
+        while watched.told is not None:
+            told, watched.told = watched.told, None
+            if self._take_told(watched, told):
+                self._changed(machine_id)
+            await self._clock.sleep(_HEARD_S)
 
     def results(self, machine_id: str) -> tuple[host_rpc.CheckStatus, ...]:
         """Return the last result of each check of a machine."""

@@ -30,7 +30,11 @@ _EAGER_FOR_S = 60.0
 """As init's own checks: soon again until one passes, for a minute."""
 _GRACE_S = 2.0
 """What the way to the guest and back may take beside the container's own time."""
-_AT_ONCE = 16
+_AT_ONCE = 4
+"""Of one machine: nobody else's checks wait for its answers."""
+_PACE_S = 0.25
+"""So long a place stays taken, or a machine with many checks would have this host do nothing but
+shake hands."""
 _MOST_SAID = 120
 _CHUNK = 16_384
 
@@ -46,6 +50,7 @@ class _Followed:
     driver: Driver
     boot: str
     checks: tuple[ContainerCheck, ...]
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     asking: dict[Asked, asyncio.Task[None]] = field(default_factory=dict)
     passing: set[Asked] = field(default_factory=set)
 
@@ -64,7 +69,6 @@ class ContainerProbes:
         self._clock = the_clock
         self._tasks = owned
         self._followed: dict[str, _Followed] = {}
-        self._places = asyncio.Semaphore(_AT_ONCE)
 
     def follow(self, driver: Driver, boot: str | None, told: Sequence[Standing]) -> None:
         """Ask a machine's containers from now on; `boot` is its present start, `None` ends it."""
@@ -113,19 +117,21 @@ class ContainerProbes:
         check, run = asked
         begun = self._clock.monotonic()
         while True:
-            with log.bound(**followed.driver.machine.about):
-                await self._ask(followed.driver, check, run)
+            async with followed.places:
+                # First, as a guest says as often as it likes that it runs another time.
+                await self._clock.sleep(_PACE_S)
+                with log.bound(**followed.driver.machine.about):
+                    await self._ask(followed.driver, check, run)
             young = self._clock.monotonic() - begun < _EAGER_FOR_S
             eager = young and asked not in followed.passing
-            pause_s = min(_EAGER_S, check.interval_s) if eager else check.interval_s
-            await self._clock.sleep(max(pause_s, _EAGER_S / 4))
+            await self._clock.sleep(min(_EAGER_S, check.interval_s) if eager else check.interval_s)
 
     async def _ask(self, driver: Driver, check: ContainerCheck, run: int) -> None:
         """Ask once, and tell init; an answer that this host cannot get is none."""
         if check.asked is None:
             return
         try:
-            async with self._places, self._sessions(driver) as session:
+            async with self._sessions(driver) as session:
                 result = await ask(session, check.asked)
                 output = result.output[:_MOST_SAID]
                 answer = ports.Answer(check.container, run, check.number, result.passing, output)

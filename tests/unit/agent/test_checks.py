@@ -440,10 +440,15 @@ def standing(name: str, *statuses: str, state: str = "started") -> Standing:
     return Standing(name=name, state=state, run=1, checks=found)
 
 
+async def passes(these: checks.Checks, wanted: bool) -> None:
+    async with asyncio.timeout(60):
+        while these.passing("m1", CONTAINED) != {0: wanted, 1: wanted}:
+            await asyncio.sleep(0.01)
+
+
 async def test_readiness_checks_of_containers_gate_every_service_and_no_others_do() -> None:
-    turned: list[str] = []
     async with tasks.Tasks("test") as owned:
-        these = checks.Checks(clock.SystemClock(), owned, turned.append)
+        these = checks.Checks(clock.SystemClock(), owned, lambda _: None)
         assert these.passing("m1", CONTAINED) == {0: False, 1: False}
         these.follow("m1", "boot1", CONTAINED, "127.0.0.1")
         assert [one.name for one in these.results("m1")] == ["app/up", "db/0"]
@@ -453,18 +458,34 @@ async def test_readiness_checks_of_containers_gate_every_service_and_no_others_d
         these.hear("m1", (well, standing("db", state="created")))
         assert these.passing("m1", CONTAINED) == {0: False, 1: False}
         these.hear("m1", (well, standing("db", "passing")))
-        assert these.passing("m1", CONTAINED) == {0: True, 1: True}
+        await passes(these, True)
         app, db = these.results("m1")
         assert (app.status, app.output, db.output) == ("passing", "app says", "db says")
-        said = len(turned)
-        these.hear("m1", (well, standing("db", "passing")))
-        assert len(turned) == said, "nothing has changed"
 
         these.hear("m1", (standing("app", state="starting"), standing("db", "passing")))
-        assert these.passing("m1", CONTAINED) == {0: False, 1: False}
+        await passes(these, False)
         assert "started again" in these.results("m1")[0].output
         these.hear("m1", (well, standing("db", state="stopped")))
-        assert these.passing("m1", CONTAINED) == {0: True, 1: True}, "its work is done"
+        await passes(these, True)  # Its work is done.
+
+
+def test_containers_that_turn_all_the_time_are_told_of_now_and_then() -> None:
+    time = FakeClock()
+    turned: list[float] = []
+
+    async def body() -> None:
+        async with tasks.Tasks("test") as owned:
+            these = checks.Checks(time, owned, lambda _: turned.append(time.monotonic()))
+            these.follow("m1", "boot1", CONTAINED, "127.0.0.1")
+            for number in range(1_000):
+                status = ("passing", "critical")[number % 2]
+                these.hear("m1", (standing("app", status, status, status),))
+                await time.sleep(0.002)
+            await time.sleep(1)
+            assert these.results("m1")[0].status == "critical", "the last word counts"
+
+    run(body())
+    assert 2 <= len(turned) <= 10
 
 
 async def test_containers_that_an_agent_finds_running_keep_their_traffic() -> None:
