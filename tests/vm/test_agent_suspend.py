@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from godwit.agent.vmm import hypervisor
 from godwit.base import errors
 from tests.host import network_lab as lab
 from tests.vm import vm_lab
@@ -144,13 +146,26 @@ async def test_a_suspend_that_is_broken_off_leaves_the_machine_running() -> None
         version = (await agent.reach("started"))["version"]
         watching = await here.vmm.connect(M)
         assert watching is not None
-        saving = agent.tasks.spawn(here.vmm.suspend(M, version), name="saving")
-        async with asyncio.timeout(120):
-            async for status in watching.changes():
-                if status.asleep:
-                    break
-        saving.cancel()
-        await asyncio.wait({saving})
+        # At the last moment, whoever is fast: all is written, and nobody has noted it.
+        written = asyncio.Event()
+        with pytest.MonkeyPatch.context() as patch:
+            save = here.vmm._vmm.save
+
+            async def stuck(monitor: Path, into: hypervisor.Snapshot) -> hypervisor.Snapshot:
+                found = await save(monitor, into)
+                written.set()
+                await asyncio.Event().wait()
+                return found
+
+            patch.setattr(here.vmm._vmm, "save", stuck)
+            saving = agent.tasks.spawn(here.vmm.suspend(M, version), name="saving")
+            async with asyncio.timeout(120):
+                async for status in watching.changes():
+                    if status.asleep:
+                        break
+                await written.wait()
+            saving.cancel()
+            await asyncio.wait({saving})
         assert not await here.vmm.has_snapshot(M, version)
         await watching.close()
         # Its channel is being opened again: until then commands are refused.
