@@ -93,21 +93,15 @@ class ContainerProbes:
             # Nothing is heard for a moment while another session begins.
             return
         standings = {one.name: one for one in told if one.state == "started"}
-        wanted: set[Asked] = set()
+        statuses: dict[Asked, str] = {}
         for check in followed.checks:
             standing = standings.get(check.container)
-            if standing is None or standing.checks is None:
-                continue
-            wanted.add((check, standing.run))
-            known = standing.checks[check.number : check.number + 1]
-            is_passing = any(one.status == "passing" for one in known)
-            (followed.passing.add if is_passing else followed.passing.discard)(
-                (check, standing.run)
-            )
-        for gone in followed.asking.keys() - wanted:
+            if standing is not None and check.number < len(standing.checks or ()):
+                statuses[check, standing.run] = (standing.checks or ())[check.number].status
+        followed.passing = {asked for asked, status in statuses.items() if status == "passing"}
+        for gone in followed.asking.keys() - statuses.keys():
             followed.asking.pop(gone).cancel()
-            followed.passing.discard(gone)
-        for asked in wanted - followed.asking.keys():
+        for asked in statuses.keys() - followed.asking.keys():
             task = self._tasks.spawn(
                 self._keep_asking(followed, asked), name=f"check.{machine_id}.{asked[0].name}"
             )
@@ -154,7 +148,7 @@ async def ask(session: ports.ShimSession, check: Check) -> probes.Result:
             status, said = await _request(_Secured(stream, check), check)
     except TimeoutError:
         return probes.Result(passing=False, output=f"no answer within {check.timeout_s:g} s")
-    except (ssl.SSLError, h11.ProtocolError, _Ended) as error:
+    except (ssl.SSLError, h11.ProtocolError, ValueError, _Ended) as error:
         return probes.Result(passing=False, output=_in_words(error))
     finally:
         await _close(stream)
@@ -171,6 +165,11 @@ def _in_words(error: Exception) -> str:
         return f"its certificate is not good: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, h11.RemoteProtocolError):
+        return "no answer by HTTP"
+    if isinstance(error, ValueError | h11.LocalProtocolError):
+        # Headers, names and paths come from the config, and not all of them can be sent.
+        return f"the check cannot be made: {error}"
     return str(error)
 
 

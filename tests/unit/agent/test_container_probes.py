@@ -171,10 +171,13 @@ async def test_what_is_no_answer_is_said_in_words(server: Server, tls: Tls) -> N
     refused = await ask(session, 1)
     assert (refused.passing, refused.output) == (False, "port 1: connection refused")
     server.says = b"SSH-2.0-x\r\n\r\n"
-    assert not (await ask(session, server.port)).passing
+    other = await ask(session, server.port)
+    assert (other.passing, other.output) == (False, "no answer by HTTP")
     server.says = b""
     silent = await ask(session, server.port)
-    assert (silent.passing, bool(silent.output)) == (False, True)
+    assert (silent.passing, silent.output) == (False, "no answer by HTTP")
+    no_header = await ask(session, server.port, headers=[{"name": "X", "values": ["✓"]}])
+    assert no_header.output.startswith("the check cannot be made: "), no_header
     plain = Server()
     listening = await asyncio.start_server(plain.answer, "127.0.0.1", 0)
     plain.port = listening.sockets[0].getsockname()[1]
