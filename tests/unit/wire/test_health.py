@@ -146,6 +146,17 @@ def test_a_machine_is_judged(seen, up_s, word, sentence):
     assert health.judge(seen, up_s=up_s) == health.Verdict(word, sentence)
 
 
+def test_readiness_checks_of_containers_are_waited_for_and_no_others():
+    ready, alive = {"kind": "readiness"}, {"kind": "liveness"}
+    contained = {"containers": [{"healthchecks": [ready, alive, {}]}, {"healthchecks": None}]}
+    assert health.configured_checks(contained) == 1
+    waits = health.judge(machine(config=contained), up_s=99)
+    assert (waits.word, waits.sentence) == ("not yet", "is up, 0 of 1 checks passing")
+    assert health.judge(machine(config=contained, checks=("passing",)), up_s=99).word == "well"
+    idle = {"containers": [{"healthchecks": [alive, {}]}]}
+    assert health.judge(machine(config=idle), up_s=99).sentence == "is up"
+
+
 def test_what_happened_before_the_present_launch_does_not_count():
     seen = machine(events=(exited(1), exited(2), event("launch", 3), event("start", 4)))
     assert health.judge(seen, up_s=10).word == "well"
