@@ -92,6 +92,7 @@ class Guest(Part):
     max_memory_mb: int | None = Field(None, ge=1)
     gpu_kind: str | None = None
     gpus: int | None = None
+    required_host_features: list[str] = []
     persist_rootfs: Persist | None = None
     kernel_args: KernelArguments = []
 
@@ -363,6 +364,11 @@ def _refuse_what_is_not_there(config: MachineConfig) -> None:
     """Refuse what would silently not happen: parts of the platform that do not exist yet."""
     if config.mounts:
         raise errors.invalid("config.mounts: this platform has no volumes yet")
+    if config.guest is not None and config.guest.required_host_features:
+        raise errors.invalid(
+            "config.guest.required_host_features: hosts here have no features of a name",
+            hint="leave it out",
+        )
 
 
 def _refuse_too_much(given: Mapping[str, Any], parsed: MachineConfig) -> None:

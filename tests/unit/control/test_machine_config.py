@@ -82,6 +82,11 @@ def port(**options: object) -> dict[str, object]:
         ({"checks": {"up": {"type": "tcp"}}}, "config.checks.up: port: is required"),
         ({"checks": {"up": {"type": "tcp", "port": 1, "interval": "soon"}}}, "must be a duration"),
         ({"restart": {"policy": "sometimes"}}, "config.restart.policy"),
+        (
+            {"guest": {"required_host_features": ["gpu"]}},
+            "config.guest.required_host_features: hosts here have no features",
+        ),
+        ({"guest": {"required_host_features": []}}, None),
         ({"stop_config": {"signal": "SIGSTOP"}}, "must be one of SIGHUP"),
         ({"stop_config": {"timeout": "6m"}}, "must be at most 5m"),
         ({"files": [{"guest_path": "etc/x", "raw_value": ""}]}, "must be an absolute path"),
