@@ -31,6 +31,7 @@ def one(platform: Platform, launched: dict[str, str]) -> Iterator[tuple[httpx.Cl
         "image": image,
         "init": {"exec": ["sleep", "600"]},
         "metadata": {"color": "blue"},
+        "env": {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/hello"},
     }
     with platform.api as api:
         made = api.post("/v1/apps/hello-reed/machines", json={"config": config})
@@ -94,6 +95,25 @@ def test_a_machine_asks_about_itself_and_suspends_itself(
     assert api.post(f"{path}/start").status_code == 200
     platform.wait("hello-reed", machine, "started")
     assert ask(one, "GET", f"{OWN}/metadata")[1]["role"] == "leader"
+
+
+def test_a_machine_that_takes_a_role_is_told_why_there_is_no_token(
+    one: tuple[httpx.Client, str],
+) -> None:
+    api, path = one
+    _, _, machine = path.rpartition("/")
+    asked = {"instance": machine}
+    lines = api.get("/api/v1/apps/hello-reed/logs", params=asked).json()["data"]
+    said = [line["attributes"]["message"] for line in lines]
+    assert any(
+        line.startswith("/.fly/oidc/token comes later: ") and "API has no name" in line
+        for line in said
+    ), said
+    show = {"command": ["sh", "-c", "echo $AWS_WEB_IDENTITY_TOKEN_FILE; ls /.fly"], "timeout": 60}
+    assert api.post(f"{path}/exec", json=show).json()["stdout"].split() == [
+        "/.fly/oidc/token",
+        "api",
+    ]
 
 
 def test_a_machine_signs_with_a_key_that_it_never_sees(
