@@ -136,9 +136,14 @@ def test_what_one_keyring_sealed_the_other_opens(second: Host) -> None:
     assert "OTHER=as well" in told
 
 
-def test_the_root_key_is_not_made_anew_behind_the_other_keyring(second: Host) -> None:
-    with pytest.raises(errors.Failure, match="while several hosts have a keyring"):
-        second.godwit("control", "rotate-keys", "--yes")
+def test_a_root_key_that_one_makes_anew_opens_at_the_other(first: Host, second: Host) -> None:
+    second.godwit("control", "rotate-keys", "--yes")
+    for host, word in ((first, "THIRD=here"), (second, "FOURTH=there")):
+        host.godwit("secrets", "set", word, "--app", "hello", timeout_s=400)
+        (one, *_) = host.json("machine", "list", "--app", "hello")
+        told = host.godwit("machine", "exec", one["id"], "env", "--app", "hello")
+        assert "WORD=sealed" in told
+        assert word in told
 
 
 def test_the_apis_name_leads_through_every_edge(lab: Lab, first: Host) -> None:

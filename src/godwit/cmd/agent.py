@@ -18,6 +18,7 @@ from pathlib import Path
 import godwit
 from godwit.agent import app, books, meters, upkeep
 from godwit.agent.distances import Distances
+from godwit.agent.keyring_desk import KeyringDesk
 from godwit.agent.machines import parking, views
 from godwit.agent.mesh_desk import MeshDesk
 from godwit.agent.network.host_network import HostNetwork
@@ -41,6 +42,7 @@ from godwit.host import joining, membership
 from godwit.host.identity import HostIdentity, mesh_key_file, read_sealing_key
 from godwit.images import collection
 from godwit.images.store import ImageStore
+from godwit.keyring import client as keyring
 from godwit.wire import host_rpc
 from godwit.wire.members import backhaul
 
@@ -198,11 +200,15 @@ def _announce(
 def _watch_distances(
     settings: Settings, mesh: Mesh, agent: app.App, owned: tasks.Tasks
 ) -> Mapping[str, rpc.Handler]:
-    """Know how far other hosts are from now on; return what answers questions about the mesh."""
+    """Know how far other hosts are from now on; return what answers questions about this host."""
     known = Distances(settings.listen.edge_status, agent.tell_distances)
     look = upkeep.every(clock.SystemClock(), _DISTANCES_EVERY_S, known.look)
     owned.keep(look, name="distances")
-    return MeshDesk(mesh.report, known.of).handlers()
+    answers: Mapping[str, rpc.Handler] = MeshDesk(mesh.report, known.of).handlers()
+    if "keyring" not in _read_identity(settings).roles:
+        return answers
+    own = keyring.Client(settings.paths.run / "keyring.sock")
+    return {**answers, **KeyringDesk(own).handlers()}
 
 
 async def _join_bus(

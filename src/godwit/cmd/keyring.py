@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from godwit.base import clock, errors, log, notify, private_memory, settings
+from godwit.host import identity
 from godwit.keyring import roots, server, vault
 
 logger = logging.getLogger("godwit.keyring")
@@ -43,6 +44,7 @@ async def _run(resolved: settings.Settings) -> int:
     # Only root can become somebody else; for others, as in tests, it stays who it is.
     own = resolved.host.keyring_uid if asking == 0 else None
     keys = roots.Roots.load(paths.data / "keyring", clock.SystemClock(), owner=own)
+    private = identity.read_sealing_key(paths.data)
     listening = server.listen(paths.run / "keyring.sock")
     told = notify.open_line()
     if own is not None:
@@ -50,7 +52,7 @@ async def _run(resolved: settings.Settings) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    serving = await server.Server(vault.Vault(keys), allowed=asking).start(listening)
+    serving = await server.Server(vault.Vault(keys, private), allowed=asking).start(listening)
     async with serving:
         _ready(told)
         logger.info(

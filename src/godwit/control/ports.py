@@ -107,6 +107,12 @@ class Keyring(Protocol):
     async def roots(self) -> keyring.Roots:
         """Return which root keys there are."""
 
+    async def prepare_root(self) -> keyring.PreparedRoot:
+        """Make a root key that opens and does not wrap yet."""
+
+    async def promote_root(self, asked: keyring.PreparedRoot) -> keyring.Roots:
+        """Have a prepared root key wrap from now on."""
+
     async def new_root(self) -> keyring.Roots:
         """Make a root key that wraps from now on."""
 

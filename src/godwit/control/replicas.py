@@ -60,25 +60,3 @@ async def parts(ctx: Context, host: Host) -> ControlParts | None:
         keys={name: file.read_text() for name, file in files.items() if file.exists()},
         roots=await ctx.keyring.hand_over(keyring.HandOver(host_key=host.sealing_key)),
     )
-
-
-async def demand_one_keyring(ctx: Context) -> None:
-    """Return if there is one keyring, whose root key can be made anew.
-
-    Raises:
-        Failure: `failed_precondition` when other hosts have keyrings, which would not learn of it.
-    """
-    async with ctx.store.read() as rows:
-        having = [
-            host.id
-            for host in await rows.hosts.all()
-            if host.state != "removed" and "keyring" in host.roles
-        ]
-    if len(having) > 1:
-        raise errors.Failure(
-            "failed_precondition",
-            "the root key is not made anew while several hosts have a keyring:"
-            f" {', '.join(having)}",
-            hint="take control off all but one of them (`godwit host remove`), rotate, and let"
-            " them join again",
-        )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from godwit.base import errors
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, replicas, secrets
+from godwit.control import apps, audit, keyrings, secrets
 from godwit.control.context import Context
 from godwit.control.records import AppSecret, AppSecretKey
 from godwit.control.rows import Rows
@@ -97,13 +97,13 @@ async def rotate_root(ctx: Context, who: Principal) -> Roots:
 
     Raises:
         Failure: `permission_denied`; `unavailable` when the keyring is away;
-            `failed_precondition` when there are several.
+            and what `keyrings.new_root` says where there are several.
     """
     who.require("keyring:rotate")
     if who.org_ids is not None:
         raise errors.Failure("permission_denied", "only the operator rotates the root key")
-    await replicas.demand_one_keyring(ctx)
-    made = await ctx.keyring.new_root()
+    hosts = await keyrings.several(ctx)
+    made = await (keyrings.new_root(ctx, hosts) if hosts else ctx.keyring.new_root())
     async with ctx.store.write() as rows:
         await audit.record(
             rows, ctx.clock, who, "keyring.rotate", made.newest, org_id=None, roots=list(made.ids)
@@ -125,7 +125,7 @@ async def sweep(ctx: Context) -> Roots:
         if not batch:
             break
         rewrapped += await _rewrap(ctx, batch)
-    if len(roots.ids) > 1:
+    if len(roots.ids) > 1 and await keyrings.agreed(ctx, await keyrings.several(ctx), roots):
         async with ctx.store.read() as rows:
             used = await rows.app_secrets.roots()
         roots = await ctx.keyring.retire_roots(keyring.RetireRoots(used=tuple(sorted(used))))

@@ -68,6 +68,18 @@ class Client:
         """Make a root key that wraps from now on."""
         return await self._ask("new_root", None, keyring.Roots)
 
+    async def prepare_root(self) -> keyring.PreparedRoot:
+        """Make a root key that opens and does not wrap yet."""
+        return await self._ask("prepare_root", None, keyring.PreparedRoot)
+
+    async def promote_root(self, asked: keyring.PreparedRoot) -> keyring.Roots:
+        """Have a prepared root key wrap from now on."""
+        return await self._ask("promote_root", asked, keyring.Roots)
+
+    async def take_roots(self, asked: keyring.TakeRoots) -> keyring.Roots:
+        """Know the root keys of another keyring as well."""
+        return await self._ask("take_roots", asked, keyring.Roots)
+
     async def retire_roots(self, asked: keyring.RetireRoots) -> keyring.Roots:
         """Remove the root keys that nothing uses."""
         return await self._ask("retire_roots", asked, keyring.Roots)

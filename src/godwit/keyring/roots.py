@@ -7,7 +7,7 @@ every secret: it is backed up together with the control database.
 import json
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -41,11 +41,18 @@ class Root(Record):
 
     Attributes:
         key: 32 random bytes, base64.
+        wraps_from_ms: Since when it wraps; 0 while it only opens, `None` for since it was made.
     """
 
     id: str
     key: str = Field(repr=False)
     made_at_ms: int
+    wraps_from_ms: int | None = None
+
+    @property
+    def since_ms(self) -> int:
+        """Return when it came to wrap: of all, the last one does."""
+        return self.made_at_ms if self.wraps_from_ms is None else self.wraps_from_ms
 
 
 class Kept(Record):
@@ -126,7 +133,40 @@ class Roots:
 
     def add(self) -> None:
         """Make another, which wraps from now on."""
-        self._keep((*self._kept.roots, _made(self._clock)))
+        self.promote(self.prepare())
+
+    def prepare(self) -> str:
+        """Make another, which opens and does not wrap yet; return its name."""
+        made = _made(self._clock).model_copy(update={"wraps_from_ms": 0})
+        self._keep((*self._kept.roots, made))
+        return made.id
+
+    def promote(self, root_id: str) -> None:
+        """Have one that was prepared wrap from now on.
+
+        Raises:
+            Failure: `failed_precondition` when it is not here.
+        """
+        self.key(root_id)
+        # After the present one, whatever the clock says.
+        since_ms = max(self._clock.now_ms(), self.newest.since_ms + 1)
+        self._keep(
+            root.model_copy(update={"wraps_from_ms": since_ms}) if root.id == root_id else root
+            for root in self._kept.roots
+        )
+
+    def take(self, sealed: SealedKey, private: X25519PrivateKey) -> None:
+        """Know what another keyring knows as well; what wraps there, if that is newer, does here.
+
+        Raises:
+            Failure: `failed_precondition` when they are not for this host, or no keys.
+        """
+        found = {root.id: root for root in self._kept.roots}
+        for root in _opened(sealed, private).roots:
+            known = found.get(root.id)
+            if known is None or known.since_ms < root.since_ms:
+                found[root.id] = root
+        self._keep(found.values())
 
     def retire(self, used: Collection[str]) -> None:
         """Remove those that wrap nothing and were superseded a while ago."""
@@ -135,13 +175,15 @@ class Roots:
         staying = tuple(
             root
             for root, successor in zip(roots, (*roots[1:], None), strict=True)
-            if successor is None or root.id in used or successor.made_at_ms > before_ms
+            if successor is None
+            or root.id in used
+            or max(successor.since_ms, root.made_at_ms) > before_ms
         )
         if staying != roots:
             self._keep(staying)
 
-    def _keep(self, roots: tuple[Root, ...]) -> None:
-        kept = Kept(roots=roots)
+    def _keep(self, roots: Iterable[Root]) -> None:
+        kept = Kept(roots=tuple(sorted(roots, key=lambda root: root.since_ms)))
         _write(self._directory, kept)
         self._kept = kept
 
@@ -157,15 +199,20 @@ def put(directory: Path, sealed: SealedKey, private: X25519PrivateKey) -> None:
     Raises:
         Failure: `failed_precondition` when they are not for this host, or no keys.
     """
-    plain = open_for_host(private, _PLATFORM, sealed)
-    try:
-        kept = Kept.model_validate_json(plain)
-    except ValidationError as error:
-        raise errors.Failure(
-            "failed_precondition", "the other keyring's root keys cannot be read"
-        ) from error
+    kept = _opened(sealed, private)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     private_files.write(directory / _NAME, kept.model_dump_json())
+
+
+def _opened(sealed: SealedKey, private: X25519PrivateKey) -> Kept:
+    plain = open_for_host(private, _PLATFORM, sealed)
+    try:
+        return Kept.model_validate_json(plain)
+    except ValidationError:
+        # Neither its words nor their cause may quote a key.
+        raise errors.Failure(
+            "failed_precondition", "the other keyring's root keys cannot be read"
+        ) from None
 
 
 def _made(clock: Clock) -> Root:

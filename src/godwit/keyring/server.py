@@ -49,6 +49,9 @@ def handlers(vault: Vault) -> Mapping[str, Handler]:
     async def new_root(_: dict[str, Any]) -> BaseModel:
         return await vault.new_root()
 
+    async def prepare_root(_: dict[str, Any]) -> BaseModel:
+        return await vault.prepare_root()
+
     return {
         "new_key": lambda body: vault.new_key(keyring.NewKey.model_validate(body)),
         "renew_key": lambda body: vault.renew_key(keyring.RenewKey.model_validate(body)),
@@ -61,6 +64,9 @@ def handlers(vault: Vault) -> Mapping[str, Handler]:
         "retire_roots": lambda body: vault.retire_roots(keyring.RetireRoots.model_validate(body)),
         "make_kms": lambda body: vault.make_kms(keyring.MakeKms.model_validate(body)),
         "use_kms": lambda body: vault.use_kms(keyring.UseKms.model_validate(body)),
+        "promote_root": lambda body: vault.promote_root(keyring.PreparedRoot.model_validate(body)),
+        "take_roots": lambda body: vault.take_roots(keyring.TakeRoots.model_validate(body)),
+        "prepare_root": prepare_root,
         "roots": roots,
         "new_root": new_root,
     }

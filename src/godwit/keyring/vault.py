@@ -10,6 +10,7 @@ import hmac
 import secrets
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from godwit.base import errors
@@ -26,8 +27,9 @@ _DIGEST_DIGITS = 16
 class Vault:
     """Answers every verb of `wire.keyring`. Implements `control.ports.Keyring`."""
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: Roots, private: X25519PrivateKey | None = None) -> None:
         self._roots = roots
+        self._private = private
 
     async def new_key(self, asked: keyring.NewKey) -> keyring.WrappedKey:
         """Return new keys for an app, wrapped."""
@@ -100,6 +102,30 @@ class Vault:
     async def new_root(self) -> keyring.Roots:
         """Make a root key that wraps from now on."""
         self._roots.add()
+        return self._roots.told()
+
+    async def prepare_root(self) -> keyring.PreparedRoot:
+        """Make a root key that opens and does not wrap yet."""
+        return keyring.PreparedRoot(id=self._roots.prepare())
+
+    async def promote_root(self, asked: keyring.PreparedRoot) -> keyring.Roots:
+        """Have a prepared root key wrap from now on.
+
+        Raises:
+            Failure: `failed_precondition` when it is not here (any more).
+        """
+        self._roots.promote(asked.id)
+        return self._roots.told()
+
+    async def take_roots(self, asked: keyring.TakeRoots) -> keyring.Roots:
+        """Know the root keys of another keyring of this platform as well.
+
+        Raises:
+            Failure: `failed_precondition` when they are not sealed for this host.
+        """
+        if self._private is None:
+            raise errors.Failure("failed_precondition", "this host has no key to open them with")
+        self._roots.take(asked.sealed, self._private)
         return self._roots.told()
 
     async def retire_roots(self, asked: keyring.RetireRoots) -> keyring.Roots:

@@ -76,6 +76,7 @@ class SimulatedHost(SimulatedImages):
         self._clock = time or clock.SystemClock()
         self._terminals = SimulatedTerminals()
         self.mesh = SimulatedMesh()
+        self.beside: dict[str, Handler] = {}
         self._changed = asyncio.Condition()
         self._by_platform = False
         self._next_slot = 2
@@ -150,6 +151,7 @@ class SimulatedHost(SimulatedImages):
             "machine.exec": self._exec,
             **self._terminals.handlers(),
             **self.mesh.handlers(),
+            **self.beside,
             "machine.events": self._events,
             "machine.suspend": self._suspend,
             "machine.versions": self._versions,

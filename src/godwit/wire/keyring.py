@@ -22,7 +22,7 @@ from typing import Any, Literal
 from godwit.base import errors
 from godwit.wire.kms import KeyType
 from godwit.wire.record import Record
-from godwit.wire.secrets import Owner, SealedValue
+from godwit.wire.secrets import Owner, SealedKey, SealedValue
 
 LONGEST_MESSAGE = 8_388_608
 
@@ -169,6 +169,18 @@ class Roots(Record):
     def newest(self) -> str:
         """Return the one that wraps."""
         return self.ids[-1]
+
+
+class PreparedRoot(Record):
+    """A root key that opens and does not wrap yet: other keyrings are to know it first."""
+
+    id: str
+
+
+class TakeRoots(Record):
+    """Body of `take_roots`: what `hand_over` of another keyring returned for this one's host."""
+
+    sealed: SealedKey
 
 
 class RetireRoots(Record):
