@@ -99,3 +99,34 @@ def test_a_region_grows_to_three_bus_servers_and_goes_on_without_one(lab: Lab) -
     finally:
         founder.signal("bus", "CONT")
     eventually(lambda: copies(founder, "FACTS_fra") == len(HOSTS))
+
+
+@pytest.fixture
+def abroad(root: Path) -> Iterator[Lab]:
+    """Return a cluster with two hosts in a second region, the first of which serves its bus."""
+    plan = Plan(
+        name="b2",
+        regions={"fra": Region(), "iad": Region(hosts=(Planned(),) * 2)},
+        settings={"host.memory_mb": 512, "api.rate_limits": False},
+    )
+    with made(plan, root) as up:
+        cluster.start(up, print)
+        yield up
+
+
+def test_a_region_whose_only_bus_server_is_lost_for_good_gets_another(abroad: Lab) -> None:
+    founder, lost, left = map(abroad.host, ("fra-1", "iad-1", "iad-2"))
+    eventually(lambda: all_well(abroad, 3))
+    serving = next(
+        one["host_id"]
+        for one in members(abroad).values()
+        if one["region"] == "iad" and "bus" in one["roles"]
+    )
+    lost.lose_power()
+    founder.godwit("host", "remove", serving, "--force", "--yes")
+    # Nobody can tell it over the bus: it asks where servers join.
+    token = founder.json("host", "token", "--region", "iad")["token"]
+    left.exec("godwit", "host", "serve-bus", "--token", "-", stdin=token, timeout_s=240)
+    left.godwit("upgrade")
+    eventually(lambda: all_well(abroad, 2))
+    assert all("bus" in one["roles"] for one in members(abroad).values())

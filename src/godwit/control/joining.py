@@ -28,6 +28,7 @@ from godwit.wire.joining import (
 
 DEFAULT_TTL_S = 3_600
 LONGEST_TTL_S = 7 * 86_400
+_PAGE = 200
 _ME = principal.component("control")
 
 
@@ -178,7 +179,7 @@ async def serve_bus(ctx: Context, signed: joining.Signed) -> BusAnswer:
     return BusAnswer(
         roles=tuple(host.roles),
         bus_secret=joining.bus_secret(ctx.options.join_root, host.region),
-        members=await _everybody(ctx),
+        members=await _all_there_were(ctx),
     )
 
 
@@ -201,7 +202,7 @@ async def standing(ctx: Context, signed: joining.Signed) -> StandingAnswer:
         return StandingAnswer(state="removed")
     return StandingAnswer(
         state=host.state,
-        members=await _everybody(ctx),
+        members=await _all_there_were(ctx),
         edge_chain=_vouched(ctx, host, request.edge_key),
     )
 
@@ -348,6 +349,20 @@ async def _everybody(ctx: Context) -> tuple[MemberFact, ...]:
     async with ctx.store.read() as rows:
         epoch = (await rows.meta.get()).epoch
         return tuple(members.fact(one, epoch) for one in await rows.hosts.all())
+
+
+async def _all_there_were(ctx: Context) -> tuple[MemberFact, ...]:
+    """Return the removed ones too, for a member that may not have heard of their removal."""
+    found: list[MemberFact] = []
+    number = 0
+    while True:
+        async with ctx.store.read() as rows:
+            epoch = (await rows.meta.get()).epoch
+            page = await rows.hosts.page(number, _PAGE)
+        found += [members.fact(one, epoch) for one in page]
+        if len(page) < _PAGE:
+            return tuple(found)
+        number = page[-1].number
 
 
 def _require_operator(who: Principal) -> None:

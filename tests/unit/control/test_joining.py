@@ -11,6 +11,7 @@ from godwit.base import errors
 from godwit.control import joining as service
 from godwit.control import members
 from godwit.control.publisher import Publisher
+from godwit.host import membership
 from godwit.testing.control import OPERATOR, World
 from godwit.wire import joining
 from godwit.wire.joining import Invitation, StandingRequest
@@ -131,6 +132,20 @@ async def test_a_member_comes_to_serve_its_regions_bus_by_a_token(world: World) 
         assert set(me.keys) == {"host", "edge", "dns", "catalog"}
     (row,) = await audited(world, "hosts.serve_bus")
     assert row["target"] == plain.host_id
+
+
+async def test_who_comes_to_serve_a_bus_hears_who_was_removed(world: World) -> None:
+    first = await Server().join(world, await token(world))
+    server = Server()
+    left = await server.join(world, await token(world))
+    async with world.store.write() as rows:
+        host = await rows.hosts.get(first.host_id)
+        assert host is not None
+        await members.set_state(rows, host, "removed")
+    answer = await serve_bus(world, server, left.host_id, await token(world))
+    states = {one.host_id: one.state for one in answer.members}
+    assert states[first.host_id] == "removed"
+    assert membership.bus_servers(answer.members, "fra") == ["[fdaa::1:3:0:0:1]:4222"]
 
 
 async def test_who_may_not_serve_a_bus_is_told_why(world: World) -> None:
