@@ -22,7 +22,7 @@ HOSTS = ("fra-1", "fra-2", "fra-3")
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1_200)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab(root: Path) -> Iterator[Lab]:
     """Return a region with three hosts, of which the first one is up."""
     plan = Plan(
