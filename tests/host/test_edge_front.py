@@ -5,9 +5,12 @@ import contextlib
 import json
 import socket
 import ssl
+import time
 
 import pytest
 
+from godwit.control import edge_authority
+from godwit.host import edge_keys
 from godwit.testing.loopback import free_port
 from tests.host import rust_components as parts
 from tests.host.edge_lab import curl, echo
@@ -312,3 +315,30 @@ async def test_options_of_tls_are_kept(front: FrontLab) -> None:
             await asyncio.open_connection(
                 OWN, 7031, ssl=front.trusting, server_hostname="nobody.example"
             )
+
+
+async def test_a_renewed_authority_is_used_without_a_restart(front: FrontLab) -> None:
+    keys, tls = front.root.parent, {"ssl": front.trusting, "server_hostname": NAME}
+    front.machine("m1", services=[front.service(7451, "tls", "http")])
+    edge = await front.start()
+    await front.listens(SHARED, 7451)
+
+    async def issuer() -> str:
+        async with connected(SHARED, 7451, **tls) as (_, writer):
+            names = [pair for part in certificate_of(writer)["issuer"] for pair in part]
+        return str(dict(names)["commonName"])
+
+    former = await issuer()
+    whole = (keys / "edge.crt").read_text()
+    (keys / "edge.crt").write_text(whole[: len(whole) // 2])
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while "the renewed authority is not used" not in edge.log.read_text():
+            assert await issuer() == former
+    now_ms = time.time_ns() // 1_000_000
+    authority = edge_authority.ensure(keys, now_ms)
+    public = edge_keys.public_key(keys.parent)
+    edge_keys.keep(keys.parent, authority.vouch(public, "renewed", now_ms))
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while await issuer() == former:
+            await asyncio.sleep(0.05)
+    assert await issuer() == "Godwit edge renewed"

@@ -20,6 +20,8 @@ use rustls::sign::{CertifiedKey, SigningKey};
 const LASTS: Duration = Duration::from_hours(90 * 24);
 /// Clients' clocks are late by less.
 const BACKDATED: Duration = Duration::from_hours(24);
+/// The files are looked at again after this.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Made anew after this.
 pub(crate) const USED: Duration = Duration::from_hours(24);
 
@@ -37,6 +39,17 @@ impl fmt::Debug for Authority {
     }
 }
 
+/// When an authority's files were written last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written([Option<SystemTime>; 2]);
+
+impl Written {
+    pub(crate) fn of(files: &TlsAuthority) -> Self {
+        let at = |path: &Path| fs::metadata(path).and_then(|of| of.modified()).ok();
+        Written([at(&files.certificate_file), at(&files.key_file)])
+    }
+}
+
 impl Authority {
     /// # Errors
     /// A sentence with the file that cannot be used.
@@ -49,6 +62,9 @@ impl Authority {
         let own = own.ok_or_else(|| said(certificate, &"it holds no certificate"))?;
         let key = fs::read_to_string(&files.key_file).map_err(|e| said(&files.key_file, &e))?;
         let key = KeyPair::from_pem(&key).map_err(|error| said(&files.key_file, &error))?;
+        CertifiedKey::new(chain.clone(), signing(&key)?)
+            .keys_match()
+            .map_err(|error| said(certificate, &error))?;
         let issuer = Issuer::from_ca_cert_der(own, key).map_err(|e| said(certificate, &e))?;
         let leaf_key = KeyPair::generate().map_err(|error| format!("no key: {error}"))?;
         let signing = signing(&leaf_key)?;

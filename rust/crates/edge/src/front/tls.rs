@@ -12,7 +12,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 
-use super::certificates::{Authority, USED};
+use super::certificates::{Authority, LOOK_EVERY, USED, Written};
 use super::plan::Profile;
 
 /// So many are kept; names without connections leave sooner or later.
@@ -32,11 +32,21 @@ pub(crate) enum Shown {
 /// The TLS of an edge.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    authority: Authority,
+    files: TlsAuthority,
     provider: Arc<CryptoProvider>,
     tickets: Arc<dyn ProducesTickets>,
-    made: Mutex<HashMap<(Profile, Shown), Made>>,
+    vouched: Mutex<Vouched>,
     refusing: Arc<ServerConfig>,
+}
+
+/// An authority, and what was made with it.
+#[derive(Debug)]
+struct Vouched {
+    authority: Authority,
+    /// Its files, as they were when it was read or could not be read last.
+    written: Written,
+    looked: Instant,
+    made: HashMap<(Profile, Shown), Made>,
 }
 
 #[derive(Debug)]
@@ -49,6 +59,7 @@ impl Tls {
     /// # Errors
     /// A sentence: what of the authority cannot be used.
     pub(crate) fn load(files: &TlsAuthority) -> Result<Self, String> {
+        let written = Written::of(files);
         let authority = Authority::load(files)?;
         let provider = Arc::new(ring::default_provider());
         let tickets = ring::Ticketer::new().map_err(|error| error.to_string())?;
@@ -58,10 +69,15 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Nothing));
         Ok(Tls {
-            authority,
+            files: files.clone(),
             provider,
             tickets,
-            made: Mutex::default(),
+            vouched: Mutex::new(Vouched {
+                authority,
+                written,
+                looked: Instant::now(),
+                made: HashMap::new(),
+            }),
             refusing: Arc::new(refusing),
         })
     }
@@ -81,14 +97,19 @@ impl Tls {
         shown: Shown,
     ) -> Result<Arc<ServerConfig>, String> {
         let key = (profile.clone(), shown);
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let vouched = self.vouched.lock();
+        let mut vouched = vouched.unwrap_or_else(PoisonError::into_inner);
+        vouched.look(&self.files);
+        let Vouched {
+            authority, made, ..
+        } = &mut *vouched;
         if let Some(held) = made.get(&key).filter(|held| held.at.elapsed() < USED) {
             return Ok(held.config.clone());
         }
         if made.len() >= KEPT {
             made.clear();
         }
-        let config = Arc::new(self.make(profile, &key.1)?);
+        let config = Arc::new(self.make(authority, profile, &key.1)?);
         let at = Instant::now();
         made.insert(
             key,
@@ -100,13 +121,16 @@ impl Tls {
         Ok(config)
     }
 
-    fn make(&self, profile: &Profile, shown: &Shown) -> Result<ServerConfig, String> {
+    fn make(
+        &self,
+        authority: &Authority,
+        profile: &Profile,
+        shown: &Shown,
+    ) -> Result<ServerConfig, String> {
         let certified = match shown {
-            Shown::Name(name) => self.authority.make(std::slice::from_ref(name)),
-            Shown::Address(name, address) => {
-                self.authority.make(&[name.clone(), address.to_string()])
-            }
-            Shown::SelfSigned(name) => self.authority.make_self_signed(std::slice::from_ref(name)),
+            Shown::Name(name) => authority.make(std::slice::from_ref(name)),
+            Shown::Address(name, address) => authority.make(&[name.clone(), address.to_string()]),
+            Shown::SelfSigned(name) => authority.make_self_signed(std::slice::from_ref(name)),
         }?;
         let versions: &[_] = match (profile.tls12, profile.tls13) {
             (true, false) => &[&TLS12],
@@ -124,6 +148,29 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         Ok(config)
+    }
+}
+
+impl Vouched {
+    /// Take a renewed authority, once its files are whole; until then the former one serves.
+    fn look(&mut self, files: &TlsAuthority) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        let written = Written::of(files);
+        if written == self.written {
+            return;
+        }
+        match Authority::load(files) {
+            Ok(authority) => {
+                self.authority = authority;
+                self.made.clear();
+                log::info!("the authority for certificates is a renewed one");
+            }
+            Err(error) => log::warn!("the renewed authority is not used: {error}"),
+        }
+        self.written = written;
     }
 }
 
