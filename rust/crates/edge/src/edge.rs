@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use godwit_watch::{Waker, Watch};
 use godwit_wire::components::EdgeConfig;
@@ -21,6 +22,7 @@ use crate::request::compress;
 pub(crate) struct Edge {
     pub(crate) config: EdgeConfig,
     pub(crate) region: HeaderValue,
+    pub(crate) begun: Instant,
     pub(crate) watch: Watch,
     pub(crate) waker: Waker,
     pub(crate) loads: Arc<Loads>,
@@ -59,6 +61,7 @@ impl Edge {
         Ok(Edge {
             config,
             region,
+            begun: Instant::now(),
             watch,
             waker,
             loads,

@@ -93,6 +93,12 @@ impl Metrics {
         *refusals.entry((status, code)).or_default() += 1;
     }
 
+    /// Requests that got no answer of a machine, by status and code.
+    pub(crate) fn refusals(&self) -> BTreeMap<(u16, &'static str), u64> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.clone()
+    }
+
     /// What is counted of an app.
     pub(crate) fn app(&self, app: &Arc<str>, org_id: Option<&Arc<str>>) -> Arc<AppMetrics> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,7 @@
-//! The status page: `/ready`, `/metrics`, `/view`, `/ports`, `/distances`.
+//! The status page: `/status`, `/ready`, `/metrics`, `/view`, `/ports`, `/distances`.
+
+mod overview;
+mod page;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -17,6 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+
+use overview::Overview;
 
 use crate::datagrams::sockets;
 use crate::drain::{Phase, Phases};
@@ -59,7 +64,7 @@ pub(crate) async fn serve(edge: Arc<Edge>, listener: TcpListener, phases: Phases
         };
         let (edge, phases) = (edge.clone(), phases.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = answer(&edge, &phases, request.uri().path());
+            let response = answer(&edge, &phases, &request);
             std::future::ready(Ok::<_, Infallible>(response))
         });
         tokio::spawn(async move {
@@ -73,9 +78,10 @@ pub(crate) async fn serve(edge: Arc<Edge>, listener: TcpListener, phases: Phases
     }
 }
 
-fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
+fn answer(edge: &Edge, phases: &Phases, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let plain = "text/plain; charset=utf-8";
-    match path {
+    match request.uri().path() {
+        "/status" => status(edge, phases, request),
         "/ready" if *phases.borrow() == Phase::Serving => {
             page(StatusCode::OK, plain, "ready\n".into())
         }
@@ -119,9 +125,24 @@ fn answer(edge: &Edge, phases: &Phases, path: &str) -> Response<Full<Bytes>> {
         _ => page(
             StatusCode::NOT_FOUND,
             plain,
-            "/ready /metrics /view /ports /distances\n".into(),
+            "/status /ready /metrics /view /ports /distances
+"
+            .into(),
         ),
     }
+}
+
+/// The overview: a page, or JSON for who asks for that.
+fn status(edge: &Edge, phases: &Phases, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let overview = Overview::of(edge, *phases.borrow());
+    let accepted = request.headers().get(ACCEPT);
+    let accepted = accepted.and_then(|kinds| kinds.to_str().ok());
+    if accepted.is_some_and(|kinds| kinds.contains("application/json")) {
+        let json = serde_json::to_string(&overview).unwrap_or_default();
+        return page(StatusCode::OK, "application/json", json + "\n");
+    }
+    let html = page::html(&overview);
+    page(StatusCode::OK, "text/html; charset=utf-8", html)
 }
 
 fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
