@@ -22,6 +22,7 @@ use crate::request::body::Download;
 use crate::request::ending::Ending;
 use crate::request::errand::{Answer, Errand};
 use crate::request::headers::{self, Seen};
+use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
 
@@ -195,12 +196,17 @@ fn respond(
         let far = Far {
             edge: worker.edge.clone(),
             machine_id: held.machine_id.clone(),
+            // The client's own edge looks.
+            idle: None,
         };
         let ending = ending(status, held);
         tokio::spawn(tunnel::run(client, app, far, ending, worker.alive.clone()));
         return Response::from_parts(parts, Download::page(String::new(), None));
     }
-    Response::from_parts(parts, Download::app(body, ending(status, held)))
+    Response::from_parts(
+        parts,
+        Download::app(Paced::new(body, None, None), ending(status, held)),
+    )
 }
 
 /// The client's own edge counts and logs; here only the machine is let go.

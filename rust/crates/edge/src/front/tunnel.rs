@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::time::sleep;
 
 use super::relay::relay;
 use crate::drain::Alive;
@@ -13,11 +16,16 @@ use crate::edge::Edge;
 use crate::machines::departure::departed;
 use crate::request::ending::Ending;
 
+/// In the time that nothing may be said, so often it is looked.
+const LOOKS: u32 = 8;
+
 /// Where a tunnel leads.
 #[derive(Debug)]
 pub(crate) struct Far {
     pub(crate) edge: Arc<Edge>,
     pub(crate) machine_id: Arc<str>,
+    /// How long neither side may say anything, if there is an end to that.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// Join client and app; `alive` keeps a drain waiting.
@@ -44,6 +52,21 @@ pub(crate) async fn run(
             ending.complete();
         },
         () = departed(&far.edge.watch, &far.machine_id) => {}
+        () = silent(far.idle, || from_client.load(Relaxed) + to_client.load(Relaxed)) => {}
     }
     drop(alive);
+}
+
+/// Return once what was said, as `told` counts it, has stayed the same for so long.
+async fn silent(within: Option<Duration>, told: impl Fn() -> u64) {
+    let Some(within) = within else {
+        return std::future::pending().await;
+    };
+    let (mut before, mut looks) = (told(), 0);
+    while looks < LOOKS {
+        sleep(within / LOOKS).await;
+        let now = told();
+        looks = if now == before { looks + 1 } else { 0 };
+        before = now;
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use godwit_catalog::{App, Machine, View};
 use godwit_wire::facts::{Concurrency, HttpOptions, Protocol, Service, ServicePort};
@@ -195,6 +196,12 @@ impl Targets {
     pub(crate) fn compresses(&self) -> bool {
         let said = self.http.as_ref().and_then(|http| http.compress);
         said.unwrap_or(true)
+    }
+
+    /// How long a connection to the app may be idle, if its port says so.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        let seconds = self.http.as_ref()?.idle_timeout?;
+        Some(Duration::from_secs(seconds.into()))
     }
 
     /// The app's organization, empty while it is not known.

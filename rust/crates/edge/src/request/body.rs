@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
 use crate::metrics::AppMetrics;
 use crate::request::compress::Packed;
 use crate::request::ending::Ending;
+use crate::request::paced::Paced;
 use crate::request::source::{Broken, Reading};
 
 /// A client's body towards an app.
@@ -69,13 +70,10 @@ pub(crate) enum Download {
         ending: Option<Ending>,
     },
     /// An app's body.
-    App {
-        body: Incoming,
-        ending: Option<Ending>,
-    },
+    App { body: Paced, ending: Option<Ending> },
     /// An app's body, compressed.
     Packed {
-        body: Box<Packed<Incoming>>,
+        body: Box<Packed<Paced>>,
         ending: Option<Ending>,
     },
 }
@@ -91,7 +89,7 @@ impl Download {
     }
 
     /// An app's body; what hangs on it is let go when it is at its end.
-    pub(crate) fn app(body: Incoming, ending: Ending) -> Self {
+    pub(crate) fn app(body: Paced, ending: Ending) -> Self {
         let mut download = Download::App {
             body,
             ending: Some(ending),
@@ -101,7 +99,7 @@ impl Download {
     }
 
     /// An app's body, compressed.
-    pub(crate) fn packed(body: Packed<Incoming>, ending: Ending) -> Self {
+    pub(crate) fn packed(body: Packed<Paced>, ending: Ending) -> Self {
         Download::Packed {
             body: Box::new(body),
             ending: Some(ending),
@@ -135,10 +133,7 @@ impl Body for Download {
         let this = self.get_mut();
         let frame = match this {
             Download::Page { text, .. } => text.take().map(|text| Ok(Frame::data(text))),
-            Download::App { body, .. } => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                frame.map(|frame| frame.map_err(Into::into))
-            }
+            Download::App { body, .. } => ready!(Pin::new(body).poll_frame(cx)),
             Download::Packed { body, .. } => ready!(Pin::new(body).poll_frame(cx)),
         };
         match (&frame, this.ending()) {

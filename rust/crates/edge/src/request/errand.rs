@@ -182,7 +182,8 @@ impl Errand {
                     Link::There { stream, .. } => stream.sender.try_send_request(request).await,
                 }
             });
-            let within = Duration::from_millis(worker.edge.config.limits.response_ms);
+            let limit = Duration::from_millis(worker.edge.config.limits.response_ms);
+            let within = reached.targets.idle().unwrap_or(limit);
             let soon = USUALLY_WITHIN.min(within);
             if let Ok(result) = timeout(soon, sending.as_mut()).await {
                 Outcome::Answered(result)
@@ -190,7 +191,7 @@ impl Errand {
                 // Another host's edge sees itself to machines that go.
                 let machine = (!there).then(|| reached.machine_id.clone());
                 // Boxed, so that the many that are answered soon hold no room for it.
-                Box::pin(self.late(worker, sending, machine, within.saturating_sub(soon))).await
+                Box::pin(self.late(worker, sending, machine, (soon, within))).await
             }
         };
         let port = reached.internal_port;
@@ -330,13 +331,13 @@ impl Errand {
     }
 
     /// Wait for a response that did not come soon, for as long as the body moves, and then the time
-    /// of the limit; no longer than the machine lives.
+    /// of the limit; no longer than the machine lives. Of that time a part has `waited`.
     async fn late<T>(
         &self,
         worker: &Worker,
         mut sending: Pin<&mut impl Future<Output = T>>,
         machine_id: Option<Arc<str>>,
-        mut within: Duration,
+        (waited, limit): (Duration, Duration),
     ) -> Outcome<T> {
         let nothing = AtomicU64::new(0);
         let came = self.source.as_ref().map_or(&nothing, |source| &source.came);
@@ -347,6 +348,7 @@ impl Errand {
             }
         };
         let mut gone = pin!(gone);
+        let mut within = limit.saturating_sub(waited);
         loop {
             let before = came.load(Relaxed);
             tokio::select! {
@@ -357,7 +359,7 @@ impl Errand {
             if came.load(Relaxed) == before {
                 return Outcome::Late;
             }
-            within = Duration::from_millis(worker.edge.config.limits.response_ms);
+            within = limit;
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::request::compress::{self, Accepted, Packed};
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
 use crate::request::headers::{self, Seen};
+use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
 use crate::request::{request_id, route};
@@ -127,8 +128,7 @@ impl<'a> Exchange<'a> {
         let protocol = headers::upgrade_of(request.version(), request.headers(), seen);
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let mut errand = self.errand(request, seen, &targets.metrics, protocol);
-        let (mut chain, mut leg) =
-            Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
+        let (mut chain, mut leg) = Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
         let mut found = Some(targets);
         let at = (connection.port, connection.handling);
         loop {
@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
                     if let Some(source) = &errand.source {
                         source.settle();
                     }
-                    return Ok(self.respond(*answer, upgrade));
+                    return Ok(self.respond(*answer, errand.source.as_ref(), upgrade));
                 }
                 Said::Replay(replay, origin) => chain.follow(*replay, origin, &mut errand)?,
             };
@@ -202,7 +202,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn respond(&mut self, answer: Answer, upgrade: Option<OnUpgrade>) -> Response<Download> {
+    fn respond(
+        &mut self,
+        answer: Answer,
+        source: Option<&Arc<Source>>,
+        upgrade: Option<OnUpgrade>,
+    ) -> Response<Download> {
         let Answer {
             response,
             mut held,
@@ -230,6 +235,7 @@ impl<'a> Exchange<'a> {
             let far = Far {
                 edge: worker.edge.clone(),
                 machine_id: held.machine_id.clone(),
+                idle: targets.idle(),
             };
             let guard = worker.alive.clone();
             let ending = self.ending(status, Some(held));
@@ -237,6 +243,7 @@ impl<'a> Exchange<'a> {
             return Response::from_parts(parts, Download::page(String::new(), None));
         }
         let ending = self.ending(status, Some(held));
+        let body = Paced::new(body, targets.idle(), source);
         if opted_out || self.accepted == Accepted::default() || !targets.compresses() {
             return Response::from_parts(parts, Download::app(body, ending));
         }
@@ -244,7 +251,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Compress a response if that does it good.
-    fn pack(&self, mut parts: Parts, body: Incoming, ending: Ending) -> Response<Download> {
+    fn pack(&self, mut parts: Parts, body: Paced, ending: Ending) -> Response<Download> {
         let Parts {
             status, headers, ..
         } = &mut parts;

@@ -12,6 +12,7 @@ pub(crate) mod ending;
 pub(crate) mod errand;
 pub(crate) mod exchange;
 pub(crate) mod headers;
+pub(crate) mod paced;
 pub(crate) mod refusal;
 pub(crate) mod request_id;
 pub(crate) mod route;

@@ -22,6 +22,7 @@ use crate::metrics::count;
 use crate::request::body::{Download, Upload};
 use crate::request::errand::Errand;
 use crate::request::headers::{self, Seen};
+use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 
 /// A control that takes longer is asked how it is.
@@ -148,7 +149,7 @@ impl Exchange<'_> {
         let seen = Seen::of(&parts.headers);
         headers::to_client(&mut parts.headers, seen, &self.id, self.version, None);
         let ending = self.ending(parts.status, None);
-        Response::from_parts(parts, Download::app(body, ending))
+        Response::from_parts(parts, Download::app(Paced::new(body, None, None), ending))
     }
 }
 
