@@ -246,6 +246,83 @@ async def test_what_is_remembered_is_not_asked_again(lab: Lab, apps: Apps) -> No
     assert await status("/a/4") == ("miss", True)
 
 
+@pytest.mark.parametrize("by", ["cookie", "header"])
+async def test_a_port_has_replays_remembered_for_each_client(
+    lab: Lab, apps: Apps, by: str
+) -> None:
+    async def answer(request: Request) -> bytes:
+        if request.path == "/a/forget" and request.header("fly-replay-src"):
+            return response(b"forgotten")
+        return response(b"", "200 OK", f"fly-replay: instance=m{request.path[-1]};app=other")
+
+    async def target(request: Request) -> bytes:
+        if request.path == "/a/forget":
+            more = "fly-replay-cache: invalidate"
+            return response(b"", "200 OK", "fly-replay: app=hello", more)
+        return await echo(request)
+
+    cache = {"path_prefix": "/a/", "ttl_seconds": 600, "type": by, "name": "sid"}
+    options = {"replay_cache": [cache | {"allow_bypass": True}]}
+    port = {"start_port": 80, "end_port": 80, "handlers": ["http"], "http_options": options}
+    first = await apps.add("m1", handler=answer, service={"ports": [port]})
+    second = await apps.add("m2", app="other", handler=target)
+    third = await apps.add("m3", app="other", handler=target)
+    await lab.start()
+
+    async def status(path: str, sid: str = "", **headers: str) -> tuple[str | None, bool]:
+        told = {"cookie": f"x=y; sid={sid}"} if by == "cookie" else {"sid": sid}
+        got = await lab.get(path, headers=headers | (told if sid else {}))
+        seen = dict(got.json()["headers"])
+        return seen.get("fly-replay-cache-status"), "fly-replay-src" in seen
+
+    assert await status("/a/2", "one") == ("miss", True)
+    assert await status("/a/3", "two") == ("miss", True)
+    # From here on the path says nothing: each client goes where it went.
+    assert await status("/a/3", "one") == ("hit", False)
+    assert await status("/a/2", "two") == ("hit", False)
+    assert ([r.path for r in second.requests], [r.path for r in third.requests]) == (
+        ["/a/2", "/a/3"],
+        ["/a/3", "/a/2"],
+    )
+    asked = len(first.requests)
+    assert await status("/a/2") == (None, True)
+    assert await status("/b/2", "one") == (None, True)
+    skip = {"fly-replay-cache-control": "skip"}
+    assert await status("/a/2", "one", **skip) == ("bypass", True)
+    assert len(first.requests) == asked + 3
+    told = {"cookie": "sid=one"} if by == "cookie" else {"sid": "one"}
+    assert (await lab.get("/a/forget", headers=told)).text == "forgotten"
+    assert await status("/a/2", "one") == ("miss", True)
+    assert await status("/a/3", "two") == ("hit", False)
+
+
+async def test_no_client_is_remembered_into_another_organization(lab: Lab, apps: Apps) -> None:
+    """Whose an app is counts each time: its name may be another's by then."""
+    cache = {"path_prefix": "/", "ttl_seconds": 600, "type": "header", "name": "sid"}
+    options = {"replay_cache": [cache]}
+    port = {"start_port": 80, "end_port": 80, "handlers": ["http"], "http_options": options}
+    lab.limits = QUICK
+    first = await apps.add("m1", handler=replay("app=other"), service={"ports": [port]})
+    second = await apps.add("m2", app="other")
+    await lab.start()
+    for _ in range(2):
+        assert (await lab.get(headers={"sid": "one"})).status_code == 200
+    assert (len(first.requests), len(second.requests)) == (1, 2)
+    moved = lab.agent.machines["m2"].model_copy(update={"org_id": "org_2", "network_id": "net_2"})
+    lab.agent.say(moved)
+
+    async def refused() -> bool:
+        got = await lab.get(headers={"sid": "one"})
+        return got.status_code == 502 and "[PA05]" in got.text
+
+    async with asyncio.timeout(parts.PATIENCE_S):
+        while not await refused():
+            await asyncio.sleep(0.02)
+    taken = len(second.requests)
+    assert await refused()
+    assert len(second.requests) == taken
+
+
 async def test_a_websocket_is_opened_where_the_app_says(lab: Lab, apps: Apps) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

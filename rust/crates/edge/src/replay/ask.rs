@@ -215,13 +215,18 @@ pub(crate) fn remember(
     if host.as_ref().is_some_and(|host| host.contains(':')) {
         return Err(wrong("a cache pattern's host has no port"));
     }
-    let ttl = Duration::from_secs(ttl_s.ok_or_else(|| wrong("a cache needs its time to live"))?);
+    let ttl_s = ttl_s.ok_or_else(|| wrong("a cache needs its time to live"))?;
     Ok(Remember::Prefix {
         host,
         path: path.trim_end_matches('*').to_owned(),
-        ttl: ttl.clamp(SHORTEST_TTL, LONGEST_TTL),
+        ttl: ttl(ttl_s),
         bypass,
     })
+}
+
+/// So long something is remembered that is to be for so many seconds.
+pub(crate) fn ttl(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).clamp(SHORTEST_TTL, LONGEST_TTL)
 }
 
 /// `key=value;key="value, value"`.

@@ -1,4 +1,5 @@
-//! Replays that apps let the edge remember: by host and the beginning of a path.
+//! Replays that apps let the edge remember: by host and the beginning of a path, for all clients
+//! or for one by its cookie or header.
 //!
 //! Best effort: an edge holds so many, each until its time is over, and asks the app again for
 //! what it has not.
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::machines::wish::Wish;
+use crate::replay::session::Key;
 
 const MOST: usize = 16_384;
 const MOST_PER_HOST: usize = 256;
@@ -31,6 +33,7 @@ type Hosts = HashMap<Arc<str>, Vec<(Box<str>, Remembered)>>;
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     hosts: Mutex<Hosts>,
+    sessions: Mutex<HashMap<Key, Remembered>>,
     /// So that an edge whose apps remember nothing takes no lock.
     held: AtomicUsize,
 }
@@ -84,6 +87,33 @@ impl Cache {
             }
         }
         self.count(&hosts);
+    }
+
+    /// What is remembered for a client.
+    pub(crate) fn find_session(&self, key: &Key) -> Option<Remembered> {
+        let sessions = self.sessions.lock();
+        let sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+        let held = sessions.get(key)?;
+        (held.until > Instant::now()).then(|| held.clone())
+    }
+
+    /// Remember for a client; room is made as for others.
+    pub(crate) fn put_session(&self, key: Key, remembered: Remembered) {
+        let sessions = self.sessions.lock();
+        let mut sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= MOST {
+            let now = Instant::now();
+            sessions.retain(|_, held| held.until > now);
+        }
+        if sessions.len() < MOST || sessions.contains_key(&key) {
+            sessions.insert(key, remembered);
+        }
+    }
+
+    /// Forget what is remembered for a client.
+    pub(crate) fn forget_session(&self, key: &Key) {
+        let sessions = self.sessions.lock();
+        sessions.unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     fn count(&self, hosts: &Hosts) {

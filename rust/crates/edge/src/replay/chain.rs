@@ -19,6 +19,7 @@ use crate::metrics::count;
 use crate::replay::ask::{Fallback, Remember, Replay};
 use crate::replay::cache::Remembered;
 use crate::replay::json;
+use crate::replay::session::Session;
 use crate::request::errand::{Answer, Errand};
 use crate::request::refusal::{self, Refusal};
 
@@ -61,6 +62,8 @@ pub(crate) struct Chain<'a> {
     /// As the client asked for it.
     uri: Uri,
     replays: u32,
+    /// What may be remembered for this client alone.
+    session: Option<Session>,
     /// This leg was remembered.
     cached: bool,
     /// Where this leg may go back to, and since when it is under way.
@@ -83,15 +86,20 @@ impl<'a> Chain<'a> {
     pub(crate) fn new(
         edge: &'a Edge,
         host: &'a str,
-        app: &Arc<App>,
+        targets: &Targets,
         wish: Wish,
         errand: &mut Errand,
     ) -> (Self, Leg) {
+        let app = targets.app();
+        let http = targets.http.as_deref();
+        let caches = http.map_or(&[][..], |http| &http.replay_cache);
+        let (path, headers) = (errand.uri.path(), &errand.headers);
         let mut chain = Chain {
             edge,
             host,
             uri: errand.uri.clone(),
             replays: 0,
+            session: Session::of(caches, &app.name, host, path, headers),
             cached: false,
             back: None,
             is_back: false,
@@ -102,7 +110,7 @@ impl<'a> Chain<'a> {
             patience: Patience::of(&edge.config.limits),
         };
         let asked = errand.headers.remove(CACHE_CONTROL);
-        if let Some(held) = edge.replays.find(host, chain.uri.path()) {
+        if let Some(held) = chain.remembered() {
             let skip = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
             if held.bypass && skip {
                 say(&mut errand.headers, CACHE_STATUS, "bypass");
@@ -126,7 +134,7 @@ impl<'a> Chain<'a> {
             return Err(refusal);
         }
         if std::mem::take(&mut self.cached) {
-            self.edge.replays.forget(self.host, self.uri.path());
+            self.forget();
             errand.headers.remove(CACHE_STATUS);
             return Ok(self.leg(None, Wish::default(), None));
         }
@@ -243,7 +251,7 @@ impl<'a> Chain<'a> {
     /// Keep the replay for others if the app says so and it can be.
     fn remember(&self, replay: &Replay, target: &Arc<str>, wish: &Wish, errand: &mut Errand) {
         match &replay.remember {
-            Some(Remember::Forget) => self.edge.replays.forget(self.host, self.uri.path()),
+            Some(Remember::Forget) => self.forget(),
             Some(Remember::Prefix {
                 host,
                 path,
@@ -260,10 +268,51 @@ impl<'a> Chain<'a> {
                         bypass: *bypass,
                     };
                     self.edge.replays.put(self.host, path, remembered);
-                    say(&mut errand.headers, CACHE_STATUS, "miss");
+                    say_missed(&mut errand.headers);
                 }
             }
-            _ => {}
+            Some(Remember::Prefix { .. }) => {}
+            None => self.remember_session(replay, target, wish, errand),
+        }
+    }
+
+    /// Keep the replay for this client if its port says so and it is the app's that was asked.
+    fn remember_session(
+        &self,
+        replay: &Replay,
+        target: &Arc<str>,
+        wish: &Wish,
+        errand: &mut Errand,
+    ) {
+        let first = self.replays == 1 && !self.cached;
+        let Some(session) = self.session.as_ref().filter(|_| first) else {
+            return;
+        };
+        if replay.is_plain() && !replay.elsewhere {
+            let remembered = Remembered {
+                app: target.clone(),
+                wish: wish.clone(),
+                until: Instant::now() + session.ttl,
+                bypass: session.bypass,
+            };
+            let key = session.key.clone();
+            self.edge.replays.put_session(key, remembered);
+            say_missed(&mut errand.headers);
+        }
+    }
+
+    /// What is remembered for the request: for its client, or for all.
+    fn remembered(&self) -> Option<Remembered> {
+        let replays = &self.edge.replays;
+        let own = self.session.as_ref();
+        own.and_then(|session| replays.find_session(&session.key))
+            .or_else(|| replays.find(self.host, self.uri.path()))
+    }
+
+    fn forget(&self) {
+        self.edge.replays.forget(self.host, self.uri.path());
+        if let Some(session) = &self.session {
+            self.edge.replays.forget_session(&session.key);
         }
     }
 }
@@ -390,6 +439,13 @@ fn failure(back: &Back, refusal: &Refusal) -> String {
         back.origin.machine,
         elapsed.as_millis()
     )
+}
+
+/// Tell the target that it is remembered from now on, unless the client had it so.
+fn say_missed(headers: &mut HeaderMap) {
+    if !headers.contains_key(CACHE_STATUS) {
+        say(headers, CACHE_STATUS, "miss");
+    }
 }
 
 fn say(headers: &mut HeaderMap, name: HeaderName, value: &str) {

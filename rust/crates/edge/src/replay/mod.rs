@@ -10,3 +10,4 @@ pub(crate) mod ask;
 pub(crate) mod cache;
 pub(crate) mod chain;
 mod json;
+mod session;

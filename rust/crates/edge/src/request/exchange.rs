@@ -128,7 +128,7 @@ impl<'a> Exchange<'a> {
         let protocol = headers::upgrade_of(request.version(), request.headers(), seen);
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let mut errand = self.errand(request, seen, &targets.metrics, protocol);
-        let (mut chain, mut leg) = Chain::new(&worker.edge, &host, targets.app(), wish, &mut errand);
+        let (mut chain, mut leg) = Chain::new(&worker.edge, &host, &targets, wish, &mut errand);
         let mut found = Some(targets);
         let at = (connection.port, connection.handling);
         loop {
