@@ -243,6 +243,44 @@ async def test_machines_below_their_soft_limit_go_first(lab: Lab) -> None:
         await app.stop()
 
 
+async def test_a_machine_that_is_just_starting_is_enough(lab: Lab) -> None:
+    """Until its checks pass others take the load, and no third machine is started for it."""
+    gate = asyncio.Event()
+
+    async def answer(request: Request) -> bytes:
+        if request.path == "/held":
+            await gate.wait()
+        return response()
+
+    async def wake(machine_id: str) -> str | None:
+        lab.machine(machine_id, service={"soft_limit": 1, "passing": False})
+        return None
+
+    lab.agent.on_wake = wake
+    fact = lab.machine("m1", service={"soft_limit": 1})
+    for machine_id in ("m2", "m3"):
+        lab.machine(machine_id, state="stopped", service={"soft_limit": 1})
+    async with web_app(fact.local_ipv4, lab.app_port, answer) as app:
+        await lab.start()
+        held = parts.spawn(lab.get("/held"))
+        await until(lambda: app.active == 1)
+        assert (await lab.get()).status_code == 200
+        await until(lambda: lab.agent.wakes)
+        (woken,) = lab.agent.wakes
+        page = ""
+        while "<td>failing</td>" not in page:
+            page = (await lab.status("/status")).text
+        for _ in range(5):
+            assert (await lab.get()).status_code == 200
+        assert lab.agent.wakes == [woken]
+        ready = lab.machine(woken, service={"soft_limit": 1})
+        async with web_app(ready.local_ipv4, lab.app_port) as other:
+            while not other.requests:
+                assert (await lab.get()).status_code == 200
+        gate.set()
+        assert (await held).status_code == 200
+
+
 @pytest.mark.parametrize(("concurrency", "connections"), [("requests", 1), ("connections", 10)])
 async def test_only_requests_concurrency_keeps_connections(
     lab: Lab, concurrency: str, connections: int

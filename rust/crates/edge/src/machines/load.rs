@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 /// A machine that refused a connection is doubted for this long.
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
+/// A machine that was started beside the requests has this long until its checks pass.
+const FRESH_FOR: Duration = Duration::from_secs(20);
 /// One that another edge says is at its hard limit is asked again after this.
 const FULL_FOR: Duration = Duration::from_millis(100);
 /// What another edge says of a machine's load counts this long.
@@ -33,6 +35,8 @@ pub(crate) struct Load {
     told_until_ms: AtomicU64,
     /// Somebody is having it started beside the requests.
     pub(crate) waking: AtomicBool,
+    /// Until when it is one that was started a moment ago.
+    fresh_until_ms: AtomicU64,
 }
 
 /// Requests that wait: for a slot of any machine of an app, or for a machine to be ready.
@@ -68,6 +72,17 @@ impl Load {
 
     pub(crate) fn set_suspect(&self) {
         self.suspect_until_ms.store(from_now(SUSPECT_FOR), Relaxed);
+    }
+
+    /// Whether it was started so short a time ago that it may yet take its part of the load.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let until = self.fresh_until_ms.load(Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    /// It was started for requests that others take meanwhile.
+    pub(crate) fn set_fresh(&self) {
+        self.fresh_until_ms.store(from_now(FRESH_FOR), Relaxed);
     }
 
     pub(crate) fn clear_suspect(&self) {

@@ -369,7 +369,7 @@ impl<'a> Search<'a> {
 
     /// Have a sleeper started while this request goes on without it.
     pub(super) fn wake_beside(&self, target: &Target, targets: &Targets) {
-        if target.load.waking.swap(true, Relaxed) {
+        if targets.is_growing() || target.load.waking.swap(true, Relaxed) {
             return;
         }
         count(&targets.metrics.wakes);
@@ -398,6 +398,8 @@ impl<'a> Search<'a> {
                     "{id} cannot start beside others: {error}"
                 );
                 sleep(GREATEST_PAUSE).await;
+            } else {
+                load.set_fresh();
             }
             load.waking.store(false, Relaxed);
         });

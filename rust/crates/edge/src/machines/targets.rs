@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(crate) struct Targets {
     /// May be started for a request; this host's first, then the quickest to start.
     pub(crate) asleep: Vec<Target>,
     pub(crate) besides: Besides,
+    /// Of started machines whose checks fail.
+    failing: Vec<Arc<Load>>,
     /// Requests in plain text are sent to where they are not.
     pub(crate) force_https: bool,
     /// How its port wants responses, as its newest machine has it.
@@ -132,7 +135,7 @@ pub(crate) struct Ground<'a> {
 impl Targets {
     fn build(app: &Arc<App>, at: At, ground: Ground<'_>) -> Self {
         let mut besides = Besides::default();
-        let (mut ready, mut asleep) = (Vec::new(), Vec::new());
+        let (mut ready, mut asleep, mut failing) = (Vec::new(), Vec::new(), Vec::new());
         let (port, handling) = at;
         let mut force_https = false;
         let mut newest: Option<(&str, &ServicePort)> = None;
@@ -160,7 +163,10 @@ impl Targets {
             let target = || ground.target(machine, service, range, place);
             match condition(&machine.state) {
                 Condition::Up if service.passing => ready.push(target()),
-                Condition::Up => besides.failing = true,
+                Condition::Up => {
+                    besides.failing = true;
+                    failing.push(target().load);
+                }
                 Condition::Down(order) if service.autostart => asleep.push((order, target())),
                 Condition::Down(STARTING) | Condition::Back => besides.coming = true,
                 Condition::Down(_) => besides.stopped = true,
@@ -176,6 +182,7 @@ impl Targets {
             own,
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
             besides,
+            failing,
             force_https,
             http: newest.and_then(|(_, range)| range.http_options.clone()),
             queue: ground.loads.queue(&app.name, port),
@@ -190,6 +197,13 @@ impl Targets {
 
     pub(crate) fn app_name(&self) -> &Arc<str> {
         &self.app.name
+    }
+
+    /// Whether a machine that was started a moment ago will take its part of the load soon: until
+    /// it is known to be of no use, no other is started beside the requests (spec/network.md §1.3).
+    pub(crate) fn is_growing(&self) -> bool {
+        let mut failing = self.failing.iter();
+        failing.any(|load| load.waking.load(Relaxed) || load.is_fresh())
     }
 
     /// Whether its port wants responses to be compressed for clients that take them so.
@@ -430,6 +444,9 @@ mod tests {
             ..Besides::default()
         };
         assert_eq!(built.besides, besides);
+        assert!(!built.is_growing());
+        built.failing[0].set_fresh();
+        assert!(built.is_growing());
     }
 
     #[test]
