@@ -1,7 +1,8 @@
 //! One client connection that speaks HTTP: 1.1 or 2, told apart by TLS or by how it begins.
 
+use std::error::Error;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,7 +12,7 @@ use godwit_wire::components::Listener;
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{Builder, Connection as Pinned, UpgradeableConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -45,12 +46,13 @@ pub(crate) struct Spoken {
     pub(crate) headers_read_timeout: Option<u32>,
 }
 
-/// What a client is known to speak.
+/// How it is known what a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    Http1,
+    /// HTTP/2 was agreed on: nothing else is taken.
     Http2,
-    Either,
+    /// The client's first bytes say it.
+    ByPreface,
 }
 
 /// What requests of one connection share.
@@ -127,15 +129,45 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(Connection::new(worker, who, &spoken));
-    let builder = builder(&connection, &spoken);
+    let limits = &connection.worker.edge.config.limits;
+    let head_within = spoken
+        .headers_read_timeout
+        .map_or(Duration::from_millis(limits.header_ms), |seconds| {
+            Duration::from_secs(seconds.into())
+        });
+    let builder = builder(head_within);
     let answering = connection.clone();
     // Boxed: hyper holds room for the answer as long as the connection lives.
     let service =
         service_fn(move |request| Box::pin(exchange::answer(answering.clone(), request)));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = TokioIo::new(stream);
+    match spoken.version {
+        // The only one of the two that keeps to HTTP/2; streams of it need nothing to be upgraded.
+        Version::Http2 => {
+            let builder = builder.http2_only();
+            let serving = builder.serve_connection(stream, service);
+            drive(&connection, serving, Pinned::graceful_shutdown).await;
+        }
+        Version::ByPreface => {
+            let serving = builder.serve_connection_with_upgrades(stream, service);
+            drive(
+                &connection,
+                serving,
+                UpgradeableConnection::graceful_shutdown,
+            )
+            .await;
+        }
+    }
+}
+
+/// Drive what hyper makes of a connection; `close` has it end once what it began is answered.
+async fn drive<S>(connection: &Connection, serving: S, close: fn(Pin<&mut S>))
+where
+    S: Future<Output = Result<(), Box<dyn Error + Send + Sync>>>,
+{
     let mut serving = pin!(serving);
     let mut phases = connection.worker.phases.clone();
-    let mut watch = IdleWatch::new(&connection);
+    let mut watch = IdleWatch::new(connection);
     let mut closing = false;
     loop {
         let due = due(&mut watch, &mut phases, !closing);
@@ -143,7 +175,7 @@ where
             biased;
             served = serving.as_mut() => {
                 if let Err(error) = served {
-                    broke(&connection, &*error);
+                    broke(connection, &*error);
                 }
                 break;
             }
@@ -160,10 +192,10 @@ where
                     .add("http_head_timeout");
                 break;
             }
-            Due::Look(Idle::TooLong) => serving.as_mut().graceful_shutdown(),
+            Due::Look(Idle::TooLong) => close(serving.as_mut()),
             Due::Close => {
                 closing = true;
-                serving.as_mut().graceful_shutdown();
+                close(serving.as_mut());
             }
         }
     }
@@ -185,7 +217,7 @@ async fn due(watch: &mut IdleWatch<'_>, phases: &mut Phases, may_close: bool) ->
 }
 
 /// Count what a client did that ends its connection; that it left is no matter.
-fn broke(connection: &Connection, error: &(dyn std::error::Error + 'static)) {
+fn broke(connection: &Connection, error: &(dyn Error + 'static)) {
     let reason = match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_parse_too_large() => "http_too_large",
         Some(error) if error.is_parse() => "http_malformed",
@@ -199,7 +231,7 @@ fn broke(connection: &Connection, error: &(dyn std::error::Error + 'static)) {
 
 /// Whether HTTP/2's own rules or limits were broken, a flood among them.
 fn is_protocol(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error);
+    let source = Error::source(error);
     source.is_some_and(|error| {
         error
             .downcast_ref::<h2::Error>()
@@ -207,18 +239,8 @@ fn is_protocol(error: &hyper::Error) -> bool {
     })
 }
 
-fn builder(connection: &Connection, spoken: &Spoken) -> Builder<TokioExecutor> {
-    let limits = &connection.worker.edge.config.limits;
-    let own = spoken
-        .headers_read_timeout
-        .map(|s| Duration::from_secs(s.into()));
-    let head_within = own.unwrap_or(Duration::from_millis(limits.header_ms));
+fn builder(head_within: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    match spoken.version {
-        Version::Http1 => builder = builder.http1_only(),
-        Version::Http2 => builder = builder.http2_only(),
-        Version::Either => {}
-    }
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -231,6 +253,8 @@ fn builder(connection: &Connection, spoken: &Spoken) -> Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(ERROR_RESETS)
+        // WebSockets, RFC 8441.
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN);
     builder

@@ -146,7 +146,7 @@ impl Greeting<'_> {
             let spoken = Spoken {
                 handling: Handling::Http,
                 app: Some(app.name.clone()),
-                version: Version::Either,
+                version: Version::ByPreface,
                 headers_read_timeout: plan.headers_read_timeout,
             };
             return self.http(Gather(stream), spoken).await;
@@ -162,7 +162,7 @@ impl Greeting<'_> {
                 let spoken = Spoken {
                     handling: Handling::Http,
                     app: None,
-                    version: Version::Either,
+                    version: Version::ByPreface,
                     headers_read_timeout: None,
                 };
                 self.http(Gather(stream), spoken).await
@@ -285,7 +285,7 @@ impl Greeting<'_> {
             app: owner.map(|app| app.name.clone()),
             version: match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Http2,
-                _ => Version::Http1,
+                _ => Version::ByPreface,
             },
             headers_read_timeout: plan.headers_read_timeout,
         };

@@ -32,7 +32,7 @@ use crate::request::headers::{self, Seen};
 use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
-use crate::request::{request_id, route};
+use crate::request::{request_id, route, websocket};
 
 /// Answer a request; what goes wrong is an answer too.
 pub(crate) async fn answer(
@@ -100,9 +100,10 @@ impl<'a> Exchange<'a> {
         &mut self,
         mut request: Request<Incoming>,
     ) -> Result<Response<Download>, Refusal> {
-        if request.method() == Method::CONNECT {
-            return Err(refusal::method("CONNECT"));
-        }
+        let by_http_2 = match *request.method() {
+            Method::CONNECT => Some(websocket::from_http_2(&mut request)?),
+            _ => None,
+        };
         let connection = self.connection;
         let worker = &*connection.worker;
         let host = route::host(request.uri(), request.headers());
@@ -125,7 +126,8 @@ impl<'a> Exchange<'a> {
         } else {
             Wish::default()
         };
-        let protocol = headers::upgrade_of(request.version(), request.headers(), seen);
+        let protocol =
+            by_http_2.or_else(|| headers::upgrade_of(request.version(), request.headers(), seen));
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let mut errand = self.errand(request, seen, &targets.metrics, protocol);
         let (mut chain, mut leg) = Chain::new(&worker.edge, &host, &targets, wish, &mut errand);
@@ -226,8 +228,15 @@ impl<'a> Exchange<'a> {
         let wanted = targets.http.as_deref();
         headers::to_client(&mut parts.headers, seen, &self.id, self.version, wanted);
         let opted_out = seen.coded && compress::opt_out(&mut parts.headers);
+        let by_http_2 = upgrade.is_some() && self.version == Version::HTTP_2;
+        if by_http_2 && tunnel.is_none() && status.is_success() {
+            // To this client any success says that its WebSocket is open.
+            return self.refuse(&refusal::not_opened(&targets.app().name));
+        }
         if let (Some(client), Some(app)) = (upgrade, tunnel) {
-            if let Some(protocol) = protocol {
+            if by_http_2 {
+                websocket::opened(&mut parts);
+            } else if let Some(protocol) = protocol {
                 headers::set_upgrade(&mut parts.headers, protocol);
             }
             held.slot.set_tunnel();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
-//!    │ route, headers, refusal           │ body (kept while it may be needed again)
+//!    │ route, headers, websocket,        │ body (kept while it may be needed again)
+//!    │ refusal                           │
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
 //! ```
 
@@ -17,3 +18,4 @@ pub(crate) mod refusal;
 pub(crate) mod request_id;
 pub(crate) mod route;
 pub(crate) mod source;
+pub(crate) mod websocket;

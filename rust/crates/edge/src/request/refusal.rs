@@ -42,6 +42,21 @@ pub(crate) fn method(name: &str) -> Refusal {
     )
 }
 
+/// A tunnel of HTTP/2 for a protocol that is not carried (RFC 8441 §4).
+pub(crate) fn protocol(name: &str) -> Refusal {
+    refuse(
+        StatusCode::NOT_IMPLEMENTED,
+        "",
+        format!("CONNECT for {name} is not served here"),
+    )
+}
+
+/// The app answered a client's wish for a WebSocket with a page.
+pub(crate) fn not_opened(app: &str) -> Refusal {
+    let message = format!("{app} did not open the WebSocket that was asked for");
+    refuse(StatusCode::BAD_GATEWAY, "PU02", message)
+}
+
 pub(crate) fn unknown_host(host: &str) -> Refusal {
     refuse(
         StatusCode::NOT_FOUND,
