@@ -42,6 +42,7 @@ test-fast: ## What needs neither root nor a microVM (under 2 minutes)
 	$(PYTEST) $(TOGETHER) and not postgres and not full"
 
 test-full: setup lint types imports rust-lint rust-test ## Everything, the long tests included
+	@tools/setup.sh strangers
 	$(PYTEST) --hypothesis-profile searching $(TOGETHER)"
 	$(PYTEST) --hypothesis-profile searching $(ALONE)"
 	$(ISOLATED) $(PYTEST) tests/e2e

