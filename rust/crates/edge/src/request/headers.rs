@@ -240,10 +240,16 @@ pub(crate) fn unavailable(headers: &mut HeaderMap, preferred: &str) {
 /// Remove what concerns one connection only (RFC 9110 §7.6.1), and what only edges say.
 pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap, seen: Seen) {
     if seen.connection {
-        let named: Vec<HeaderName> = tokens(headers)
-            // What nearly all say is no header, or goes anyway.
-            .filter(|token| !matches!(*token, "keep-alive" | "close"))
-            .filter_map(|token| token.parse().ok())
+        // What nearly all say is no header, or goes anyway.
+        let usual = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
+        let others = headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|value| !usual(value));
+        let named: Vec<HeaderName> = others
+            .then(|| tokens(headers).filter_map(|token| token.parse().ok()))
+            .into_iter()
+            .flatten()
             .collect();
         for name in named {
             // Who lists these in Connection would take them from the app or cut the message.

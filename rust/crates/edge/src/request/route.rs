@@ -56,6 +56,9 @@ fn only_host(headers: &HeaderMap) -> Result<&str, NoHost> {
 
 /// Lower case, without user, port and trailing dot; `None` if that leaves no name.
 fn normalise(authority: &str) -> Option<Cow<'_, str>> {
+    if is_normal(authority) {
+        return Some(authority.into());
+    }
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
@@ -73,6 +76,12 @@ fn normalise(authority: &str) -> Option<Cow<'_, str>> {
     } else {
         host.into()
     })
+}
+
+/// Whether there is nothing to take away, as with nearly all.
+fn is_normal(authority: &str) -> bool {
+    let plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    !authority.is_empty() && !authority.ends_with('.') && authority.bytes().all(plain)
 }
 
 #[cfg(test)]
