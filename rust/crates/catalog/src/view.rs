@@ -66,10 +66,16 @@ pub struct Counts {
 }
 
 /// The apps that claim a host name; more than one only while it moves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Claim {
+///
+/// A pointer, the same for all that one app alone claims: a table has several times as many slots
+/// as names, and each is as wide as this.
+#[derive(Clone, Debug)]
+struct Claim(Arc<Claimants>);
+
+#[derive(Debug)]
+enum Claimants {
     One(Arc<str>),
-    Many(Arc<[Arc<str>]>),
+    Many(Box<[Arc<str>]>),
 }
 
 impl View {
@@ -106,9 +112,9 @@ impl View {
     }
 
     fn claimant(&self, claim: &Claim) -> Option<&Arc<App>> {
-        match claim {
-            Claim::One(app) => self.apps.get(app),
-            Claim::Many(apps) => apps
+        match &*claim.0 {
+            Claimants::One(app) => self.apps.get(app),
+            Claimants::Many(apps) => apps
                 .iter()
                 .filter_map(|name| self.apps.get(name))
                 .max_by_key(|app| app.record.as_ref().map(|r| (r.version, r.name.clone()))),
@@ -238,11 +244,12 @@ impl View {
 
     pub(crate) fn put_app(&mut self, record: &Arc<AppRecord>) {
         self.take_app(&record.name);
+        let own = Claim::of(record.name.clone());
         for hostname in record.hostnames.iter() {
-            claim(&mut self.hostnames, hostname, &record.name);
+            claim(&mut self.hostnames, hostname, &own, &record.name);
         }
         for address in record.addresses.iter() {
-            claim(&mut self.addresses, address, &record.name);
+            claim(&mut self.addresses, address, &own, &record.name);
         }
         self.enter_network(record.network_number, &record.name);
         self.app_entry(&record.name).record = Some(record.clone());
@@ -375,43 +382,55 @@ fn newest<'a>(
         .max_by_key(|machine| (machine.is_started(), machine.instance_id.clone()))
 }
 
-fn claim<K: Clone + Eq + Hash>(claims: &mut HashMap<K, Claim>, key: &K, app: &Arc<str>) {
-    let apps = claims.get(key).map(Claim::apps).unwrap_or_default();
-    claims.insert(key.clone(), Claim::with(apps, app));
+/// Have an app claim a key; `own` is the claim of that app alone.
+fn claim<K: Clone + Eq + Hash>(
+    claims: &mut HashMap<K, Claim>,
+    key: &K,
+    own: &Claim,
+    app: &Arc<str>,
+) {
+    let claim = claims.get(key).map(|held| held.with(app));
+    claims.insert(key.clone(), claim.unwrap_or_else(|| own.clone()));
 }
 
 fn unclaim<K: Clone + Eq + Hash>(claims: &mut HashMap<K, Claim>, key: &K, app: &str) {
-    let apps = claims.get(key).map(Claim::apps).unwrap_or_default();
-    match Claim::without(apps, app) {
+    match claims.get(key).and_then(|held| held.without(app)) {
         Some(claim) => claims.insert(key.clone(), claim),
         None => claims.remove(key),
     };
 }
 
 impl Claim {
-    fn apps(&self) -> Vec<Arc<str>> {
-        match self {
-            Claim::One(app) => vec![app.clone()],
-            Claim::Many(apps) => apps.to_vec(),
+    fn of(app: Arc<str>) -> Self {
+        Claim(Arc::new(Claimants::One(app)))
+    }
+
+    fn apps(&self) -> &[Arc<str>] {
+        match &*self.0 {
+            Claimants::One(app) => std::slice::from_ref(app),
+            Claimants::Many(apps) => apps,
         }
     }
 
-    fn with(mut apps: Vec<Arc<str>>, app: &Arc<str>) -> Self {
-        apps.retain(|held| held != app);
+    fn with(&self, app: &Arc<str>) -> Self {
+        let mut apps = self.others(app);
         apps.push(app.clone());
-        Claim::of(apps).unwrap_or_else(|| Claim::One(app.clone()))
+        Claim::among(apps).unwrap_or_else(|| Claim::of(app.clone()))
     }
 
-    fn without(mut apps: Vec<Arc<str>>, app: &str) -> Option<Self> {
-        apps.retain(|held| &**held != app);
-        Claim::of(apps)
+    fn without(&self, app: &str) -> Option<Self> {
+        Claim::among(self.others(app))
     }
 
-    fn of(apps: Vec<Arc<str>>) -> Option<Self> {
-        match apps.as_slice() {
-            [] => None,
-            [only] => Some(Claim::One(only.clone())),
-            _ => Some(Claim::Many(apps.into())),
+    fn others(&self, app: &str) -> Vec<Arc<str>> {
+        let others = self.apps().iter().filter(|held| &***held != app);
+        others.cloned().collect()
+    }
+
+    fn among(mut apps: Vec<Arc<str>>) -> Option<Self> {
+        match apps.len() {
+            0 | 1 => apps.pop().map(Claim::of),
+            _ => Some(Claim(Arc::new(Claimants::Many(apps.into())))),
         }
     }
 }
