@@ -1,8 +1,10 @@
 //! `godwit-edge`: brings the public's connections to machines.
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod autostop;
 mod backhaul;
+mod bell;
 mod controls;
 mod datagrams;
 mod drain;

@@ -102,7 +102,7 @@ async fn take(
     let mut search = Search::new(worker, wish, at, patience(worker, &carry), Scope::Here);
     let find = || find(worker, &carry);
     match errand.run(worker, &mut search, |_| {}, find).await {
-        Ok(answer) => respond(worker, answer, client),
+        Ok(answer) => respond(worker, *answer, client),
         Err(refusal) => {
             let bounce = (!errand.touched).then(|| search.bounce());
             if bounce.is_some() {
@@ -128,13 +128,12 @@ pub(crate) fn patience(worker: &Worker, carry: &Carry) -> Patience {
 }
 
 pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refusal> {
-    let edge = &worker.edge;
-    let view = edge.watch.view();
+    let view = worker.edge.watch.view();
     let app = view
         .app(&carry.app)
         .ok_or_else(|| refusal::nothing(&carry.app, carry.port))?;
     let at = (carry.port, carry.handling);
-    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+    Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
 /// The request as this host's machines get it.

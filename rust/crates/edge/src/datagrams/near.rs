@@ -138,11 +138,10 @@ fn answers_at(app: &App, port: u16) -> bool {
 }
 
 fn find(worker: &Worker, app: &Arc<str>, port: u16) -> Result<Arc<Targets>, Refusal> {
-    let edge = &worker.edge;
-    let view = edge.watch.view();
+    let view = worker.edge.watch.view();
     let app = view.app(app).ok_or_else(|| refusal::unknown_host(app))?;
     let at = (port, Handling::Datagrams);
-    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+    Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
 /// Where a machine of this host takes datagrams: by the protocol that the client speaks.

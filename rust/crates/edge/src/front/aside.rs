@@ -5,57 +5,26 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Release};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+
+use crate::bell::Bell;
 
 /// Await a future, and leave it alone while something else wakes the task.
 pub(crate) async fn aside<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let bell = Arc::new(Bell::new());
+    let bell = Bell::new();
     let waker = Waker::from(bell.clone());
     poll_fn(move |cx| {
         bell.heard_by(cx.waker());
-        if !bell.rung.swap(false, AcqRel) {
-            return Poll::Pending;
-        }
-        future.as_mut().poll(&mut Context::from_waker(&waker))
+        let mut polled = Poll::Pending;
+        bell.attend(|| {
+            if polled.is_pending() {
+                polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            }
+        });
+        polled
     })
     .await
-}
-
-/// Tells whether the future was woken, and wakes the task for it.
-struct Bell {
-    rung: AtomicBool,
-    task: Mutex<Waker>,
-}
-
-impl Bell {
-    fn new() -> Self {
-        Bell {
-            // It has to be polled once to begin with.
-            rung: AtomicBool::new(true),
-            task: Mutex::new(Waker::noop().clone()),
-        }
-    }
-
-    fn heard_by(&self, waker: &Waker) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.clone_from(waker);
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Release);
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.wake_by_ref();
-    }
 }
 
 #[cfg(test)]

@@ -53,11 +53,10 @@ pub(crate) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
 }
 
 fn find(worker: &Worker, app: &Arc<str>, port: u16) -> Result<Arc<Targets>, Refusal> {
-    let edge = &worker.edge;
-    let view = edge.watch.view();
+    let view = worker.edge.watch.view();
     let app = view.app(app).ok_or_else(|| refusal::unknown_host(app))?;
     let at = (port, Handling::Bytes);
-    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+    Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
 async fn carry<I: AsyncRead + AsyncWrite + Unpin>(

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::aside::aside;
 use super::greeting::Visitor;
 use super::worker::Worker;
+use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
 use crate::machines::targets::Handling;
 use crate::request::exchange;
@@ -243,7 +244,7 @@ fn builder(head_within: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(OneAlarm::default())
         .header_read_timeout(head_within)
         .max_buf_size(HEAD_BYTES);
     builder

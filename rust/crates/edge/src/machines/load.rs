@@ -208,7 +208,7 @@ pub(crate) struct Loads {
 }
 
 /// A machine's or an app's name, and a port.
-type Key = (Arc<str>, u16);
+pub(super) type Key = (Arc<str>, u16);
 
 impl Loads {
     /// The load of a machine at an internal port.
@@ -264,7 +264,7 @@ impl Flights for Loads {
 
 /// Shared things that live as long as somebody uses them.
 #[derive(Debug)]
-struct Shelf<T>(Mutex<Shelved<T>>);
+pub(super) struct Shelf<T>(Mutex<Shelved<T>>);
 
 #[derive(Debug)]
 struct Shelved<T> {
@@ -287,7 +287,8 @@ impl<T: Default> Shelf<T>
 where
     Key: Hash + Eq,
 {
-    fn get(&self, key: Key) -> Arc<T> {
+    /// The thing of a key, the same for all who use it at a time.
+    pub(super) fn get(&self, key: Key) -> Arc<T> {
         let mut shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thing) = shelved.things.get(&key).and_then(Weak::upgrade) {
             return thing;
@@ -301,7 +302,8 @@ where
         thing
     }
 
-    fn all(&self) -> Vec<(Key, Arc<T>)> {
+    /// Every one that is in use.
+    pub(super) fn all(&self) -> Vec<(Key, Arc<T>)> {
         let shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let live = |(key, thing): (&Key, &Weak<T>)| Some((key.clone(), thing.upgrade()?));
         shelved.things.iter().filter_map(live).collect()

@@ -11,6 +11,7 @@
 pub(crate) mod balance;
 mod decision;
 pub(crate) mod departure;
+pub(crate) mod line;
 pub(crate) mod load;
 pub(crate) mod reach;
 pub(crate) mod targets;

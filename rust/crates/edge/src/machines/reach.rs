@@ -25,9 +25,11 @@ use godwit_wire::facts::Concurrency;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::alarm::Alarm;
 use crate::backhaul::{Bounce, Stream};
 use crate::front::worker::Worker;
 use crate::machines::decision::Verdict;
+use crate::machines::line::Line;
 use crate::machines::load::{Slot, Ticket};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
 use crate::machines::upstream::{self, Upstream};
@@ -58,6 +60,36 @@ pub(crate) enum Link {
         /// How long the request may wait there for a slot.
         queue: Duration,
     },
+}
+
+impl Link {
+    /// There is more to come than a response to a head: see that it comes.
+    pub(crate) fn set_going(&mut self) {
+        if let Some(line) = self.line() {
+            line.set_going();
+        }
+    }
+
+    /// The alarm that goes with it, to be used and kept again.
+    pub(crate) fn alarm(&mut self) -> Alarm {
+        let line = self.line();
+        line.map_or_else(Alarm::default, |line| std::mem::take(&mut line.alarm))
+    }
+
+    /// Keep an alarm for the next request.
+    pub(crate) fn keep(&mut self, alarm: Alarm) {
+        if let Some(line) = self.line() {
+            line.alarm = alarm;
+        }
+    }
+
+    /// The connection, if this one request has it to itself.
+    pub(crate) fn line(&mut self) -> Option<&mut Line> {
+        match self {
+            Link::Here(upstream) => upstream.line(),
+            Link::Bytes(_) | Link::Datagrams | Link::There { .. } => None,
+        }
+    }
 }
 
 /// What a request asks of its connection.
@@ -182,16 +214,30 @@ impl<'a> Search<'a> {
             let verdict = self.decide(&targets);
             let reached = match verdict {
                 Verdict::Try(index) => self.attempt(&targets, index, need).await?,
-                Verdict::QueueThere(index) => self.queue_there(&targets, index).await?,
-                Verdict::Wake(index) => self.wake(&targets, index).await?,
-                Verdict::Queue => self.queue(&targets).await.map(|()| None)?,
-                Verdict::Pause => self.pause(&targets).await.map(|()| None)?,
-                Verdict::Await => self.await_back(&targets).await.map(|()| None)?,
                 Verdict::Refuse(refusal) => return Err(refusal),
+                // Boxed, as all that most requests do without: they hold no room for it.
+                wait => Box::pin(self.wait(&targets, wait)).await?,
             };
             if let Some(reached) = reached {
                 return Ok(reached);
             }
+        }
+    }
+
+    /// Wait for what a verdict says, and maybe find a machine by that.
+    async fn wait(
+        &mut self,
+        targets: &Arc<Targets>,
+        verdict: Verdict,
+    ) -> Result<Option<Reached>, Refusal> {
+        match verdict {
+            Verdict::QueueThere(index) => self.queue_there(targets, index).await,
+            Verdict::Wake(index) => self.wake(targets, index).await,
+            Verdict::Queue => self.queue(targets).await.map(|()| None),
+            Verdict::Pause => self.pause(targets).await.map(|()| None),
+            Verdict::Await => self.await_back(targets).await.map(|()| None),
+            Verdict::Try(_) => Ok(None),
+            Verdict::Refuse(refusal) => Err(refusal),
         }
     }
 
@@ -258,7 +304,7 @@ impl<'a> Search<'a> {
                     return Ok(None);
                 }
             },
-            Place::There(there) => match self.stream(target, there).await {
+            Place::There(there) => match Box::pin(self.stream(target, there)).await {
                 Some(stream) => Link::There {
                     stream,
                     queue: Duration::ZERO,
@@ -300,15 +346,19 @@ impl<'a> Search<'a> {
         }
         if self.at.1 == Handling::Bytes {
             count(&targets.metrics.upstream_connects);
-            return upstream::dial(target, within).await.map(Link::Bytes);
+            let dialled = Box::pin(upstream::dial(target, within)).await;
+            return dialled.map(Link::Bytes);
         }
-        let pool = (target.concurrency == Concurrency::Requests).then_some(&self.worker.pool);
-        let pooled = pool.filter(|_| !need.fresh);
-        if let Some(kept) = pooled.and_then(|pool| pool.take(target, need.repeatable)) {
+        let home = match &target.place {
+            Place::Here(here) if target.concurrency == Concurrency::Requests => Some(&here.kept),
+            _ => None,
+        };
+        let pooled = home.filter(|_| !need.fresh);
+        if let Some(kept) = pooled.and_then(|home| home.take(target.h2, need.repeatable)) {
             return Ok(Link::Here(kept));
         }
         count(&targets.metrics.upstream_connects);
-        upstream::connect(target, within, pool)
+        Box::pin(upstream::connect(target, within, home))
             .await
             .map(Link::Here)
     }

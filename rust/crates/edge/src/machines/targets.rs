@@ -13,8 +13,9 @@ use godwit_wire::facts::{Concurrency, HttpOptions, Protocol, Service, ServicePor
 use serde::{Deserialize, Serialize};
 
 use crate::backhaul::{Standing, Standings};
-use crate::edge::Edge;
+use crate::front::worker::Worker;
 use crate::machines::load::{Load, Loads, Queue};
+use crate::machines::upstream::{Kept, Pool};
 use crate::metrics::{AppMetrics, Metrics};
 
 /// A machine with a service at the port.
@@ -35,9 +36,16 @@ pub(crate) struct Target {
 /// Where a machine is.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// On this host, at this address.
-    Here(SocketAddrV4),
+    Here(Here),
     There(There),
+}
+
+/// A machine of this host.
+#[derive(Debug)]
+pub(crate) struct Here {
+    pub(crate) address: SocketAddrV4,
+    /// The worker's connections there.
+    pub(crate) kept: Arc<Kept>,
 }
 
 /// A machine on another host.
@@ -128,6 +136,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) host_id: &'a str,
     pub(crate) region: &'a str,
     pub(crate) loads: &'a Loads,
+    pub(crate) pool: &'a Pool,
     pub(crate) standings: &'a Standings,
     pub(crate) metrics: &'a Metrics,
 }
@@ -231,12 +240,14 @@ impl Target {
 }
 
 impl<'a> Ground<'a> {
-    pub(crate) fn of(edge: &'a Edge, view: &'a View) -> Self {
+    pub(crate) fn of(worker: &'a Worker, view: &'a View) -> Self {
+        let edge = &worker.edge;
         Ground {
             view,
             host_id: &edge.config.host_id,
             region: &edge.config.region,
             loads: &edge.loads,
+            pool: &worker.pool,
             standings: &edge.standings,
             metrics: &edge.metrics,
         }
@@ -245,8 +256,11 @@ impl<'a> Ground<'a> {
     /// Where a machine is; `None` when no way leads there.
     fn place(&self, machine: &Machine, service: &Service) -> Option<Place> {
         if *machine.key.host == *self.host_id {
-            let address = SocketAddrV4::new(machine.local_ipv4, service.internal_port);
-            return Some(Place::Here(address));
+            let (id, port) = (&machine.key.id, service.internal_port);
+            return Some(Place::Here(Here {
+                address: SocketAddrV4::new(machine.local_ipv4, port),
+                kept: self.pool.of(id, port),
+            }));
         }
         self.view.host(&machine.key.host)?.backhaul?;
         let abroad = *machine.region != *self.region;
@@ -402,6 +416,7 @@ mod tests {
             host_id: "own",
             region: "lcl",
             loads: &Loads::default(),
+            pool: &Pool::default(),
             standings: &Standings::default(),
             metrics: &Metrics::default(),
         };

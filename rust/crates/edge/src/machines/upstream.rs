@@ -4,10 +4,9 @@
 //! four seconds, which is less than common app servers keep theirs. An app that speaks HTTP/2
 //! (`h2_backend`) has one connection of each worker for all requests.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -19,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::front::gather::Gather;
+use crate::machines::line::Line;
+use crate::machines::load::Shelf;
 use crate::machines::targets::{Place, Target};
 use crate::request::body::Upload;
 
@@ -27,6 +28,9 @@ pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// could be closing an older one right now.
 const KEEP_UNREPEATABLE: Duration = Duration::from_secs(1);
 const KEPT_PER_MACHINE: usize = 256;
+/// A connection used so lately is taken without a look: if it was closed all the same, nothing of
+/// the request is sent, which then goes by another one.
+const FRESH: Duration = Duration::from_millis(10);
 
 /// A machine that vanished under an idle tunnel or a stream is found by the kernel.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
@@ -37,33 +41,37 @@ const PONG_WITHIN: Duration = Duration::from_secs(15);
 const WINDOW: u32 = 512 * 1024;
 const SHARE: u32 = 128;
 
-type Key = (Arc<str>, u16);
-
 /// A connection on which one request may be sent now.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     sender: Sender,
     /// Where it goes when the response is at its end; `None` for a connection per request.
-    home: Option<(Arc<Pool>, Key)>,
+    home: Option<Arc<Kept>>,
 }
 
 /// A connection by its protocol.
 #[derive(Debug)]
 enum Sender {
-    One(http1::SendRequest<Upload>),
+    One(Box<Line>),
     Two(http2::SendRequest<Upload>),
 }
 
-/// Idle connections of one worker, and those that carry many requests at once.
+/// Connections of one worker to all machines.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
-    idle: Mutex<HashMap<Key, Vec<Idle>>>,
-    shared: Mutex<HashMap<Key, http2::SendRequest<Upload>>>,
+pub(crate) struct Pool(Shelf<Kept>);
+
+/// Connections of one worker to a machine's port. Targets hold it, so that a request finds it
+/// without a look into a table.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    idle: Mutex<Vec<Idle>>,
+    /// The one that carries many requests at once.
+    shared: Mutex<Option<http2::SendRequest<Upload>>>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Upload>,
+    line: Box<Line>,
     since: Instant,
 }
 
@@ -71,18 +79,19 @@ struct Idle {
 pub(crate) async fn connect(
     target: &Target,
     within: Duration,
-    pool: Option<&Arc<Pool>>,
+    home: Option<&Arc<Kept>>,
 ) -> io::Result<Upstream> {
     let stream = dial(target, within).await?;
     if target.h2 {
-        return connect_h2(stream, target, pool).await;
+        return connect_h2(stream, home).await;
     }
-    let sender = Sender::One(speak(stream).await?);
-    let home = pool.map(|pool| (pool.clone(), key(target)));
-    Ok(Upstream { sender, home })
+    Ok(Upstream {
+        sender: Sender::One(Box::new(Line::on(stream).await?)),
+        home: home.cloned(),
+    })
 }
 
-/// Begin to speak HTTP on a connection.
+/// Begin to speak HTTP on a connection that a task of its own drives.
 pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Upload>> {
     let handshake = http1::Builder::new().handshake(TokioIo::new(Gather(stream)));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
@@ -93,11 +102,7 @@ pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Up
     Ok(sender)
 }
 
-async fn connect_h2(
-    stream: TcpStream,
-    target: &Target,
-    pool: Option<&Arc<Pool>>,
-) -> io::Result<Upstream> {
+async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<Upstream> {
     let handshake = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
@@ -110,9 +115,8 @@ async fn connect_h2(
         // Whoever sends on it is told of its end.
         let _ = connection.await;
     });
-    if let Some(pool) = pool {
-        let mut shared = pool.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.insert(key(target), sender.clone());
+    if let Some(kept) = home {
+        *kept.shared() = Some(sender.clone());
     }
     Ok(Upstream {
         sender: Sender::Two(sender),
@@ -122,10 +126,10 @@ async fn connect_h2(
 
 /// Connect to a machine of this host, for bytes of any kind.
 pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<TcpStream> {
-    let Place::Here(address) = target.place else {
+    let Place::Here(here) = &target.place else {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     };
-    dial_at(SocketAddr::V4(address), within).await
+    dial_at(SocketAddr::V4(here.address), within).await
 }
 
 /// Connect to an address, for bytes of any kind.
@@ -145,14 +149,18 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(KEEPALIVE_PROBES)
 }
 
-fn key(target: &Target) -> Key {
-    (target.machine_id.clone(), target.internal_port)
-}
-
 impl Upstream {
     /// Whether the app speaks HTTP/2.
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::Two(_))
+    }
+
+    /// The connection if this one request has it to itself.
+    pub(crate) fn line(&mut self) -> Option<&mut Line> {
+        match &mut self.sender {
+            Sender::One(line) => Some(line),
+            Sender::Two(_) => None,
+        }
     }
 
     pub(crate) async fn send(
@@ -160,60 +168,75 @@ impl Upstream {
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
         match &mut self.sender {
-            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::One(line) => line.send(request).await,
             Sender::Two(sender) => sender.try_send_request(request).await,
         }
     }
 
     /// The response is at its end: keep the connection for the next request.
     pub(crate) fn give_back(self) {
-        if let (Some((pool, key)), Sender::One(sender)) = (self.home, self.sender) {
-            pool.put(key, sender);
+        if let (Some(home), Sender::One(line)) = (self.home, self.sender) {
+            home.put(line);
         }
     }
 }
 
 impl Pool {
-    /// Take an idle connection to a machine.
-    pub(crate) fn take(self: &Arc<Self>, target: &Target, repeatable: bool) -> Option<Upstream> {
-        let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
-        let key = key(target);
-        if target.h2 {
-            let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = shared.get(&key).filter(|sender| !sender.is_closed())?;
+    /// What is kept for a machine's port, now or from now on.
+    pub(crate) fn of(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Kept> {
+        self.0.get((machine.clone(), internal_port))
+    }
+
+    /// Close what has been idle too long.
+    pub(crate) fn sweep(&self) {
+        for (_, kept) in self.0.all() {
+            kept.sweep();
+        }
+    }
+}
+
+impl Kept {
+    /// Take a connection that is open: one that is idle, or the one for all.
+    pub(crate) fn take(self: &Arc<Self>, h2: bool, repeatable: bool) -> Option<Upstream> {
+        if h2 {
+            let shared = self.shared();
+            let open = shared.as_ref().filter(|sender| !sender.is_closed())?;
             return Some(Upstream {
                 sender: Sender::Two(open.clone()),
                 home: None,
             });
         }
-        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = newest(pool.get_mut(&key)?, keep)?;
+        let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
+        let line = newest(&mut self.idle(), keep)?;
         Some(Upstream {
-            sender: Sender::One(sender),
-            home: Some((self.clone(), key)),
+            sender: Sender::One(line),
+            home: Some(self.clone()),
         })
     }
 
-    fn put(&self, key: Key, sender: http1::SendRequest<Upload>) {
-        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = pool.entry(key).or_default();
-        if !sender.is_closed() && idle.len() < KEPT_PER_MACHINE {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
+    fn put(&self, mut line: Box<Line>) {
+        line.rest();
+        let mut idle = self.idle();
+        if !line.is_closed() && idle.len() < KEPT_PER_MACHINE {
+            let since = Instant::now();
+            idle.push(Idle { line, since });
         }
     }
 
-    /// Close what has been idle too long.
-    pub(crate) fn sweep(&self) {
-        let mut pool = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.retain(|_, idle| {
-            idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < KEEP);
-            !idle.is_empty()
+    fn sweep(&self) {
+        self.idle().retain_mut(|idle| {
+            idle.line.look();
+            !idle.line.is_closed() && idle.since.elapsed() < KEEP
         });
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.retain(|_, sender| !sender.is_closed());
+        self.shared().take_if(|sender| sender.is_closed());
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Option<http2::SendRequest<Upload>>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,17 +244,21 @@ impl Pool {
 ///
 /// No more of them are looked at than that: with many, to walk them all for each request would be
 /// most of what a request costs. The sweep finds those that are closed.
-fn newest(idle: &mut Vec<Idle>, keep: Duration) -> Option<http1::SendRequest<Upload>> {
+fn newest(idle: &mut Vec<Idle>, keep: Duration) -> Option<Box<Line>> {
     let now = Instant::now();
     for index in (0..idle.len()).rev() {
-        let Idle { sender, since } = &idle[index];
-        if now.duration_since(*since) >= keep {
+        let Idle { line, since } = &mut idle[index];
+        let idle_for = now.duration_since(*since);
+        if idle_for >= keep {
             return None;
         }
-        if sender.is_closed() {
+        if idle_for >= FRESH {
+            line.look();
+        }
+        if line.is_closed() {
             idle.remove(index);
-        } else if sender.is_ready() {
-            return Some(idle.remove(index).sender);
+        } else if line.is_ready() {
+            return Some(idle.remove(index).line);
         }
     }
     None

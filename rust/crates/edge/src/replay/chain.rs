@@ -21,6 +21,7 @@ use crate::replay::cache::Remembered;
 use crate::replay::json;
 use crate::replay::session::Session;
 use crate::request::errand::{Answer, Errand};
+use crate::request::headers::Seen;
 use crate::request::refusal::{self, Refusal};
 
 const MOST_REPLAYS: u32 = 10;
@@ -88,6 +89,7 @@ impl<'a> Chain<'a> {
         host: &'a str,
         targets: &Targets,
         wish: Wish,
+        seen: Seen,
         errand: &mut Errand,
     ) -> (Self, Leg) {
         let app = targets.app();
@@ -109,7 +111,8 @@ impl<'a> Chain<'a> {
             wish,
             patience: Patience::of(&edge.config.limits),
         };
-        let asked = errand.headers.remove(CACHE_CONTROL);
+        let asked = seen.fly.then(|| errand.headers.remove(CACHE_CONTROL));
+        let asked = asked.flatten();
         if let Some(held) = chain.remembered() {
             let skip = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
             if held.bypass && skip {
@@ -326,16 +329,17 @@ fn tenant(app: &App) -> Option<(Arc<str>, Arc<str>)> {
     Some((machine.org_id.clone(), machine.network_id.clone()))
 }
 
-/// Tell a replay from an answer for the client.
-pub(crate) async fn said(answer: Answer) -> Result<Said, Refusal> {
+/// Tell a replay from an answer for the client, whose headers were `seen`.
+pub(crate) async fn said(answer: Box<Answer>, seen: Seen) -> Result<Said, Refusal> {
     let headers = answer.response.headers();
-    let replay = match Replay::of_headers(headers) {
+    let replay = seen.fly.then(|| Replay::of_headers(headers));
+    let replay = match replay.flatten() {
         Some(replay) => replay,
-        None if is_document(headers) => return Box::pin(document(answer)).await,
-        None => return Ok(Said::Answer(Box::new(answer))),
+        None if is_document(headers) => return Box::pin(document(*answer)).await,
+        None => return Ok(Said::Answer(answer)),
     };
     let replay = replay.map_err(|wrong| refusal::bad_replay(&wrong.0))?;
-    let (origin, _) = taken(answer);
+    let (origin, _) = taken(*answer);
     Ok(Said::Replay(Box::new(replay), origin))
 }
 
@@ -376,10 +380,11 @@ fn taken(answer: Answer) -> (Origin, Incoming) {
         targets,
     };
     let body = response.into_body();
-    if body.is_end_stream()
-        && let Some(Link::Here(upstream)) = held.link.take()
-    {
-        upstream.give_back();
+    match held.link.take() {
+        Some(Link::Here(upstream)) if body.is_end_stream() => upstream.give_back(),
+        // Its body is read on its own.
+        Some(mut link) => link.set_going(),
+        None => {}
     }
     (origin, body)
 }

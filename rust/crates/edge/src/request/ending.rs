@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hyper::header::HeaderValue;
 
+use crate::machines::line::Line;
 use crate::machines::load::Slot;
 use crate::machines::reach::Link;
 use crate::metrics::AppMetrics;
@@ -45,6 +46,11 @@ pub(crate) struct AccessLine {
 }
 
 impl Ending {
+    /// The connection that the response comes on, if it is this response's alone.
+    pub(crate) fn line(&mut self) -> Option<&mut Line> {
+        self.held.as_mut()?.link.as_mut()?.line()
+    }
+
     /// So many bytes went to the client.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;

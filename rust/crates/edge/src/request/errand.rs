@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
 use crate::front::worker::Worker;
@@ -104,7 +104,7 @@ impl Errand {
         search: &mut Search<'_>,
         mut note: impl FnMut(&Reached),
         find: impl Fn() -> Result<Arc<Targets>, Refusal>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Box<Answer>, Refusal> {
         let mut sends = 0;
         loop {
             let need = Need {
@@ -114,7 +114,7 @@ impl Errand {
             let reached = search.next(need, &find).await?;
             note(&reached);
             match self.send(worker, search, reached).await? {
-                Sent::Answer(answer) => return Ok(*answer),
+                Sent::Answer(answer) => return Ok(answer),
                 Sent::Bounced(bounce, refusal, reached) => {
                     if !self.is_whole() {
                         return Err(self.cut_off(refusal));
@@ -173,6 +173,10 @@ impl Errand {
         } else if let Some(protocol) = &self.protocol {
             headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
+        if self.source.is_some() || self.protocol.is_some() {
+            reached.link.set_going();
+        }
+        let mut alarm = reached.link.alarm();
         let outcome = {
             let mut sending = pin!(async {
                 match &mut reached.link {
@@ -185,7 +189,7 @@ impl Errand {
             let limit = Duration::from_millis(worker.edge.config.limits.response_ms);
             let within = reached.targets.idle().unwrap_or(limit);
             let soon = USUALLY_WITHIN.min(within);
-            if let Ok(result) = timeout(soon, sending.as_mut()).await {
+            if let Some(result) = alarm.within(soon, sending.as_mut()).await {
                 Outcome::Answered(result)
             } else {
                 // Another host's edge sees itself to machines that go.
@@ -194,6 +198,7 @@ impl Errand {
                 Box::pin(self.late(worker, sending, machine, (soon, within))).await
             }
         };
+        reached.link.keep(alarm);
         let port = reached.internal_port;
         let broken = || {
             if there {

@@ -130,7 +130,8 @@ impl<'a> Exchange<'a> {
             by_http_2.or_else(|| headers::upgrade_of(request.version(), request.headers(), seen));
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let mut errand = self.errand(request, seen, &targets.metrics, protocol);
-        let (mut chain, mut leg) = Chain::new(&worker.edge, &host, &targets, wish, &mut errand);
+        let (mut chain, mut leg) =
+            Chain::new(&worker.edge, &host, &targets, wish, seen, &mut errand);
         let mut found = Some(targets);
         let at = (connection.port, connection.handling);
         loop {
@@ -153,12 +154,13 @@ impl<'a> Exchange<'a> {
                     continue;
                 }
             };
-            leg = match chain::said(answer).await? {
+            let seen = Seen::of(answer.response.headers());
+            leg = match chain::said(answer, seen).await? {
                 Said::Answer(answer) => {
                     if let Some(source) = &errand.source {
                         source.settle();
                     }
-                    return Ok(self.respond(*answer, errand.source.as_ref(), upgrade));
+                    return Ok(self.respond(*answer, seen, errand.source.as_ref(), upgrade));
                 }
                 Said::Replay(replay, origin) => chain.follow(*replay, origin, &mut errand)?,
             };
@@ -204,9 +206,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Turn the app's response, whose headers were `seen`, into the client's.
     fn respond(
         &mut self,
         answer: Answer,
+        seen: Seen,
         source: Option<&Arc<Source>>,
         upgrade: Option<OnUpgrade>,
     ) -> Response<Download> {
@@ -223,7 +227,6 @@ impl<'a> Exchange<'a> {
         let status = response.status();
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
-        let seen = Seen::of(&parts.headers);
         let protocol = headers::upgrade_of(Version::HTTP_11, &parts.headers, seen);
         let wanted = targets.http.as_deref();
         headers::to_client(&mut parts.headers, seen, &self.id, self.version, wanted);
@@ -339,7 +342,7 @@ fn find(connection: &Connection, host: &str) -> Result<Arc<Targets>, Refusal> {
         return Err(refusal::unknown_host(host));
     };
     let at = (connection.port, connection.handling);
-    Ok(worker.targets.get(app, at, Ground::of(edge, &view)))
+    Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
 /// The targets of an app to which a request is replayed: its service at the same port.
@@ -350,7 +353,7 @@ fn find_named(connection: &Connection, name: &str) -> Result<Arc<Targets>, Refus
         .app(name)
         .ok_or_else(|| refusal::no_replay_target(name))?;
     let at = (connection.port, connection.handling);
-    Ok(worker.targets.get(app, at, Ground::of(&worker.edge, &view)))
+    Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
 fn origin_form(uri: Uri) -> Uri {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::machines::line::Line;
 use crate::request::body::Broke;
 use crate::request::source::Source;
 
@@ -51,6 +52,33 @@ impl Paced {
         });
         Paced { body, idle }
     }
+
+    /// Read on: from the connection that this response has to itself, if it has.
+    pub(crate) fn poll_on(
+        &mut self,
+        line: Option<&mut Line>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        let polled = match line {
+            Some(line) => line.poll_frame(&mut self.body, cx),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Ready(frame) => {
+                if let Some(idle) = &mut self.idle {
+                    idle.running = false;
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let Some(idle) = &mut self.idle else {
+                    return Poll::Pending;
+                };
+                ready!(idle.poll(cx));
+                Poll::Ready(Some(Err("the app was idle for too long".into())))
+            }
+        }
+    }
 }
 
 impl Idle {
@@ -88,22 +116,7 @@ impl Body for Paced {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                if let Some(idle) = &mut this.idle {
-                    idle.running = false;
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
-            Poll::Pending => {
-                let Some(idle) = &mut this.idle else {
-                    return Poll::Pending;
-                };
-                ready!(idle.poll(cx));
-                Poll::Ready(Some(Err("the app was idle for too long".into())))
-            }
-        }
+        self.get_mut().poll_on(None, cx)
     }
 
     fn is_end_stream(&self) -> bool {

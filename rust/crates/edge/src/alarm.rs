@@ -1,0 +1,128 @@
+//! A timer that is set anew for every request and hardly ever goes off.
+//!
+//! To set and to unset one of tokio's costs as much as to parse a request's head. This one leaves
+//! it where it was set to for an earlier request, and moves it when it goes off too soon.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Sleep, Timer};
+
+/// A timer for one thing at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Whom it wakes when it goes off.
+    heard_by: Option<Waker>,
+    /// Whom it is to wake in place of the task that waits.
+    bell: Option<Waker>,
+}
+
+impl Alarm {
+    /// An alarm that rings a bell of whoever waits.
+    pub(crate) fn of(bell: Waker) -> Self {
+        Alarm {
+            bell: Some(bell),
+            ..Alarm::default()
+        }
+    }
+
+    /// Await a future for so long.
+    pub(crate) async fn within<F: Future>(
+        &mut self,
+        time: Duration,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        let due = Instant::now() + time;
+        let bell = self.bell.take();
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            let waker = bell.as_ref().unwrap_or(cx.waker());
+            let cx = &mut Context::from_waker(waker);
+            self.poll_until(due, cx).map(|()| None)
+        })
+        .await;
+        self.bell = bell;
+        result
+    }
+
+    /// Wait until then; `cx` is woken at that time, or sooner.
+    pub(crate) fn poll_until(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let due = due.into();
+        let new = || Box::pin(tokio::time::sleep_until(due));
+        let sleep = self.sleep.get_or_insert_with(new);
+        if due < sleep.deadline() {
+            sleep.as_mut().reset(due);
+            self.heard_by = None;
+        }
+        let heard = |waker: &Waker| waker.will_wake(cx.waker());
+        if !sleep.is_elapsed() && self.heard_by.as_ref().is_some_and(heard) {
+            return Poll::Pending;
+        }
+        self.heard_by = Some(cx.waker().clone());
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= due || tokio::time::Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
+}
+
+/// An alarm as hyper's timer, for a connection that waits for one thing at a time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OneAlarm(Arc<Mutex<Alarm>>);
+
+impl Timer for OneAlarm {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, due: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Waiting {
+            alarm: self.clone(),
+            due,
+        })
+    }
+}
+
+struct Waiting {
+    alarm: OneAlarm,
+    due: Instant,
+}
+
+impl Future for Waiting {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut alarm = self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner);
+        alarm.poll_until(self.due, cx)
+    }
+}
+
+impl Sleep for Waiting {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_goes_off_when_it_is_due_however_it_was_set_before() {
+        let mut alarm = Alarm::default();
+        for (left, millis) in [(3_600_000, 20), (5, 60), (3_600_000, 1), (1, 10)] {
+            let begun = Instant::now();
+            let cx = &mut Context::from_waker(Waker::noop());
+            // As for a request that was answered before.
+            let _ = alarm.poll_until(begun + Duration::from_millis(left), cx);
+            let due = begun + Duration::from_millis(millis);
+            poll_fn(|cx| alarm.poll_until(due, cx)).await;
+            assert!(Instant::now() >= due);
+        }
+    }
+}
