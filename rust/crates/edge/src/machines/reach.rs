@@ -65,9 +65,7 @@ pub(crate) enum Link {
 impl Link {
     /// There is more to come than a response to a head: see that it comes.
     pub(crate) fn set_going(&mut self) {
-        if let Some(line) = self.line() {
-            line.set_going();
-        }
+        self.line().into_iter().for_each(Line::set_going);
     }
 
     /// The alarm that goes with it, to be used and kept again.
