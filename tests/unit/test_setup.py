@@ -109,4 +109,7 @@ def test_python_tests_need_no_compiler(path: Path) -> None:
 
 def test_a_word_it_does_not_know_is_answered_with_its_words(path: Path) -> None:
     code, said = setup(path, "everything")
-    assert (code, said) == (2, "setup: usage: tools/setup.sh [all|python|programs|peers|strangers]\n")
+    assert (code, said) == (
+        2,
+        "setup: usage: tools/setup.sh [all|python|programs|peers|strangers]\n",
+    )
