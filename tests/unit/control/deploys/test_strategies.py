@@ -86,6 +86,20 @@ async def test_removed_groups_go_after_the_others_are_well(yard: Yard) -> None:
     steps = [line for line in told(done) if line.startswith("step: ")]
     assert steps[0] == "step: Update 2 machines"
     assert steps[1].startswith("step: Destroy 2 machines")
+    # Being destroyed with force says no goodbye; the standby has nobody to say it to.
+    worker, *_ = (
+        key
+        for key, one in yard.host.machines.items()
+        if one.config["metadata"]["fly_process_group"] == "worker"
+        and not one.config.get("standbys")
+    )
+    ends = [
+        (verb, body["machine_id"])
+        for verb, body in yard.host.asked
+        if verb in ("machine.stop", "machine.destroy")
+    ]
+    assert ends.index(("machine.stop", worker)) < ends.index(("machine.destroy", worker))
+    assert [machine_id for verb, machine_id in ends if verb == "machine.stop"] == [worker]
 
 
 async def test_a_running_machine_is_drained_before_it_is_updated(yard: Yard) -> None:

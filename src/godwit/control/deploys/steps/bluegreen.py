@@ -6,7 +6,6 @@ they take traffic there is no way back: the old ones go, and what resists is tol
 
 from collections.abc import Mapping
 
-from godwit.base import errors
 from godwit.control.deploys import configs, gates
 from godwit.control.deploys.order import Slot
 from godwit.control.deploys.steps import machines
@@ -14,8 +13,6 @@ from godwit.control.deploys.work import Work, together
 from godwit.durable import runner
 from godwit.durable.runner import Output
 
-_SETTLE_S = 2.0
-"""How long the edges get to hear of machines that serve, or do no more."""
 _UNCORDONS_AT_ONCE = 20
 
 
@@ -92,35 +89,10 @@ async def retire_blues(work: Work, done: Mapping[str, Output]) -> None:
     """Ensure that the old machines are gone, after what they are answering is answered."""
     del done
     await work.say("step", "Drain, stop and destroy the old machines")
-    await work.ctx.clock.sleep(_SETTLE_S)
-
-    async def retire(machine_id: str, group: str) -> None:
-        try:
-            await _stop(work, machine_id)
-        except (errors.Failure, runner.Abort) as error:
-            told = f"is not stopped: {error}"
-            await work.say("warning", told, group=group, machine_id=machine_id)
-        if await machines.let_go(work, machine_id, group):
-            await work.say("state", "is destroyed", group=group, machine_id=machine_id)
+    await work.ctx.clock.sleep(machines.SETTLE_S)
 
     updates = work.order.plan.update
     await together(
-        (retire(one.machine_id, one.group) for one in updates), machines.DESTROYS_AT_ONCE
+        (machines.retire(work, one.machine_id, one.group) for one in updates),
+        machines.DESTROYS_AT_ONCE,
     )
-
-
-async def _stop(work: Work, machine_id: str) -> None:
-    """Ensure that an old machine runs no more, after what it is answering is answered."""
-    limit = work.settings.wait_timeout_s
-    view = await work.see_unless_away(machine_id)
-    if view.state != "started":
-        return
-    await work.patiently(lambda: work.leases.take(machine_id), limit, of=machine_id)
-    if not await work.drain(view):
-        # No edge is told to wait for what is in flight: it gets no more, and some time.
-        await work.patiently(lambda: work.act(machine_id, "cordon"), limit, of=machine_id)
-        await work.ctx.clock.sleep(_SETTLE_S if view.config.get("services") else 0)
-    signal = {"signal": work.settings.signal} if work.settings.signal else {}
-    await work.patiently(lambda: work.act(machine_id, "stop", **signal), limit, of=machine_id)
-    resting = frozenset({"stopped", "suspended", "destroyed", "failed"})
-    await gates.until_state(work, machine_id, resting, limit, leave=True)

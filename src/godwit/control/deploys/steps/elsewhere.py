@@ -204,12 +204,10 @@ async def _retire(work: Work, updates: Sequence[Update]) -> None:
     if not updates:
         return
     await work.say("step", f"Destroy what was replaced: {machines.counted(len(updates))}")
-
-    async def retire(one: Update) -> None:
-        if await machines.let_go(work, one.machine_id, one.group):
-            await work.say("state", "is destroyed", group=one.group, machine_id=one.machine_id)
-
-    await together((retire(one) for one in updates), machines.DESTROYS_AT_ONCE)
+    await together(
+        (machines.retire(work, one.machine_id, one.group) for one in updates),
+        machines.DESTROYS_AT_ONCE,
+    )
     made = {one.machine_id: await work.made(slot(work, one)) for one in updates}
     await _watch(work, {old: new[0] for old, new in made.items() if new})
 

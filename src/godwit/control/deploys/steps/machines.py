@@ -14,8 +14,11 @@ from godwit.durable.runner import Output
 CREATES_AT_ONCE = 5
 DESTROYS_AT_ONCE = 8
 LEASES_AT_ONCE = 20
+SETTLE_S = 2.0
+"""How long the edges get to hear of machines that serve, or do no more."""
 PREPARED = frozenset({"stopped", "suspended"})
 _GONE = frozenset({"destroyed"})
+_RESTING = frozenset({"stopped", "suspended", "destroyed", "failed"})
 RELEASE_KEY = "release_command"
 SEED_KEY = "seed_command"
 
@@ -99,11 +102,36 @@ async def destroy_removed(work: Work, done: Mapping[str, Output]) -> None:
     doomed = work.order.plan.destroy
     await work.say("step", f"Destroy {counted(len(doomed))} that have no place any more")
 
-    async def destroy(machine_id: str, group: str) -> None:
-        if await let_go(work, machine_id, group):
-            await work.say("state", "is destroyed", group=group, machine_id=machine_id)
+    await together((retire(work, one.machine_id, one.group) for one in doomed), DESTROYS_AT_ONCE)
 
-    await together((destroy(one.machine_id, one.group) for one in doomed), DESTROYS_AT_ONCE)
+
+async def retire(work: Work, machine_id: str, group: str) -> None:
+    """Ensure that a machine which served is gone, after its app was told that it ends."""
+    try:
+        await _stop(work, machine_id)
+    except HostAway:
+        pass  # Which is told when it cannot be destroyed either.
+    except (errors.Failure, runner.Abort) as error:
+        told = f"is not stopped: {error}"
+        await work.say("warning", told, group=group, machine_id=machine_id)
+    if await let_go(work, machine_id, group):
+        await work.say("state", "is destroyed", group=group, machine_id=machine_id)
+
+
+async def _stop(work: Work, machine_id: str) -> None:
+    """Ensure that a machine runs no more, after what it is answering is answered."""
+    limit = work.settings.wait_timeout_s
+    view = await work.see_unless_away(machine_id)
+    if view.state != "started":
+        return
+    await work.patiently(lambda: work.leases.take(machine_id), limit, of=machine_id)
+    if not await work.drain(view):
+        # No edge is told to wait for what is in flight: it gets no more, and some time.
+        await work.patiently(lambda: work.act(machine_id, "cordon"), limit, of=machine_id)
+        await work.ctx.clock.sleep(SETTLE_S if view.config.get("services") else 0)
+    signal = {"signal": work.settings.signal} if work.settings.signal else {}
+    await work.patiently(lambda: work.act(machine_id, "stop", **signal), limit, of=machine_id)
+    await gates.until_state(work, machine_id, _RESTING, limit, leave=True)
 
 
 async def destroy_gently(work: Work, machine_id: str) -> None:
