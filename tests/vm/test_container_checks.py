@@ -136,10 +136,7 @@ async def test_a_server_for_tls_alone_is_found_well_and_ill_and_stopped():
                 assert await agent.becomes("web", "passing") == "HTTP 200: says"
                 await machine.says("late | late")
             if kind == "cold":
-                await machine.close()
-                await here.vmm.discard(machine.id, machine.plan.slot)
-                await copies.make(machine.plan.org_id, machine.plan.hardware)
-                here.vmm = here.another_vmm(copies)
+                await here.start_warm(machine, copies)
         await copies.close()
 
 

@@ -94,10 +94,7 @@ async def test_containers_meet_at_loopback_and_see_neither_files_nor_processes_o
             assert {serve, "godwit-container"} <= listed, listed
             assert (await machine.run("ls /.fly", container="side")).stdout == "api\noidc\n"
             if kind == "cold":
-                await machine.close()
-                await here.vmm.discard(machine.id, machine.plan.slot)
-                await copies.make(machine.plan.org_id, machine.plan.hardware)
-                here.vmm = here.another_vmm(copies)
+                await here.start_warm(machine, copies)
         await copies.close()
 
 
@@ -301,10 +298,7 @@ async def test_a_volume_with_a_size_is_full_at_that_size_and_empty_at_each_boot(
                 await machine.run(write.format("/large/b", 144), container="web")
             ).exit_code == 0
             if kind == "cold":
-                await machine.close()
-                await here.vmm.discard(machine.id, machine.plan.slot)
-                await copies.make(machine.plan.org_id, machine.plan.hardware)
-                here.vmm = here.another_vmm(copies)
+                await here.start_warm(machine, copies)
         await machine.close()
         await here.vmm.suspend(machine.id, machine.plan.instance_id)
         await here.vmm.discard(machine.id, machine.plan.slot, keep="all")
@@ -364,10 +358,7 @@ async def test_as_many_images_as_there_may_be_containers_each_on_its_own_disk():
                 seen = await machine.run("cat /etc/image; ls -d /.fly/cache", container=name)
                 assert seen.stdout == f"{name}\n/.fly/cache\n", (seen, machine.log())
             if kind == "cold":
-                await machine.close()
-                await here.vmm.discard(machine.id, machine.plan.slot)
-                await copies.make(machine.plan.org_id, machine.plan.hardware)
-                here.vmm = here.another_vmm(copies)
+                await here.start_warm(machine, copies)
         await copies.close()
 
 

@@ -129,6 +129,13 @@ class Host:
         """Return what a restarted agent would have."""
         return driver.HostVmm(self.places, self.hypervisor(), self.groups, copies=copies)
 
+    async def start_warm(self, machine: Machine, copies: templates.Templates) -> None:
+        """End a machine, and have what starts from now on be a copy of one like it."""
+        await machine.close()
+        await self.vmm.discard(machine.id, machine.plan.slot)
+        await copies.make(machine.plan.org_id, machine.plan.hardware)
+        self.vmm = self.another_vmm(copies)
+
     def of_another_agent(self) -> "Host":
         """Return this host as the agent of another process has it."""
         network = HostNetwork(HOST_NUMBER, run_dir=self.places.run_dir, policy=self.policy)
