@@ -92,8 +92,7 @@ def _bare(folder: Path, stack: ExitStack) -> tuple[mesh_lab.Inhabitant, mesh_lab
 
 def _carried(host: mesh_lab.Host, other: mesh_lab.Host) -> Callable[[], None]:
     """Have WireGuard carry what is for the other host's guest; return what ends it."""
-    path = host.folder / "mesh.key"
-    device = mesh_device.MeshDevice(mesh_device.Config(host.number, path, host.folder / "wg.log"))
+    device = mesh_device.MeshDevice(mesh_lab.device_config(host.number, host.folder))
     host.do(device.ensure())
     there = f"{PrivateAddress(_NETWORK, other.number, _SLOT)}/128"
     host.ip(f"route add {there} dev {device.name}")

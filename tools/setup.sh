@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what this repository needs on Debian 12, idempotently: Debian packages, the Python
-# environment of the lock file, the Rust programs, the guest kernel and the base images; with
-# `peers` what benchmarks are measured beside, with `strangers` the test programs of others.
-# Called by the Makefile; a second run takes seconds.
+# environment of the lock file, the Rust programs, wireguard-go, the guest kernel and the base
+# images; with `peers` what benchmarks are measured beside, with `strangers` the test programs of
+# others. Called by the Makefile; a second run takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +31,20 @@ need_rust() { # Debian 12's own cargo is too old to read this workspace
   found=$(cargo --version | cut -d' ' -f2)
   [ "$(printf '%s\n' "$oldest" "$found" | sort -V | head -n1)" = "$oldest" ] \
     || { say "cargo $found is too old, $oldest or newer is needed: $how"; exit 1; }
+}
+
+# Its daemon joins a flow's segments before it passes them on, for three times the throughput of
+# Debian's, which is taken where there is no Go that can build it.
+build_wireguard() {
+  local source=tools/wireguard-go oldest found
+  oldest=$(sed -n 's/^go //p' "$source/go.mod")
+  found=$(go env GOVERSION 2>/dev/null | sed 's/^go//') || true
+  [ "$(printf '%s\n' "$oldest" "$found" | sort -V | head -n1)" = "$oldest" ] \
+    || { say "no Go $oldest or newer: where the kernel has no WireGuard, Debian's slower wireguard-go is used"; return 0; }
+  CGO_ENABLED=0 go build -C "$source" -trimpath -ldflags='-s -w' -o "$PWD/build/made/wireguard-go" \
+    golang.zx2c4.com/wireguard \
+    || { say "go cannot build wireguard-go: check the network and Go's settings (go env GOPROXY)"; exit 1; }
+  install_program build/made/wireguard-go
 }
 
 need_debian() {
@@ -134,18 +148,24 @@ install_python() {
 
 build_programs() {
   local target=rust/target
-  mkdir -p build/programs
   say "building the Rust programs (seconds when nothing changed, minutes the first time)"
   (cd rust && cargo build --quiet --locked --release -p godwit-edge -p godwit-dns)
   (cd rust && cargo static --quiet --locked)
   local program
   for program in "$target"/release/godwit-{edge,dns} \
     "$target"/x86_64-unknown-linux-gnu/small/godwit-{shim,init}; do
-    # Replaced by rename: a running program keeps its file.
-    cmp -s "$program" "build/programs/${program##*/}" && continue
-    install -m 0755 "$program" "build/programs/.new"
-    mv "build/programs/.new" "build/programs/${program##*/}"
+    install_program "$program"
   done
+  build_wireguard
+}
+
+install_program() { # file
+  local place=build/programs/${1##*/}
+  cmp -s "$1" "$place" && return
+  mkdir -p build/programs
+  # Replaced by rename: a running program keeps its file.
+  install -m 0755 "$1" build/programs/.new
+  mv build/programs/.new "$place"
 }
 
 need_compilers() {

@@ -26,7 +26,7 @@ from godwit.agent.network.addresses import PrivateAddress
 from godwit.agent.network.host_network import HostNetwork
 from godwit.agent.network.mesh import Mesh, rules_of
 from godwit.agent.network.mesh_keys import MeshKeys
-from godwit.base import clock, tasks
+from godwit.base import clock, settings, tasks
 from tests.host import network_lab as lab
 
 T = TypeVar("T")
@@ -44,6 +44,12 @@ def until(met: Callable[[], bool], deadline_s: float = lab.PATIENCE_S) -> None:
     while not met():
         assert time.monotonic() < end, "it never came about"
         time.sleep(0.02)
+
+
+def device_config(host_number: int, folder: Path) -> mesh_device.Config:
+    """Return what a host's interface is to be, whose key lies in its folder."""
+    programs = settings.from_process().paths.programs
+    return mesh_device.Config(host_number, folder / "mesh.key", folder / "wg.log", programs)
 
 
 class Namespace:
@@ -118,8 +124,7 @@ class Host(Namespace):
         known = rules_of(self.number, self.known)
         self.network = HostNetwork(self.number, run_dir=self.folder, policy=policy, mesh=known)
         await self.network.start()
-        config = mesh_device.Config(self.number, self.folder / "mesh.key", self.folder / "wg.log")
-        self.device = mesh_device.MeshDevice(config)
+        self.device = mesh_device.MeshDevice(device_config(self.number, self.folder))
         self.mesh = Mesh(
             self.device,
             self.network.reach,
@@ -178,12 +183,7 @@ class Host(Namespace):
 
     def daemon(self) -> int:
         """Return the pid of what carries its packets, 0 while nothing does."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(f"/var/run/wireguard/{self.device.name}.sock")
-            except OSError:
-                return 0
-            return mesh_device._peer_pid(connection)
+        return daemon_of(self.device)
 
     def stop(self) -> None:
         """Take everything down."""
@@ -193,6 +193,16 @@ class Host(Namespace):
             self.end_agent()
             self.do(self.network.stop())
         self.close()
+
+
+def daemon_of(device: mesh_device.MeshDevice) -> int:
+    """Return the pid of what carries a device's packets, 0 while nothing does."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(f"/var/run/wireguard/{device.name}.sock")
+        except OSError:
+            return 0
+        return mesh_device._peer_pid(connection)
 
 
 class Internet:

@@ -1,8 +1,10 @@
 """The network across hosts: real namespaces, taps, nftables and WireGuard."""
 
 import os
+import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,26 @@ def test_a_killed_daemon_costs_a_moment_and_no_address(tmp_path):
         assert after == before
         assert max(stream.gaps) < BY_ITSELF_S
         assert way.passes(b"still here")
+
+
+def test_the_daemon_among_the_programs_is_preferred_to_the_installed_one(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (tmp_path / "host").mkdir()
+    with mesh.internet(tmp_path, 1) as net:
+        (host,) = net.hosts
+        config = mesh.device_config(host.number + 500, tmp_path / "host")
+        device = mesh_device.MeshDevice(replace(config, programs=programs))
+        try:
+            for own in (False, True):
+                if own:
+                    shutil.copy(shutil.which("wireguard-go"), programs)
+                host.do(device.ensure())
+                program = Path(f"/proc/{mesh.daemon_of(device)}/exe").readlink()
+                assert (program == programs / "wireguard-go") == own
+                host.do(device.remove())
+        finally:
+            host.do(device.remove())
 
 
 def test_the_agents_death_changes_nothing(tmp_path):

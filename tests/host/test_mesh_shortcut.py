@@ -1,6 +1,9 @@
 """The short way from the mesh to a machine: what takes it, what does not, and life without it."""
 
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from godwit.agent import ports
 from godwit.agent.network import sysctls
 from godwit.agent.network.addresses import PrivateAddress
+from godwit.base import processes, settings
 from tests.host import mesh_lab as mesh
 from tests.host import network_lab as lab
 from tests.host.mesh_lab import until
@@ -50,6 +54,72 @@ def test_what_is_plainly_for_a_machine_takes_the_short_way(tmp_path: Path) -> No
             heard = way.heard_by.hear(lambda h: h.protocol == 17 and h.data == b"hello")
             assert heard is not None
             assert (heard.source, heard.destination) == (one.six(2), two.six(2))
+
+
+WATCH = """
+table inet watch {{
+    counter forwarded {{ }}
+    chain long_way {{
+        type filter hook forward priority -200; ip6 daddr {to} meta length > 1420 counter name forwarded
+    }}
+}}
+table netdev watch {{
+    counter joined {{ }}
+    chain arriving {{
+        type filter hook ingress device "{device}" priority -200; meta length > 1420 counter name joined
+    }}
+}}
+"""
+
+
+def test_segments_that_the_daemon_joined_take_it_too(tmp_path: Path) -> None:
+    if not (settings.from_process().paths.programs / "wireguard-go").exists():
+        pytest.skip("set-up found no Go: Debian's daemon joins none")
+    with mesh.internet(tmp_path) as net:
+        one, two = net.hosts
+        sender, receiver = (mesh.inhabitant(host) for host in net.hosts)
+        try:
+            for host in net.hosts:
+                # An agent that starts adopts what is plumbed.
+                host.end_agent()
+                host.start()
+            net.join(one, two)
+            watch = WATCH.format(to=receiver.address, device=two.device.name)
+            two.do(processes.run(["nft", "-f", "-"], stdin=watch.encode()))
+            data = os.urandom(8 << 20)
+            assert carried(data, sender, receiver) == data
+            seen = [
+                two.output("nft", "list", "counter", *name)
+                for name in (
+                    ("netdev", "watch", "joined"),
+                    ("inet", "watch", "forwarded"),
+                )
+            ]
+            joined, forwarded = (int(text.split("packets")[1].split()[0]) for text in seen)
+            assert joined > 0
+            assert forwarded == 0
+        finally:
+            sender.inside.close()
+            receiver.inside.close()
+
+
+def carried(data: bytes, sender: mesh.Inhabitant, receiver: mesh.Inhabitant) -> bytes:
+    """Return what arrives of some data, sent by one connection."""
+    where = receiver.address, 9000
+    server = receiver.inside.call(lambda: socket.create_server(where, family=socket.AF_INET6))
+    client = sender.inside.call(lambda: socket.socket(socket.AF_INET6))
+    with server, client:
+        for each in (server, client):
+            each.settimeout(lab.PATIENCE_S)
+        client.connect(where)
+        accepted, _ = server.accept()
+        sending = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(1)))
+        sending.start()
+        with accepted:
+            accepted.settimeout(lab.PATIENCE_S)
+            received = b"".join(iter(lambda: accepted.recv(1 << 20), b""))
+        sending.join()
+    return received
 
 
 def test_a_machine_that_came_later_is_reached_by_it_until_it_goes(tmp_path: Path) -> None:

@@ -66,9 +66,8 @@ async def joined(here: vm_lab.Host, far: Far) -> Mesh:
     folder = here.places.run_dir
     key = folder / "mesh.key"
     key.write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
-    config = mesh_device.Config(vm_lab.HOST_NUMBER, key, folder / "wireguard-go.log")
     mesh = Mesh(
-        mesh_device.MeshDevice(config),
+        mesh_device.MeshDevice(mesh_lab.device_config(vm_lab.HOST_NUMBER, folder)),
         here.network.reach,
         clock.SystemClock(),
         remembered_in=folder / "mesh.json",

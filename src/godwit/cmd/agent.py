@@ -163,6 +163,7 @@ def _join_mesh(
         network.host_number,
         private_key=mesh_key_file(settings.paths.data),
         log=settings.paths.data / "log" / "wireguard-go.log",
+        programs=settings.paths.programs,
         port=settings.listen.mesh,
         mtu=settings.host.mtu,
     )

@@ -3,7 +3,7 @@
 Where the kernel has no WireGuard the interface is a tun that is there first and stays: with it the
 addresses and routes survive the daemon, which is started in a session of its own and outlives the
 agent. Whoever comes next finds it by the socket it listens on. Told and asked by `wg`, which
-speaks to either.
+speaks to either. The daemon is the one among Godwit's programs, or else whichever is installed.
 """
 
 import asyncio
@@ -52,14 +52,16 @@ class Config:
     Attributes:
         host_number: This host's.
         private_key: The file with its key, as `wg` reads it.
+        log: What the daemon says.
+        programs: Where Godwit's own programs are.
         port: UDP port on all of the host's addresses.
         mtu: The underlay's less 80, the same on all hosts.
-        log: What the daemon says.
     """
 
     host_number: int
     private_key: Path
     log: Path
+    programs: Path
     port: int = DEFAULT_PORT
     mtu: int = 1420
 
@@ -149,14 +151,15 @@ class MeshDevice:
         return ["wireguard"] not in words
 
     async def _start_daemon(self) -> None:
-        program = shutil.which(_DAEMON)
+        installed = os.environ.get("PATH", os.defpath)
+        program = shutil.which(_DAEMON, path=f"{self.config.programs}{os.pathsep}{installed}")
         if program is None:
             raise errors.Failure(
                 "failed_precondition",
                 f"this kernel has no WireGuard, and {_DAEMON} is not installed",
                 hint=f"apt-get install {_DAEMON}",
             )
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LOG_LEVEL": "error"}
+        environment = {"PATH": installed, "LOG_LEVEL": "error"}
         with self.config.log.open("ab") as log:
             processes.detach(
                 [program, "-f", self.name],

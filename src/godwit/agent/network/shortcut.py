@@ -3,10 +3,12 @@
 What `mesh_rules` does to a packet from another host in three hooks is done here in one, the
 ingress of the mesh's interface: one lookup judges the two ends and leads to the machine's own
 chain, which puts the addresses back and hands the packet to the machine's tap. All it says are
-constants: each statement less is felt, as this is done to every packet of 1,420 bytes. It is a
+constants: each statement less is felt, as this is done to every packet that arrives. It is a
 shortcut and nothing else: what is not plainly for a machine here, is larger than the mesh carries
 or has no hop left goes on to the long way, where it is judged by all the rules and answered if
-need be. So does everything while there is no shortcut, as on a kernel without `fwd`.
+need be. So does everything while there is no shortcut, as on a kernel without `fwd`. TCP may be
+larger: `wireguard-go` hands over segments of one flow joined to one packet, of which the kernel
+knows how they were cut.
 
 The way from a machine into the mesh has none: a machine hands over large segments, so that the
 rules are asked once for what becomes dozens of packets.
@@ -183,7 +185,8 @@ table netdev godwit {{
     counter paced_in {{ }}
     chain arrive {{
         type filter hook ingress device "{device}" priority filter; policy accept;
-        ip6 hoplimit > 1 meta length <= {mtu} ip6 saddr & {mask} . ip6 daddr vmap @machines
+        meta length > {mtu} meta l4proto != tcp accept
+        ip6 hoplimit > 1 ip6 saddr & {mask} . ip6 daddr vmap @machines
     }}
 }}
 {machines}"""

@@ -119,7 +119,7 @@ class Lab:
         path.write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
         self.keys = MeshKeys(path)
         self.clock = TurnedClock()
-        self.device = Device(Config(OWN, path, self.folder / "log"), self.done)
+        self.device = Device(Config(OWN, path, self.folder / "log", self.folder), self.done)
         self.mesh = self.again()
 
     def again(self) -> Mesh:
