@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from godwit.agent.judging import Judgement
 from godwit.agent.network import mesh_device, peers
 from godwit.agent.network.mesh import Mesh
 from godwit.agent.network.mesh_keys import MeshKeys
@@ -96,6 +97,24 @@ def taken(server: socket.socket) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
+async def exchanged_much(machine: vm_lab.Machine, far: Far) -> None:
+    """Have a machine get much from its friend and give much to it, whole."""
+    friend = far.friend.address
+    with far.listening(far.friend) as server:
+        data = os.urandom(MUCH)
+        giving = asyncio.to_thread(given, server, data)
+        fetched = machine.run(f"busybox nc {friend} {PORT} </dev/null | sha256sum")
+        _, answer = await asyncio.gather(giving, fetched)
+        assert answer.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+        sent = machine.run(
+            f"head -c {MUCH} /dev/urandom >/tmp/much && sha256sum </tmp/much"
+            f" && busybox nc {friend} {PORT} </tmp/much"
+        )
+        answer, received = await asyncio.gather(sent, asyncio.to_thread(taken, server))
+        assert answer.stdout.split()[0] == hashlib.sha256(received).hexdigest()
+        assert len(received) == MUCH
+
+
 @lab.own_namespace
 async def test_a_machine_exchanges_much_with_one_behind_another_host(tmp_path):
     far = Far(tmp_path)
@@ -110,18 +129,12 @@ async def test_a_machine_exchanges_much_with_one_behind_another_host(tmp_path):
                 while not await succeeds(machine, pings(friend)):
                     await asyncio.sleep(0.2)
             assert not await succeeds(machine, pings(stranger))
-            with far.listening(far.friend) as server:
-                data = os.urandom(MUCH)
-                giving = asyncio.to_thread(given, server, data)
-                fetched = machine.run(f"busybox nc {friend} {PORT} </dev/null | sha256sum")
-                _, answer = await asyncio.gather(giving, fetched)
-                assert answer.stdout.split()[0] == hashlib.sha256(data).hexdigest()
-                sent = machine.run(
-                    f"head -c {MUCH} /dev/urandom >/tmp/much && sha256sum </tmp/much"
-                    f" && busybox nc {friend} {PORT} </tmp/much"
-                )
-                answer, received = await asyncio.gather(sent, asyncio.to_thread(taken, server))
-                assert answer.stdout.split()[0] == hashlib.sha256(received).hexdigest()
-                assert len(received) == MUCH
+            await exchanged_much(machine, far)
+            # The same under a network policy, which takes it other ways.
+            allowed = Judgement(ingress=frozenset(), egress=frozenset({("tcp", PORT)}))
+            here.network.judge_by(lambda _: allowed)
+            await here.network.judge(5)
+            assert not await succeeds(machine, pings(friend))
+            await exchanged_much(machine, far)
     finally:
         far.close()

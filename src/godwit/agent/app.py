@@ -23,10 +23,12 @@ from godwit.agent.guest_api.answers import Answers
 from godwit.agent.guest_api.connections import Connections
 from godwit.agent.guest_api.deeds import Deeds
 from godwit.agent.image_keeper import ImageKeeper
+from godwit.agent.machines import config as settings
 from godwit.agent.machines import (
     leases,
     memory,
     metadata,
+    records,
     registry,
     scheduler,
     secrets,
@@ -38,6 +40,7 @@ from godwit.agent.machines import (
     work,
 )
 from godwit.agent.machines.driver import Driver
+from godwit.agent.policies import Policies
 from godwit.agent.publisher import Publisher, Stream
 from godwit.agent.rpc import guests
 from godwit.agent.rpc.desk import OfMachine, parse
@@ -157,6 +160,7 @@ class App:
             parts.catalog_socket, self.publisher, self.wake, self.rest, owned
         )
         self._drains = Drains(parts.clock, owned, self._catalog, self._turned)
+        self._policies = Policies(parts.network, self.machines.store, owned)
         self._desk = rpc.Desk(
             identity=parts.identity,
             machines=self.machines,
@@ -169,6 +173,7 @@ class App:
             drains=self._drains,
             secrets=host.secrets,
             standings=host.standings,
+            policies=self._policies,
         )
         self._container_probes = ContainerProbes(self._desk.session, parts.clock, owned)
         host.standings.on_change(self._containers_told)
@@ -214,6 +219,7 @@ class App:
             **rpc.handlers(self._desk),
             **TerminalDesk(self._desk, self.terminals).handlers(),
             **self.image_keeper.handlers(),
+            **self._policies.handlers(),
             "machine.cpu": self.read_cpu,
         }
         return {verb: rpc.answering(handler) for verb, handler in found.items()}
@@ -235,9 +241,12 @@ class App:
 
     async def start(self) -> None:
         """Bring network and machines back, then open the local catalog."""
-        await self._parts.network.start()
         for beside in (self._desk.leases, self._desk.metadata, self._desk.memory):
             await beside.load()
+        await self._policies.load()
+        for machine in await self.machines.store.machines():
+            self._judge(machine)
+        await self._parts.network.start()
         if self.bursts is not None:
             self.bursts.load(await self.machines.store.fact(_CPU_ACCOUNTS))
         await self.machines.recover()
@@ -248,6 +257,7 @@ class App:
         self._keep(_ALIVE_EVERY_S, self.machines.still_alive, "alive")
         self._keep(_TIDY_EVERY_S, self.machines.tidy, "tidy")
         self._keep(_MEND_EVERY_S, self.machines.mend, "mend")
+        self._keep(_MEND_EVERY_S, self._policies.settle, "policies")
         self._keep(_DUE_EVERY_S, self._scheduler.tick, "schedules")
         self._tasks.keep(self._meter(), name="metering")
         if self.bursts is not None:
@@ -310,6 +320,11 @@ class App:
         if isinstance(answer, waits.Gone):
             raise errors.not_found(f"machine {machine_id} is destroyed")
 
+    def _judge(self, machine: records.Machine) -> None:
+        written = self._desk.metadata.written(machine.machine_id, machine.instance_id)
+        values = settings.metadata(machine.config) if written is None else written.values
+        self._policies.follow(machine, values)
+
     def _machine_changed(self, driver: Driver) -> None:
         """A machine changed: its checks follow, then the world is told."""
         with log.bound(**driver.machine.about):
@@ -317,6 +332,7 @@ class App:
 
     def _follow(self, driver: Driver) -> None:
         snapshot, machine = driver.snapshot, driver.machine
+        self._judge(machine)
         boot = None
         if snapshot.shown == "started":
             boot = f"{machine.instance_id}:{machine.started_at_ms}"

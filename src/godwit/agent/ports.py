@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, get_args
 
+from godwit.agent.judging import Judgement
 from godwit.images import collection, store
 from godwit.wire import channel, guest, guest_api, host_rpc, shim
 from godwit.wire.secrets import HostSecrets
@@ -102,6 +103,10 @@ class Plumbing:
         return f"gw{self.slot}"
 
 
+JudgementOf = Callable[[int], Judgement]
+"""Returns what network policies allow the machine in a slot; never fails."""
+
+
 class Network(Protocol):
     """The host's side of machines' networks."""
 
@@ -128,6 +133,12 @@ class Network(Protocol):
 
     async def unplumb(self, plumbing: Plumbing) -> None:
         """Ensure they are gone, established flows included."""
+
+    def judge_by(self, judgement: JudgementOf) -> None:
+        """Ask by this from now on what network policies allow the machine in a slot."""
+
+    async def judge(self, slot: int) -> None:
+        """Ensure that a machine which is plumbed is held to what it is allowed now."""
 
     async def observed(self) -> frozenset[int]:
         """Return the slots that have a tap."""

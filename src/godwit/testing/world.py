@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
+from godwit.agent.judging import FREE, Judgement
 from godwit.base import errors
 from godwit.images import collection
 from godwit.images.config import ImageConfig
@@ -138,6 +139,7 @@ class World:
     deeds: list[guest_api.Deed] = field(default_factory=list)
     pulled_with: list[str | None] = field(default_factory=list)
     taps: set[int] = field(default_factory=set)
+    judged: dict[int, Judgement] = field(default_factory=dict)
     policy: bool = True
     vms: dict[str, Vm] = field(default_factory=dict)
     exits: dict[str, shim.ExitRecord] = field(default_factory=dict)
@@ -315,11 +317,14 @@ class FakeNetwork:
 
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
+        self._judgement: ports.JudgementOf = lambda _: FREE
 
     async def start(self) -> None:
-        """Count it."""
+        """Count it; the machines that are plumbed are judged anew."""
         await self._hands.ask("network.start")
-        self._hands.world.policy = True
+        world = self._hands.world
+        world.policy = True
+        world.judged = {slot: self._judgement(slot) for slot in world.taps}
 
     async def stop(self) -> None:
         """Remove every tap."""
@@ -348,16 +353,28 @@ class FakeNetwork:
         """Ensure the tap."""
         await self._hands.ask("network.plumb", plumbing.machine_id)
         self._hands.world.taps.add(plumbing.slot)
+        self._hands.world.judged[plumbing.slot] = self._judgement(plumbing.slot)
 
     async def unplumb(self, plumbing: ports.Plumbing) -> None:
         """Ensure there is no tap."""
         await self._hands.ask("network.unplumb", plumbing.machine_id)
         self._hands.world.taps.discard(plumbing.slot)
+        self._hands.world.judged.pop(plumbing.slot, None)
 
     async def observed(self) -> frozenset[int]:
         """Return the slots that have a tap."""
         await self._hands.ask("network.observed")
         return frozenset(self._hands.world.taps)
+
+    def judge_by(self, judgement: ports.JudgementOf) -> None:
+        """Ask by this from now on."""
+        self._judgement = judgement
+
+    async def judge(self, slot: int) -> None:
+        """Write down what a plumbed machine is allowed."""
+        await self._hands.ask("network.judge")
+        if slot in self._hands.world.taps:
+            self._hands.world.judged[slot] = self._judgement(slot)
 
     async def intact(self) -> bool:
         """Tell whether the policy stands."""

@@ -49,6 +49,7 @@ from typing import Any, Literal
 
 from godwit.base import errors, principal
 from godwit.wire.guest_containers import Standing
+from godwit.wire.network_policies import AppPolicies
 from godwit.wire.record import Record
 from godwit.wire.secrets import HostSecrets
 
@@ -178,6 +179,7 @@ class Offer(Record):
         min_secrets_version: The oldest secrets of its app that will do.
         secrets_version: Of the app's secrets it is to have; 0 while the app has none.
         secrets: Those, sealed for this host.
+        policies: Its app's network policies; `None` while the app has never had any.
     """
 
     v: int = 1
@@ -204,6 +206,7 @@ class Offer(Record):
     min_secrets_version: int | None = None
     secrets_version: int = 0
     secrets: HostSecrets | None = None
+    policies: AppPolicies | None = None
 
 
 class Update(Record):
@@ -213,7 +216,8 @@ class Update(Record):
         current_version: When given, the update is refused unless it matches.
         lease_ttl_s: Above 0, the caller holds the machine's lease afterwards.
         nonce: Of the caller's lease.
-        secrets_version: As in `Offer`, as are `secrets`, `container_images` and `image_files`.
+        secrets_version: As in `Offer`, as are `secrets`, `container_images`, `image_files` and
+            `policies`.
     """
 
     v: int = 1
@@ -232,6 +236,7 @@ class Update(Record):
     min_secrets_version: int | None = None
     secrets_version: int = 0
     secrets: HostSecrets | None = None
+    policies: AppPolicies | None = None
     nonce: str | None = None
 
 

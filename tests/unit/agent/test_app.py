@@ -15,7 +15,7 @@ from godwit.agent import app
 from godwit.base import errors, tasks
 from godwit.testing import agents
 from godwit.testing.serving import serving
-from godwit.wire import facts, host_images, host_rpc, terminals
+from godwit.wire import facts, host_images, host_rpc, network_policies, terminals
 from tests.unit.agent.bench import READER, STRANGER, USER, WHO, Bench, M, N, running
 
 SERVICES = {"services": [{"internal_port": 8080, "ports": [{"port": 80, "handlers": ["http"]}]}]}
@@ -220,8 +220,9 @@ async def test_malformed_bodies_are_refused_in_words(
 
 
 async def test_every_verb_of_the_contract_is_answered(bench: Bench) -> None:
-    text = f"{host_rpc.__doc__} {host_images.__doc__} {terminals.__doc__}"
-    named = set(re.findall(r"\b(?:machine|logs|usage|images|disk)(?:\.[a-z]+)+", text))
+    documents = (host_rpc, host_images, terminals, network_policies)
+    text = " ".join(one.__doc__ or "" for one in documents)
+    named = set(re.findall(r"\b(?:machine|logs|usage|images|disk|policies)(?:\.[a-z]+)+", text))
     assert set(bench.app.handlers()) == named
 
 

@@ -156,6 +156,18 @@ class Store:
 
         return await self._database.read(work)
 
+    async def facts(self, prefix: str) -> dict[str, str]:
+        """Return those of the agent's own facts whose names begin so."""
+
+        def work(tx: Transaction) -> dict[str, str]:
+            rows = tx.execute(
+                "SELECT name, value FROM facts_of_agent WHERE substr(name, 1, ?) = ?",
+                (len(prefix), prefix),
+            )
+            return {row["name"]: row["value"] for row in rows}
+
+        return await self._database.read(work)
+
     async def set_fact(self, name: str, value: str | None, *, synced: bool = True) -> None:
         """Set one of the agent's own facts; `None` removes it."""
 

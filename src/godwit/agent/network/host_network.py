@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from godwit.agent import ports, slots
+from godwit.agent.judging import FREE, Judgement
 from godwit.agent.network import (
     addresses,
     links,
@@ -68,6 +69,8 @@ class HostNetwork:
         )
         self._parameters = sysctls.HostParameters(run_dir / "network-parameters.json")
         self._plumbed: dict[int, PrivateAddress] = {}
+        self._judgement: ports.JudgementOf = lambda _: FREE
+        self._judged: dict[int, Judgement] = {}
         self._mesh = mesh
         self._shortcut = shortcut.Shortcut(
             _nft, mtu=mtu, pace=rules.limit(self._policy.mbit_each_way)
@@ -79,8 +82,9 @@ class HostNetwork:
         self._parameters.ensure([*sysctls.keep_router_advertisements(), *links.HOST_SYSCTLS])
         async with self._nft:
             self._plumbed = {found.private.slot: found.private for found in await self._kernel()}
+            self._judged = {slot: self._judgement(slot) for slot in self._plumbed}
             await self._apply(self._mesh)
-            await self._shortcut.lay(self._mesh, self._plumbed.values(), anew=True)
+            await self._shortcut.lay(self._mesh, self._unjudged(), anew=True)
         await _ip(links.host_commands())
         await _ensure(links.host_rules("add"))
         logger.info("network ready, %d machines plumbed", len(self._plumbed))
@@ -111,6 +115,7 @@ class HostNetwork:
         await _nft(rules.remove())
         await self._shortcut.close()
         self._plumbed = {}
+        self._judged = {}
         for command in links.host_leftovers():
             await processes.run(command, timeout_s=_TIMEOUT_S, check=False)
         self._parameters.restore()
@@ -128,7 +133,18 @@ class HostNetwork:
             elif former != mesh:
                 await _nft(_difference(former, mesh))
             self._mesh = mesh
-            await self._shortcut.lay(mesh, self._plumbed.values())
+            await self._shortcut.lay(mesh, self._unjudged())
+
+    def judge_by(self, judgement: ports.JudgementOf) -> None:
+        """Ask by this from now on what network policies allow the machine in a slot."""
+        self._judgement = judgement
+
+    async def judge(self, slot: int) -> None:
+        """Ensure that a machine which is plumbed is held to what it is allowed now."""
+        async with self._nft:
+            private = self._plumbed.get(slot)
+            if private is not None and self._judged.get(slot, FREE) != self._judgement(slot):
+                await self._admit(private)
 
     def private_ip(self, plumbing: ports.Plumbing) -> str:
         """Return the machine's 6PN address."""
@@ -164,8 +180,7 @@ class HostNetwork:
         sysctls.set_all(links.tap_sysctls(plumbing.tap))
         async with self._nft:
             self._plumbed[plumbing.slot] = private
-            admitted = rules.admit(rules.guest(private), in_mesh=self._mesh is not None)
-            await self._change(admitted, self._shortcut.admit(private))
+            await self._admit(private)
         await _ip(links.tap_commands(plumbing.tap, private, self._mtu))
 
     async def unplumb(self, plumbing: ports.Plumbing) -> None:
@@ -175,11 +190,12 @@ class HostNetwork:
             private = self._plumbed.pop(plumbing.slot, None) or self._private(plumbing)
             still_used = any(other.network == private.network for other in self._plumbed.values())
             expelled = rules.expel(
-                rules.guest(private),
+                rules.guest(private, self._judged.get(plumbing.slot, FREE)),
                 last_of_network=not still_used,
                 in_mesh=self._mesh is not None,
             )
             await self._change(expelled, self._shortcut.expel(private))
+            self._judged.pop(plumbing.slot, None)
         await _cut_flows("ipv6", str(private))
         await _cut_flows("ipv4", self.local_ipv4(plumbing))
 
@@ -192,8 +208,26 @@ class HostNetwork:
         return PrivateAddress(plumbing.network_number, self.host_number, plumbing.slot)
 
     async def _apply(self, mesh: mesh_rules.Mesh | None) -> None:
-        guests = [rules.guest(private) for private in self._plumbed.values()]
+        guests = [
+            rules.guest(private, self._judged.get(slot, FREE))
+            for slot, private in self._plumbed.items()
+        ]
         await _nft(rules.table(self._policy, guests, closed=self._closed(), mesh=mesh))
+
+    async def _admit(self, private: PrivateAddress) -> None:
+        """Let a machine's packets through, as far as it is allowed now."""
+        former, wanted = self._judged.get(private.slot, FREE), self._judgement(private.slot)
+        admitted = rules.admit(
+            rules.guest(private, wanted), in_mesh=self._mesh is not None, former=former
+        )
+        # What is judged is tracked, which nothing is on the short way.
+        short = self._shortcut.expel(private) if wanted else self._shortcut.admit(private)
+        await self._change(admitted, short)
+        self._judged[private.slot] = wanted
+
+    def _unjudged(self) -> list[PrivateAddress]:
+        found = self._plumbed.items()
+        return [private for slot, private in found if not self._judged.get(slot)]
 
     async def _change(self, policy: str, short: str) -> None:
         """Change the policy, and with it the shortcut, which somebody may have removed."""

@@ -21,6 +21,14 @@ network is the same in both addresses, each is read from the other while it is o
 What the kernel answers to a packet that cannot leave quotes a form that its machine does not know;
 `quote` puts it back, without which path MTU discovery would fail.
 
+What a machine says that network policies select is tracked as well, or a reply could not be told
+from what another begins. It has ways of its own beside these, so that the others have no more to
+be asked:
+
+    track      instead of `leave`: the sender's own network, and no more before it is tracked
+    judge      after that, before it is routed: what the policies allow, then as in `leave`
+    receive    instead of the end of `deliver`
+
 WireGuard's own packets are never tracked and are asked about as little as can be: they are known
 by a mark that only root can give, and by a port that no machine's flow is given on its way out.
 """
@@ -69,21 +77,38 @@ class Parts:
     chains: str = ""
 
 
-def parts(mesh: Mesh | None, network_numbers: Iterable[int], *, sent: str, received: str) -> Parts:
+def parts(
+    mesh: Mesh | None,
+    network_numbers: Iterable[int],
+    leaving: Iterable[str],
+    *,
+    judging: bool,
+    sent: str,
+    received: str,
+    flows: int,
+) -> Parts:
     """Return the mesh's share of the policy.
 
     Args:
         mesh: How this host is part of it; `None` when it is alone.
         network_numbers: Of the networks that have machines here.
+        leaving: Of the machines here (`leaving`).
+        judging: Network policies select one of them.
         sent: The verdict on what a machine may send.
         received: The verdict on what it may be sent.
+        flows: Tracked connections one machine may hold.
     """
     if mesh is None:
         return Parts()
     hosts = ", ".join(_host(number) for number in sorted(mesh.others))
     here = sorted(set(network_numbers))
     networks = ", ".join(_network(number, mesh.host_number) for number in here)
+    ways = ", ".join(leaving)
     values = {
+        "leaving": f"elements = {{ {ways} }}" if ways else "",
+        "judge": _JUDGE if judging else "",
+        "to_host": _TO_HOST,
+        "flows": flows,
         "sent": sent,
         "received": received,
         "port": mesh.port,
@@ -125,6 +150,21 @@ def network_element(verb: str, table: str, network_number: int, host_number: int
     return f"{verb} element inet {table} mesh_networks {{ {element} }}\n"
 
 
+def leaving(tap: str, private: addresses.PrivateAddress, *, judged: bool) -> str:
+    """Return the element that says what is done to a machine's packets for other hosts."""
+    return f'"{tap}" . {private} : goto {"track" if judged else "leave"}'
+
+
+def judging(table: str) -> str:
+    """Return the transaction that has the packets of judged machines judged; again as well.
+
+    Nothing asks for its end but a new table: a host that had such a machine soon has another.
+    """
+    head, rule = (line.strip() for line in _JUDGE.strip().splitlines()[1:3])
+    chain = f"chain inet {table} judge"
+    return f"add {chain} {{ {head} }}\nflush {chain}\nadd rule inet {table} judge {rule}\n"
+
+
 def _host(number: int) -> str:
     """Return what the addresses of a host's machines have in common, all else zero."""
     return str(IPv6Address(int(addresses.PRIVATE.network_address) | number << 48 | 2))
@@ -150,6 +190,7 @@ WireGuard."""
 _SETS = """\
     set hosts {{ type ipv6_addr; {hosts} }}
     set mesh_networks {{ type ipv6_addr . ipv6_addr; {networks} }}
+    map leaving {{ type ifname . ipv6_addr : verdict; {leaving} }}
     counter refused_from_mesh {{ }}
 """
 
@@ -162,7 +203,7 @@ _FROM_ELSEWHERE = """\
 
 _FROM_TAP = """\
         ip6 daddr {between} counter name refused_on_the_way drop
-        ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts iifname . ip6 saddr @sources6 goto leave
+        ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts iifname . ip6 saddr vmap @leaving
 """
 
 _FROM_HOST = """\
@@ -184,23 +225,54 @@ _FROM_GUEST = """\
 """
 
 _TO_WORLD = """\
+        oifname "{device}" accept
         iifname "gw*" oifname != "gw*" udp sport {port} masquerade to :{other_ports}
 """
+
+_TO_HOST = """\
+        @nh,208,32 set @nh,240,32 comment "destination: first the host"
+        @nh,240,32 set @nh,80,32 comment "then the network, which is the source's"
+        @nh,192,16 set 0xfdab
+        @nh,304,16 set 1
+"""
+
+_JUDGE = """\
+    chain judge {
+        type filter hook prerouting priority mangle; policy accept;
+        iifname @judged ip6 daddr & ffff:0:0:ffff:ffff:0:0:ffff @hosts goto judge_leaving
+    }
+"""
+"""Hangs on a hook, so it is only there on a host that has had such a machine."""
 
 _CHAINS = """\
     chain leave {{
         ip6 saddr & {mask} . ip6 daddr & {mask} != @networks \
 counter name refused_on_the_way drop
         notrack
-        @nh,208,32 set @nh,240,32 comment "destination: first the host"
-        @nh,240,32 set @nh,80,32 comment "then the network, which is the source's"
-        @nh,192,16 set 0xfdab
-        @nh,304,16 set 1
+{to_host}\
         {sent}
+    }}
+    chain track {{
+        ip6 saddr & {mask} . ip6 daddr & {mask} != @networks \
+counter name refused_on_the_way drop
+        {sent}
+    }}
+{judge}\
+    chain judge_leaving {{
+        ct state established,related goto lead
+        ct state invalid drop
+        iifname @closed_out jump begun_by_guest
+        jump new_flow
+        goto lead
+    }}
+    chain lead {{
+{to_host}\
+        accept
     }}
     chain depart {{
         tcp flags syn / syn,rst tcp option maxseg size set rt mtu
         ct state untracked ip6 daddr {between} goto sign
+        iifname @judged ip6 daddr {between} goto sign
         counter name refused_on_the_way drop
     }}
     chain sign {{
@@ -217,7 +289,6 @@ counter name refused_on_the_way drop
         counter name refused_from_mesh drop
     }}
     chain restore {{
-        notrack
         @nh,112,32 set @nh,80,32 comment "source: its host behind"
         @nh,80,32 set @nh,240,32 comment "the network, which is the destination's"
         @nh,64,16 set 0xfdaa
@@ -225,11 +296,21 @@ counter name refused_on_the_way drop
         @nh,192,48 set @nh,64,48 comment "destination: likewise"
         @nh,240,32 set {number} comment "behind it this host"
         @nh,304,16 set 2
-        accept
+        ip6 daddr @judged6 accept
+        notrack accept
     }}
     chain deliver {{
+        oifname @judged goto receive
         oifname "gw*" ct state untracked {received}
         counter name refused_from_mesh drop
+    }}
+
+    chain receive {{
+        ct state established,related {received}
+        ct state invalid drop
+        oifname @closed_in jump begun_with_guest
+        ct state new add @flows {{ oifname ct count over {flows} }} counter name flooded drop
+        {received}
     }}
 
     chain quote {{

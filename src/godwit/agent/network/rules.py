@@ -17,6 +17,11 @@ guest writes into a packet can widen what it may do. In the order a packet meets
     mesh_rules what there is besides, once there are other hosts; `shortcut` goes past all of it
     table arp  a guest asks for its gateway's hardware address and answers for its own
 
+A machine that network policies select is judged in `through` by two sets of ports, `open_out` and
+`open_in`: what it begins, and what others begin with it. What belongs to a flow that was allowed
+passes. What goes by the host itself is never judged: names, the edge both ways, answers to the
+host. Its flows with other hosts are tracked, which those of others are not (`mesh_rules`).
+
 Every chain that hangs on a hook is asked about every packet of the host, WireGuard's own among
 them, which are most. So they are few, and the first thing each asks is whether it is a tap's.
 
@@ -34,6 +39,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from godwit.agent import slots
+from godwit.agent.judging import FREE, Judgement, Ports
 from godwit.agent.network import addresses, links, mesh_rules
 from godwit.wire.private import OF_APPS, OF_APPS_MASK, RESOLVER
 
@@ -93,11 +99,16 @@ class Policy:
 
 @dataclass(frozen=True)
 class Guest:
-    """What the policy knows of one machine."""
+    """What the policy knows of one machine.
+
+    Attributes:
+        judgement: What network policies allow it.
+    """
 
     tap: str
     slot: int
     private: addresses.PrivateAddress
+    judgement: Judgement = FREE
 
     @property
     def elements(self) -> tuple[tuple[str, str], ...]:
@@ -107,12 +118,36 @@ class Guest:
             ("sources4", f'"{self.tap}" . {addresses.local_ipv4(self.slot)}'),
             ("sources6", f'"{self.tap}" . {self.private}'),
             ("links6", f'"{self.tap}" . {link}'),
+            *self.judged,
         )
 
+    @property
+    def judged(self) -> tuple[tuple[str, str], ...]:
+        """Return those of them that say what network policies allow it."""
+        if not self.judgement:
+            return ()
+        return (
+            ("judged", f'"{self.tap}"'),
+            ("judged6", str(self.private)),
+            *self._direction("out", self.judgement.egress),
+            *self._direction("in", self.judgement.ingress),
+        )
 
-def guest(private: addresses.PrivateAddress) -> Guest:
+    @property
+    def leaving(self) -> str:
+        """Return the element that says what is done to its packets for other hosts."""
+        return mesh_rules.leaving(self.tap, self.private, judged=bool(self.judgement))
+
+    def _direction(self, way: str, ports: Ports | None) -> Iterable[tuple[str, str]]:
+        if ports is not None:
+            yield f"closed_{way}", f'"{self.tap}"'
+            for protocol, port in sorted(ports):
+                yield f"open_{way}", f'"{self.tap}" . {protocol} . {port}'
+
+
+def guest(private: addresses.PrivateAddress, judgement: Judgement = FREE) -> Guest:
     """Return what the policy knows of the machine with that address."""
-    return Guest(slots.tap_name(private.slot), private.slot, private)
+    return Guest(slots.tap_name(private.slot), private.slot, private, judgement)
 
 
 def table(
@@ -131,15 +166,17 @@ def table(
         mesh: How the host is part of the mesh; `None` when it is alone.
     """
     members = list(guests)
-    networks = sorted({g.private.network for g in members})
     paced = policy.mbit_each_way > 0
     sent, received = (f"goto pace_{way}" if paced else "accept" for way in ("out", "in"))
-    numbers = (g.private.network_number for g in members)
-    between = mesh_rules.parts(mesh, numbers, sent=sent, received=received)
-    elements = {name: sorted(_named(members, name)) for name in _OWN_SETS}
-    elements["networks"] = [_pair(network) for network in networks]
-    fill = {name: _elements(values) for name, values in elements.items()}
-    fill["arp"] = fill["sources4"]
+    between = mesh_rules.parts(
+        mesh,
+        (g.private.network_number for g in members),
+        sorted(g.leaving for g in members),
+        judging=any(g.judgement for g in members),
+        sent=sent,
+        received=received,
+        flows=policy.flows_per_machine,
+    )
     return _TABLES.format(
         drop_tables=remove(),
         refused4=_elements(REFUSED_V4),
@@ -167,25 +204,39 @@ def table(
         received=received,
         strangers=_strangers(closed),
         mesh=between,
-        **fill,
+        **_filled(members),
     )
 
 
-def admit(machine: Guest, *, in_mesh: bool = False) -> str:
+def admit(machine: Guest, *, in_mesh: bool = False, former: Judgement = FREE) -> str:
     """Return the transaction that lets a machine's packets through.
 
     Args:
         machine: It.
         in_mesh: There are other hosts: the table was rendered with a mesh.
+        former: What it was allowed before, if it was admitted already.
     """
-    return "".join([*_each("add", machine), *_network("add", machine.private, in_mesh)])
+    before = guest(machine.private, former)
+    lines = []
+    if before != machine:
+        lines += _lines("delete", before.judged)
+        if in_mesh:
+            lines += [_leaving(verb, before) for verb in ("add", "delete")]
+    lines += [*_each("add", machine), *_network("add", machine.private, in_mesh)]
+    if in_mesh:
+        lines.append(_leaving("add", machine))
+        if machine.judgement:
+            lines.append(mesh_rules.judging(TABLE))
+    return "".join(lines)
 
 
 def expel(machine: Guest, *, last_of_network: bool, in_mesh: bool = False) -> str:
     """Return the transaction that ends it; correct also when the machine was never admitted."""
     lines = [*_each("add", machine), *_each("delete", machine)]
-    if last_of_network:
-        for verb in ("add", "delete"):
+    for verb in ("add", "delete"):
+        if in_mesh:
+            lines.append(_leaving(verb, machine))
+        if last_of_network:
             lines += _network(verb, machine.private, in_mesh)
     return "".join(lines)
 
@@ -241,7 +292,10 @@ def _strangers(closed: Iterable[str]) -> str:
     return "".join(f"        {rule}\n" for rule in rules)
 
 
-_OWN_SETS = ("sources4", "sources6", "links6")
+_OWN_SETS = (
+    *("sources4", "sources6", "links6"),
+    *("judged", "judged6", "closed_out", "closed_in", "open_out", "open_in"),
+)
 _MASK = IPv6Network((0, addresses.NETWORK_PREFIX)).netmask
 
 
@@ -249,17 +303,31 @@ def _named(members: Iterable[Guest], name: str) -> list[str]:
     return [element for g in members for held_by, element in g.elements if held_by == name]
 
 
+def _filled(members: Iterable[Guest]) -> dict[str, str]:
+    """Return what is in each set that machines are in."""
+    members = list(members)
+    elements = {name: sorted(_named(members, name)) for name in _OWN_SETS}
+    networks = sorted({g.private.network for g in members})
+    elements["networks"] = [_pair(network) for network in networks]
+    fill = {name: _elements(values) for name, values in elements.items()}
+    return {**fill, "arp": fill["sources4"]}
+
+
 def _pair(network: IPv6Network) -> str:
     return f"{network.network_address} . {network.network_address}"
 
 
 def _each(verb: str, machine: Guest) -> list[str]:
-    lines = []
-    for name, element in machine.elements:
-        lines.append(f"{verb} element inet {TABLE} {name} {{ {element} }}\n")
-        if name == "sources4":
-            lines.append(f"{verb} element arp {TABLE} {name} {{ {element} }}\n")
-    return lines
+    named = [(name, element) for name, element in machine.elements if name == "sources4"]
+    return [*_lines(verb, machine.elements), *_lines(verb, named, family="arp")]
+
+
+def _lines(verb: str, elements: Iterable[tuple[str, str]], family: str = "inet") -> list[str]:
+    return [f"{verb} element {family} {TABLE} {name} {{ {each} }}\n" for name, each in elements]
+
+
+def _leaving(verb: str, machine: Guest) -> str:
+    return f"{verb} element inet {TABLE} leaving {{ {machine.leaving} }}\n"
 
 
 def _network(verb: str, private: addresses.PrivateAddress, in_mesh: bool) -> list[str]:
@@ -286,6 +354,12 @@ table inet godwit {{
     set sources6 {{ type ifname . ipv6_addr; {sources6} }}
     set links6 {{ type ifname . ipv6_addr; {links6} }}
     set networks {{ type ipv6_addr . ipv6_addr; {networks} }}
+    set judged {{ type ifname; {judged} }}
+    set judged6 {{ type ipv6_addr; {judged6} }}
+    set closed_out {{ type ifname; {closed_out} }}
+    set closed_in {{ type ifname; {closed_in} }}
+    set open_out {{ type ifname . inet_proto . inet_service; {open_out} }}
+    set open_in {{ type ifname . inet_proto . inet_service; {open_in} }}
     set refused4 {{ type ipv4_addr; flags interval; {refused4} }}
     set refused6 {{ type ipv6_addr; flags interval; {refused6} }}
     set allowed4 {{ type ipv4_addr; flags interval; {allowed4} }}
@@ -296,6 +370,7 @@ table inet godwit {{
     counter flooded {{ }}
     counter refused_by_host {{ }}
     counter refused_on_the_way {{ }}
+    counter refused_by_policy {{ }}
     counter escaped {{ }}
     counter strangers {{ }}
 {mesh.sets}
@@ -375,6 +450,7 @@ ip6 saddr & {mask} . ip6 daddr & {mask} @networks dnat ip6 to [{resolver}]:{flyc
 {mesh.from_guest}\
         ct state established {received}
         ct state invalid drop
+        iifname @closed_out ct state != related jump begun_by_guest
         jump new_flow
         tcp flags syn / syn,rst tcp option maxseg size set rt mtu
         ip6 daddr {private} goto from_guest_to_private
@@ -385,12 +461,21 @@ ip6 saddr & {mask} . ip6 daddr & {mask} @networks dnat ip6 to [{resolver}]:{flyc
         goto from_guest_to_world
     }}
     chain from_guest_to_private {{
+        oifname @closed_in ct state != related jump begun_with_guest
         oifname "gw*" ip6 saddr & {mask} . ip6 daddr & {mask} @networks {received}
         counter name refused_on_the_way drop
     }}
     chain from_guest_to_world {{
         {not_uplink} counter name refused_on_the_way drop
         accept
+    }}
+    chain begun_by_guest {{
+        iifname . meta l4proto . th dport @open_out return
+        counter name refused_by_policy drop
+    }}
+    chain begun_with_guest {{
+        oifname . meta l4proto . th dport @open_in return
+        counter name refused_by_policy drop
     }}
     chain new_flow {{
         ct state new add @flows {{ iifname ct count over {flows} }} counter name flooded drop

@@ -20,6 +20,7 @@ from godwit.agent.machines.metadata import MetadataBook
 from godwit.agent.machines.registry import Machines
 from godwit.agent.machines.secrets import Secrets
 from godwit.agent.machines.standing import Standings
+from godwit.agent.policies import Policies
 from godwit.base import errors, log
 from godwit.base.principal import Principal, Scope
 from godwit.durable.database import Writer
@@ -74,6 +75,7 @@ class Desk:
         database: Where versions are read from.
         secrets: For commands, which see what the machine's process sees.
         standings: What machines' containers do.
+        policies: What machines may send and be sent.
     """
 
     identity: views.Identity
@@ -87,6 +89,7 @@ class Desk:
     drains: Drains
     secrets: Secrets
     standings: Standings
+    policies: Policies
 
     def find(self, who: Principal, scope: Scope, machine_id: str) -> Driver:
         """Return a machine for one who may see it and holds the scope.

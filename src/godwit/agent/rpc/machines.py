@@ -59,6 +59,8 @@ class Lifecycle:
         log.bind(org_id=offer.org_id, network_id=offer.network_id, machine_id=offer.machine_id)
         views.check_told(offer.config)
         self._desk.secrets.check(offer.secrets, offer.secrets_version, offer.app_id)
+        who.require("machines:write", offer.org_id, app_id=offer.app_id)
+        await self._desk.policies.keep(offer.policies, offer.app_id)
         driver = await self._desk.machines.reserve(who, offer)
         return self._desk.view(driver, await self._mint(driver, offer))
 
@@ -72,12 +74,13 @@ class Lifecycle:
         secrets = self._desk.secrets
         secrets.check(update.secrets, update.secrets_version, driver.machine.app_id)
         await secrets.keep(driver.machine, update.instance_id, update.secrets)
+        await self._desk.policies.keep(update.policies, driver.machine.app_id)
         before = self._desk.leases.held(update.machine_id)
         minted = await self._mint(driver, update)
         request: Request = "replace" if update.skip_launch else "update"
         # The caller's nonce is for this request; what an operation is begun with is kept. Its
-        # secrets are kept beside, and not again with every step.
-        kept = update.model_copy(update={"nonce": None, "secrets": None})
+        # secrets and policies are kept beside, and not again with every step.
+        kept = update.model_copy(update={"nonce": None, "secrets": None, "policies": None})
         given = {"update": kept.model_dump(mode="json")}
         nonce = update.nonce if minted is None else minted.nonce
         try:

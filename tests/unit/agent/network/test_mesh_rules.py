@@ -19,7 +19,9 @@ _ICMP = 8
 
 
 def parts(mesh: mesh_rules.Mesh | None, networks: Iterable[int]) -> mesh_rules.Parts:
-    return mesh_rules.parts(mesh, networks, sent="accept", received="accept")
+    return mesh_rules.parts(
+        mesh, networks, [], judging=False, sent="accept", received="accept", flows=8
+    )
 
 
 def chain(mesh: mesh_rules.Mesh, name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from godwit.agent.judging import Judgement
 from godwit.agent.network import mesh_rules, rules
 from godwit.agent.network.addresses import PrivateAddress
 
@@ -106,8 +107,8 @@ def test_whatever_is_let_through_to_or_from_a_machine_is_paced(mesh):
     )
     through = [line for line in judged.splitlines() if line.endswith(" accept")]
     assert not [line for line in through if last_met.search(line.removesuffix(" accept") + " ")]
-    assert judged.count("goto pace_out") == (7 if mesh else 6)
-    assert judged.count("goto pace_in") == (5 if mesh else 4)
+    assert judged.count("goto pace_out") == (8 if mesh else 6)
+    assert judged.count("goto pace_in") == (7 if mesh else 4)
 
 
 def test_a_host_that_routed_before_goes_on_and_another_routes_for_machines_alone():
@@ -115,6 +116,59 @@ def test_a_host_that_routed_before_goes_on_and_another_routes_for_machines_alone
     text = rules.table(POLICY, GUESTS, closed=("ipv6",))
     assert "meta nfproto ipv6 counter name strangers drop" in text
     assert "meta nfproto ipv4 counter name strangers drop" not in text
+
+
+ports = st.frozensets(
+    st.tuples(st.sampled_from(("tcp", "udp")), st.integers(1, 65_535)), max_size=4
+)
+judgements = st.builds(Judgement, st.none() | ports, st.none() | ports)
+any_mesh = st.sampled_from([None, MESH])
+
+
+def changed(elements: set[str], transaction: str) -> set[str]:
+    """Return a table's elements after a transaction; what is deleted has to be there."""
+    after = set(elements)
+    for line in transaction.splitlines():
+        found = re.fullmatch(r"(add|delete) element (.*)", line)
+        if found is None:
+            assert re.match(r"(add chain|flush chain|add rule) inet godwit judge\b", line)
+        elif found[1] == "add":
+            after.add(found[2])
+        else:
+            after.remove(found[2])
+    return after
+
+
+@given(judgements, judgements, any_mesh)
+def test_a_changed_judgement_leaves_what_a_new_machine_would_have(before, after, mesh):
+    private, in_mesh = GUESTS[0].private, mesh is not None
+    former, machine = rules.guest(private, before), rules.guest(private, after)
+    there = changed(set(), rules.admit(former, in_mesh=in_mesh))
+    there = changed(there, rules.admit(machine, in_mesh=in_mesh, former=before))
+    assert there == changed(set(), rules.admit(machine, in_mesh=in_mesh))
+    assert not changed(there, rules.expel(machine, last_of_network=True, in_mesh=in_mesh))
+
+
+@given(judgements, any_mesh)
+def test_a_judged_machine_is_in_the_table_as_it_is_admitted(judgement, mesh):
+    machine = rules.guest(GUESTS[0].private, judgement)
+    text = rules.table(rules.Policy(), [machine], mesh=mesh)
+    for element in changed(set(), rules.admit(machine, in_mesh=mesh is not None)):
+        assert element.partition("{ ")[2].removesuffix(" }") in text
+    assert ("chain judge {" in text) == (bool(judgement) and mesh is not None)
+
+
+def test_judged_machines_are_elements_and_no_rules():
+    judgement = Judgement(ingress=frozenset({("tcp", 80)}), egress=frozenset())
+    few, many = (
+        rules.table(
+            POLICY,
+            [rules.guest(PrivateAddress(1, 9, 5 + n), judgement) for n in range(count)],
+            mesh=MESH,
+        )
+        for count in (1, 50)
+    )
+    assert re.sub("elements = {.*}", "", few) == re.sub("elements = {.*}", "", many)
 
 
 @pytest.mark.parametrize("prefixes", [rules.REFUSED_V4, rules.REFUSED_V6])
