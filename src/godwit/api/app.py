@@ -26,6 +26,7 @@ from godwit.api.routes import (
     machines,
     metadata,
     moves,
+    network_policies,
     org_machines,
     orgs,
     platform,
@@ -42,6 +43,7 @@ from godwit.control.context import Context
 ROUTERS: tuple[APIRouter, ...] = (
     apps.ROUTER,
     addresses.ROUTER,
+    network_policies.ROUTER,
     machines.ROUTER,
     machine_actions.ROUTER,
     inside.ROUTER,

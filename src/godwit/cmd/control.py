@@ -41,6 +41,7 @@ from godwit.control.evacuation import Evacuation
 from godwit.control.host_requests import HostRequests
 from godwit.control.keeping import Keeping
 from godwit.control.moves import Moves
+from godwit.control.network_policies import PolicyTeller
 from godwit.control.records import Host
 from godwit.control.secret_keys import Sweeper
 from godwit.control.standbys import Standbys
@@ -335,6 +336,7 @@ def _start(parts: Parts, links: RegionLinks, owned: tasks.Tasks) -> None:
     owned.spawn(Upkeep(parts.ctx).run(), name="upkeep")
     owned.spawn(Keeping(parts.ctx, links).run(), name="keeping")
     owned.spawn(Standbys(parts.ctx).run(), name="standbys")
+    owned.spawn(PolicyTeller(parts.ctx).run(), name="network-policies")
     owned.spawn(Evacuation(parts.ctx).run(), name="evacuation")
     owned.spawn(Moves(parts.ctx).run(), name="moves")
     owned.spawn(Worker(parts.ctx).run(), name="deploys")

@@ -152,6 +152,7 @@ async def delete(ctx: Context, who: Principal, name: str) -> None:
         await rows.apps.mark_deleted(app.id, ctx.clock.now_ms(), revision)
         await rows.app_secrets.forget(app.id)
         await rows.kms_keys.forget(app.id)
+        await rows.network_policies.forget(app.id)
         await rows.addresses.forget(app.id)
         # Updated to time 0: upkeep takes them up at once.
         await rows.placements.want_destroyed(app.id, 0)

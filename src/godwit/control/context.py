@@ -87,6 +87,7 @@ class Context:
         keyring: For apps' secrets.
         facts_wanted: Set when the outbox has something to publish.
         upkeep_wanted: Set when a machine is to be destroyed.
+        policies_wanted: Set when an app's network policies have changed.
         deploys_wanted: Set when a deploy was begun or is to be cancelled.
         build_slots: Bounds the builds that run at once.
         liveness: Which hosts answer.
@@ -106,6 +107,7 @@ class Context:
     options: Options
     facts_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     upkeep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    policies_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     deploys_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     build_slots: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE)

@@ -18,6 +18,7 @@ from godwit.control import (
     machine_config,
     machine_images,
     names,
+    network_policies,
     placement,
     secrets,
 )
@@ -26,6 +27,7 @@ from godwit.control.context import Context
 from godwit.control.records import App, MachineVersion, Placement
 from godwit.control.rows import Rows
 from godwit.wire import host_rpc
+from godwit.wire.network_policies import AppPolicies
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +156,8 @@ async def create(ctx: Context, who: Principal, app_name: str, wanted: NewMachine
     regions = places.choose(wanted.region, present, ctx.options.region)
     images = await machine_images.resolve(ctx, app, config)
     row = begun or await _commit(ctx, who, app, wanted, regions[0])
-    offer = _offer(app, who, wanted, row, images)
+    policies = await network_policies.told(ctx, app)
+    offer = _offer(app, who, wanted, row, images, policies=policies)
     if row.host_id is None:
         taken = await _place_or_abandon(ctx, who, offer, regions, wanted.avoiding)
     else:
@@ -201,6 +204,7 @@ async def update(
         min_secrets_version=wanted.min_secrets_version,
         secrets_version=sealed.version if sealed else 0,
         secrets=sealed,
+        policies=await network_policies.told(ctx, app),
         nonce=wanted.nonce,
     )
     async with ctx.store.write() as rows:
@@ -360,7 +364,13 @@ async def _demand_room(ctx: Context, rows: Rows, app: App) -> None:
 
 
 def _offer(
-    app: App, who: Principal, wanted: NewMachine, row: Placement, images: machine_images.Resolved
+    app: App,
+    who: Principal,
+    wanted: NewMachine,
+    row: Placement,
+    images: machine_images.Resolved,
+    *,
+    policies: AppPolicies | None,
 ) -> host_rpc.Offer:
     return host_rpc.Offer(
         machine_id=row.machine_id,
@@ -384,6 +394,7 @@ def _offer(
         lease_ttl_s=wanted.lease_ttl_s,
         lease_owner=who.subject if wanted.lease_ttl_s else "",
         min_secrets_version=wanted.min_secrets_version,
+        policies=policies,
     )
 
 

@@ -193,6 +193,29 @@ class KmsKey:
 
 
 @dataclass(frozen=True)
+class AppNetworkPolicies:
+    """All network policies of an app, as JSON; the row stays when the last one is removed.
+
+    Attributes:
+        version: Grows with every change.
+    """
+
+    app_id: str
+    org_id: str
+    version: int
+    policies: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PoliciesOnHost:
+    """A host that an app's network policies concern, and their version."""
+
+    host_id: str
+    app_id: str
+    version: int
+
+
+@dataclass(frozen=True)
 class App:
     """An app with what its organization and network say of it.
 

@@ -10,6 +10,7 @@ from godwit.control.machine_rows import PlacementRows, RelocationRows, StandbyRo
 from godwit.control.records import (
     AddressAssignment,
     App,
+    AppNetworkPolicies,
     AppSecret,
     AppSecretKey,
     AppStatus,
@@ -21,6 +22,7 @@ from godwit.control.records import (
     Network,
     Organization,
     OutboxRow,
+    PoliciesOnHost,
     Publication,
     Reached,
     RegistryCredential,
@@ -183,6 +185,22 @@ class KmsKeyRows(Protocol):
 
     async def forget(self, app_id: str) -> None:
         """Forget all of an app."""
+
+
+class NetworkPolicyRows(Protocol):
+    """Network policies, all of an app in one row."""
+
+    async def of_app(self, app_id: str) -> AppNetworkPolicies | None:
+        """Return an app's policies; `None` while it has never had any."""
+
+    async def put(self, row: AppNetworkPolicies) -> None:
+        """Replace an app's policies."""
+
+    async def forget(self, app_id: str) -> None:
+        """Forget an app's."""
+
+    async def on_hosts(self) -> list[PoliciesOnHost]:
+        """Return which hosts have living machines of apps that have, or had, policies."""
 
 
 class HostRows(Protocol):
@@ -471,6 +489,10 @@ class Rows(Protocol):
     @property
     def kms_keys(self) -> KmsKeyRows:
         """Apps' secret keys."""
+
+    @property
+    def network_policies(self) -> NetworkPolicyRows:
+        """Network policies of apps."""
 
     @property
     def hosts(self) -> HostRows:

@@ -214,6 +214,15 @@ KMS_KEYS = sa.Table(
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )
 
+NETWORK_POLICIES = sa.Table(
+    "network_policies",
+    METADATA,
+    sa.Column("app_id", sa.ForeignKey("apps.id"), primary_key=True),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("policies", sa.JSON, nullable=False),
+)
+
 RELEASES = sa.Table(
     "releases",
     METADATA,

@@ -12,6 +12,7 @@ from godwit.store.rows import (
     journal,
     kms,
     meta,
+    network_policies,
     placements,
     registries,
     releases,
@@ -67,6 +68,11 @@ class Transaction:
     def kms_keys(self) -> kms.KmsKeyTable:
         """Apps' secret keys."""
         return kms.KmsKeyTable(self._connection)
+
+    @cached_property
+    def network_policies(self) -> network_policies.NetworkPolicyTable:
+        """Network policies of apps."""
+        return network_policies.NetworkPolicyTable(self._connection)
 
     @cached_property
     def hosts(self) -> hosts.HostTable:

@@ -17,6 +17,7 @@ from godwit.testing.facts import MemoryFacts
 from godwit.testing.simulated_images import SimulatedImages
 from godwit.testing.simulated_machine import SimulatedMachine, host_key
 from godwit.testing.simulated_mesh import SimulatedMesh
+from godwit.testing.simulated_policies import SimulatedPolicies
 from godwit.testing.simulated_terminals import SimulatedTerminals
 from godwit.wire import facts, host_rpc
 from godwit.wire.guest_containers import Standing
@@ -71,6 +72,7 @@ class SimulatedHost(SimulatedImages):
         self.lines: list[host_rpc.LogEntry] = []
         self.intervals: list[host_rpc.UsageInterval] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.policies = SimulatedPolicies()
         self.sealing = host_key()
         self._stream = stream
         self._clock = time or clock.SystemClock()
@@ -134,6 +136,7 @@ class SimulatedHost(SimulatedImages):
 
     def _handlers(self) -> dict[str, Handler]:
         return {
+            "policies.set": self.policies.set,
             "machine.reserve": self._reserve,
             "machine.get": self._get,
             "machine.list": self._list,
@@ -178,13 +181,14 @@ class SimulatedHost(SimulatedImages):
             raise self.refuse_reserve.pop(0)
         if offer.resources.memory_mb > self.free_mb:
             raise errors.Failure("insufficient_capacity", f"{self.host_id} is full")
+        self.policies.keep(offer.policies)
         now_ms = self._clock.now_ms()
         machine = SimulatedMachine(offer, self._next_slot, cordoned=offer.cordoned)
         machine.created_at_ms = machine.updated_at_ms = now_ms
         self._next_slot += 1
         self.machines[offer.machine_id] = machine
         self._event(machine, "launch", "created")
-        machine.versions = [_version(offer)]
+        machine.versions = [machine.version]
         answer = self._minted(machine, offer.lease_ttl_s, offer.lease_owner)
         if offer.skip_launch:
             await self._move(machine, "stopped")
@@ -219,7 +223,8 @@ class SimulatedHost(SimulatedImages):
         machine.offer = machine.offer.model_copy(
             update={key: getattr(update, key) for key in _REPLACED}
         )
-        machine.versions.insert(0, _version(machine.offer))
+        self.policies.keep(update.policies)
+        machine.versions.insert(0, machine.version)
         machine.metadata = None
         self._event(machine, "update", "replacing")
         answer = self._minted(machine, update.lease_ttl_s, update.lease_owner)
@@ -541,10 +546,6 @@ class SimulatedHost(SimulatedImages):
             epoch=self.epoch,
             revision=machine.revision,
         )
-
-
-def _version(offer: host_rpc.Offer) -> host_rpc.Version:
-    return host_rpc.Version(version=offer.instance_id, user_config=offer.config)
 
 
 class SimulatedHosts:

@@ -43,6 +43,11 @@ class SimulatedMachine:
     checks: tuple[host_rpc.CheckStatus, ...] = ()
 
     @property
+    def version(self) -> host_rpc.Version:
+        """Return the version in place."""
+        return host_rpc.Version(version=self.offer.instance_id, user_config=self.offer.config)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Return the config, with the metadata that was written since."""
         if self.metadata is None:

@@ -13,6 +13,13 @@ from godwit.testing.hosts import SimulatedHost
 from tests.unit.api.conftest import Served
 
 MACHINE = {"config": {"image": "nginx"}}
+POLICY = {
+    "name": "web",
+    "selector": {"all": True},
+    "rules": [
+        {"action": "allow", "direction": "egress", "ports": [{"protocol": "tcp", "port": 443}]}
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ CASES = [
     Case("GET", f"{APP}/ip_assignments"),
     Case("POST", f"{APP}/ip_assignments", json={"type": "v6"}),
     Case("DELETE", f"{APP}/ip_assignments/{{ip}}"),
+    Case("GET", f"{APP}/network_policies"),
+    Case("POST", f"{APP}/network_policies", json=POLICY),
+    Case("GET", f"{APP}/network_policies/{{policy_id}}"),
+    Case("DELETE", f"{APP}/network_policies/{{policy_id}}"),
     Case("GET", f"{APP}/machines"),
     Case("POST", f"{APP}/machines", json=MACHINE),
     Case("GET", ONE),
@@ -208,6 +219,7 @@ class Things:
     deploy_id: str
     terminal_id: str
     host_token_id: str
+    policy_id: str
     served: Served
 
     async def end_deploys(self) -> None:
@@ -232,6 +244,7 @@ class Things:
             # One without machines: what is done with it disturbs no other case.
             host_id="b2c3d4e5",
             host_token_id=self.host_token_id,
+            policy_id=self.policy_id,
             secret_name="TOKEN",
         )
 
@@ -240,6 +253,7 @@ async def make_things(served: Served) -> Things:
     """Make one of everything in acme."""
     await served.acme.post("/v1/apps", json={"name": "shop", "org_slug": "acme"})
     await served.acme.post("/v1/apps/shop/ip_assignments", json={"type": "shared_v4"})
+    policy = await served.acme.post("/v1/apps/shop/network_policies", json=POLICY)
     config = {"image": "nginx", "metadata": {"color": "blue"}}
     machine = await served.acme.post("/v1/apps/shop/machines", json={"config": config})
     release = {"image": "nginx", "config": {"app": "shop"}}
@@ -264,6 +278,7 @@ async def make_things(served: Served) -> Things:
         deploy.json()["id"],
         terminal.json()["id"],
         host_token.json()["id"],
+        policy.json()["id"],
         served,
     )
     await things.end_deploys()

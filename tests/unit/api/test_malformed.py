@@ -79,6 +79,8 @@ HOSTILE_BODIES: list[bytes] = [
     b'{"config": {"image": "x", "standbys": ["0123456789abcd"], "services": [{}]}}',
     b'{"org_slug": "acme", "count": -1, "weights": []}',
     b'{"org_slug": "acme", "compute": {"cpus": "many"}, "region": "\\u0000"}',
+    b'{"name": "x", "selector": {"all": "yes"}, "rules": [{}]}',
+    b'{"name": "x", "selector": {"all": true}, "rules": [{"action": "deny", "direction": "in"}]}',
     b'{"slug": "-x"}',
     b'{"slug": "UPPER"}',
     b'{"expiry": "0s"}',
@@ -200,6 +202,7 @@ async def test_nasty_paths_get_no_500(served: Served) -> None:
                 "host_id",
                 "deploy_id",
                 "secret_name",
+                "policy_id",
                 "ip",
             )
             path = case.path.format(**dict.fromkeys(names, part))
@@ -265,7 +268,8 @@ async def test_no_json_value_gets_a_500(served: Served, body: object, at: int) -
         await table.make_things(served)
     machines = (await served.acme.get("/v1/apps/shop/machines")).json()
     machine_id = machines[0]["id"] if machines else "0" * 14
-    path = table.Things(machine_id, "tok_x", "dep_x", "0" * 32, "join_x", served).path(case.path)
+    things = table.Things(machine_id, "tok_x", "dep_x", "0" * 32, "join_x", "npl_x", served)
+    path = things.path(case.path)
     text = json.dumps(body).encode()
     answer = await served.acme.request(case.method, path, params=case.query, content=text)
     assert is_proper(answer), (case, answer.text)
