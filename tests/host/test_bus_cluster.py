@@ -17,6 +17,7 @@ from tests.host.conftest import Bus, persist
 from tests.host.regions_lab import machine, member
 
 SECRET = "0123456789abcdef"
+VOTES = "votes"
 
 
 @contextlib.asynccontextmanager
@@ -37,7 +38,7 @@ async def three(directory: Path) -> AsyncIterator[list[Bus]]:
     for number, bus in enumerate(buses):
         routes = tuple(f"127.0.0.1:{port}" for port in ports if port != ports[number])
         listen, at = bus.url.removeprefix("nats://"), f"127.0.0.1:{ports[number]}"
-        cluster = bus_config.Cluster(at, routes, SECRET, reached_at=at, clients_at=listen)
+        cluster = bus_config.Cluster(at, routes, SECRET, VOTES, reached_at=at, clients_at=listen)
         server = bus_config.Server(
             bus.identity.host_id, "fra", listen, bus.config.parent / "bus", cluster
         )

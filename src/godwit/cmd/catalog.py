@@ -1,8 +1,8 @@
 """What keeps a region's bus and catalog, on each of its bus hosts: `python -m godwit.cmd.catalog`.
 
-Has the users of this host's bus server follow the members of the cluster, and keeps the mirror of
-what other regions' hosts own; where a region has several bus hosts, one of them does the latter
-at a time.
+Has the users of this host's bus server follow the members of the cluster, keeps the mirror of
+what other regions' hosts own, and takes their votes from bus servers whose hosts are removed;
+where a region has several bus hosts, one of them does the latter two at a time.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from godwit.base import clock, errors, log, notify, tasks
 from godwit.base.settings import Settings, read_resolved
-from godwit.bus import connection, turns
+from godwit.bus import connection, turns, votes
 from godwit.bus.facts import FactStream
 from godwit.bus.mirror import Mirror
 from godwit.bus.regions import Regions, replicas
@@ -27,6 +27,8 @@ logger = logging.getLogger("godwit.catalog")
 
 _GATHER_S = 0.05
 """Members that change together change the file once."""
+_VOTES_EVERY_S = 20.0
+"""A removed server that is still up counts again at once; its host stops it within a minute."""
 
 
 class Catalog:
@@ -42,6 +44,7 @@ class Catalog:
         seed = self._keys.seed("catalog").read_text().strip()
         self._others = Regions(seed, "catalog")
         self._mirror: asyncio.Task[None] | None = None
+        self._mine = False
         self._copies = 1
         self._shared = False
 
@@ -66,6 +69,7 @@ class Catalog:
                 self._changed.set()
                 owned.spawn(self._follow(FactStream(home, region)), name="members")
                 owned.spawn(self._apply(home, owned), name="apply")
+                owned.spawn(self._strike_off(), name="votes")
                 owned.spawn(turn.run(), name="turns")
                 notify.notify("READY=1")
                 await stopping.wait()
@@ -117,10 +121,29 @@ class Catalog:
                 }
             )
 
+    async def _strike_off(self) -> None:
+        """Take their votes from the servers of removed hosts, for ever, in this one's turn."""
+        while True:
+            await self._clock.sleep(_VOTES_EVERY_S)
+            gone = membership.gone_servers(self._members.values(), self._identity.region)
+            secret = bus_file.cluster_secret(self._keys)
+            servers = membership.own_bus(self._settings, self._identity)
+            if not (self._mine and gone and secret and servers):
+                continue
+            password = bus_file.votes_password(secret)
+            try:
+                struck = await votes.strike_off(servers[0], password, gone)
+            except errors.Failure as failure:
+                logger.info("removed bus servers keep their votes for now: %s", failure.message)
+            else:
+                for name in struck:
+                    logger.info("the bus server of removed host %s has no vote any more", name)
+
     def _take_turn(self, home: connection.Connection, owned: tasks.Tasks, *, mine: bool) -> None:
         if self._mirror is not None:
             self._mirror.cancel()
             self._mirror = None
+        self._mine = mine
         if mine:
             mirror = Mirror(
                 home,

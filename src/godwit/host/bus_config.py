@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from godwit.bus import votes
 from godwit.host.identity import HostIdentity, Keys
 
 MIRROR = "MIRROR"
@@ -38,6 +39,7 @@ class Cluster:
         listen: Where this one takes the others, `host:port`.
         routes: Where the others do.
         secret: What every one of them knows and nobody else.
+        votes: Password of who takes their votes from servers that are gone (`bus.votes`).
         reached_at: Where the others reach this one, as it listens on loopback.
         clients_at: Where the region's hosts reach it; clients of the other servers are told.
     """
@@ -45,6 +47,7 @@ class Cluster:
     listen: str
     routes: tuple[str, ...]
     secret: str = field(repr=False)
+    votes: str = field(repr=False)
     reached_at: str
     clients_at: str
 
@@ -87,7 +90,7 @@ def render(server: Server, members: Iterable[Member]) -> str:
         f"max_payload: 1MB\n"
         f'jetstream {{ store_dir: "{server.store}", domain: "{server.region}",'
         f" max_memory_store: 64MB }}\n"
-        f"{_cluster(server)}"
+        f"{_cluster(server)}{_system(server)}"
         f"authorization {{\n  users: [\n{''.join(users)}  ]\n}}\n"
     )
 
@@ -213,6 +216,18 @@ def _cluster(server: Server) -> str:
         f'  advertise: "{server.cluster.reached_at}"\n'
         f'  authorization {{ user: "godwit", password: "{secret}" }}\n'
         f"  routes: [{_quoted(routes)}]\n}}\n"
+    )
+
+
+def _system(server: Server) -> str:
+    """Return the one user of the servers' own account; a server by itself has no use for it."""
+    if server.cluster is None:
+        return ""
+    return (
+        f'accounts {{ $SYS {{ users: [ {{ user: "{votes.USER}",'
+        f' password: "{server.cluster.votes}", permissions: {{\n'
+        f'    publish: {{ allow: ["{votes.SUBJECT}"] }},\n'
+        f'    subscribe: {{ allow: ["_INBOX_{votes.USER}.>"] }} }} }} ] }} }}\n'
     )
 
 

@@ -4,6 +4,8 @@ Written before the server starts, from what this host's disk knows of the cluste
 whenever that changes; the running server reads it anew and cuts whoever is no member any more.
 """
 
+import hashlib
+import hmac
 import logging
 import signal
 from collections.abc import Iterable
@@ -71,17 +73,29 @@ def _cluster(
     others = [at for at in serving if at != mine]
     if mine is None or mine not in serving or not others:
         return None
-    secret = keys.directory / "cluster.secret"
-    if not secret.exists():
-        logger.error("%s is missing: this region's bus servers stay apart", secret)
+    secret = cluster_secret(keys)
+    if not secret:
+        logger.error("there is no cluster.secret: this region's bus servers stay apart")
         return None
     return bus_config.Cluster(
         listen=above(settings.listen.bus),
         routes=tuple(map(above, others)),
-        secret=secret.read_text().strip(),
+        secret=secret,
+        votes=votes_password(secret),
         reached_at=above(mine),
         clients_at=mine,
     )
+
+
+def cluster_secret(keys: Keys) -> str:
+    """Return what a region's bus servers know each other by; empty where there is none."""
+    path = keys.directory / "cluster.secret"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def votes_password(secret: str) -> str:
+    """Return the password of who takes servers' votes: every bus host of the region knows it."""
+    return hmac.digest(secret.encode(), b"votes of bus servers", hashlib.sha256).hex()
 
 
 def above(address: str) -> str:

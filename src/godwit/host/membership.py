@@ -17,7 +17,7 @@ from godwit.base import private_files
 from godwit.base.settings import Role, Settings
 from godwit.host.identity import HostIdentity
 from godwit.wire.facts import Fact, MemberFact, MemberState
-from godwit.wire.members import BusHost, serving
+from godwit.wire.members import BUS_SERVERS, BusHost, serving
 
 _GATHER_S = 0.1
 
@@ -96,6 +96,14 @@ def bus_servers(members: Iterable[MemberFact], region: str) -> list[str]:
         for member in members
         if member.region == region and "bus" in member.services
     )
+
+
+def gone_servers(members: Iterable[MemberFact], region: str) -> list[str]:
+    """Return the removed hosts that served a region's bus when it had several servers."""
+    known = [one for one in members if one.region == region and "bus" in one.services]
+    if len(known) < BUS_SERVERS:
+        return []
+    return sorted(one.host_id for one in known if one.state == "removed")
 
 
 def controls(settings: Settings, who: str, roles: Collection[Role]) -> list[str]:

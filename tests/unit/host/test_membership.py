@@ -69,6 +69,17 @@ def test_a_region_has_one_bus_server_until_it_has_three() -> None:
     assert membership.bus_servers([second, gone], "fra") == ["10.0.0.11:4222"]
 
 
+def test_removed_servers_have_had_a_vote_where_there_were_several() -> None:
+    first, second, third = (member(f"{digit}1b2c3d4") for digit in "abc")
+    gone = first.model_copy(update={"state": "removed"})
+    assert membership.gone_servers([first, second, third], "fra") == []
+    assert membership.gone_servers([gone, second], "fra") == []
+    assert membership.gone_servers([gone, second, third], "fra") == [gone.host_id]
+    assert membership.gone_servers([gone, second, third], "ams") == []
+    plain = gone.model_copy(update={"services": {}})
+    assert membership.gone_servers([first, plain, second, third], "fra") == []
+
+
 def test_a_host_uses_its_own_bus_only_where_that_serves_the_region(tmp_path: Path) -> None:
     who, _ = identity.ensure(tmp_path, "fra", "0000")
     settings = Settings.model_validate({"paths": {"data": tmp_path}})
