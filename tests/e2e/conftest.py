@@ -36,6 +36,7 @@ def platform(tls: registry.Tls) -> Iterator[Platform]:
     addresses = {
         "GODWIT_EDGE_ADDRESSES": f"{testing.HOST_V4},198.51.100.10,2001:db8:2::10",
         "GODWIT_ADDRESSES_V4": "198.51.100.10",
+        "GODWIT_ADDRESSES_SHARED_V4": testing.HOST_V4,
         "GODWIT_ADDRESSES_V6": "2001:db8:2::10",
     }
     with testing.world(), testing.platform(SSL_CERT_FILE=str(bundle), **addresses) as up:

@@ -66,6 +66,7 @@ def serving(platform: Platform, launched: dict[str, str]) -> Iterator[str]:
     }
     for kind in ("v4", "v6"):
         platform.godwit("ips", f"allocate-{kind}", "--app", APP)
+    platform.godwit("ips", "allocate-v4", "--shared", "--app", APP)
     given = platform.godwit("ips", "list", "--app", APP)
     with platform.api as api:
         made = api.post(f"/v1/apps/{APP}/machines", json={"config": config})
@@ -76,7 +77,7 @@ def serving(platform: Platform, launched: dict[str, str]) -> Iterator[str]:
             yield machine if OWN_V6 in given else ""
         finally:
             api.delete(f"/v1/apps/{APP}/machines/{machine}", params={"force": "true"})
-            for address in (OWN_V4, OWN_V6):
+            for address in (OWN_V4, OWN_V6, testing.HOST_V4):
                 platform.godwit("ips", "release", address, "--app", APP, "--yes")
             for address in (f"{OWN_V4}/32", f"{OWN_V6}/128"):
                 sh("ip", "addr", "del", address, "dev", "lo")
@@ -90,7 +91,13 @@ def ask(address: str, size: int = 100, *, in_world: bool = True) -> str:
 
 
 @pytest.mark.parametrize(
-    ("own", "client"), [(OWN_V4, testing.WORLD_V4), (OWN_V6, testing.WORLD_V6)]
+    ("own", "client"),
+    [
+        (OWN_V4, testing.WORLD_V4),
+        (OWN_V6, testing.WORLD_V6),
+        # At the address that apps share the port is this app's.
+        (testing.HOST_V4, testing.WORLD_V4),
+    ],
 )
 def test_the_app_sees_its_client(serving: str, own: str, client: str) -> None:
     assert ask(own) == f"{client} own"

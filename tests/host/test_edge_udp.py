@@ -1,4 +1,4 @@
-"""godwit-edge as a real process: UDP services, at an address that is an app's own.
+"""godwit-edge as a real process: UDP services, at an app's own address and at the shared one.
 
 On loopback no machine can be shown its client; tests/e2e does that with real ones.
 """
@@ -290,6 +290,47 @@ async def test_an_app_takes_no_more_than_half_of_the_flows(front: FrontLab) -> N
                 stack.enter_context(Client()).say(b"x")
             await refused(front, "too_many_of_app", 6)
             await until(lambda: len(app.clients) == 4)
+
+
+def told(front: FrontLab, **apps: tuple[str, ...]) -> None:
+    """Have the edge know apps with these ports at the shared address."""
+    facts = [parts.app(name, shared_udp=ports) for name, ports in apps.items()]
+    parts.keep_view(front.folder / "view.json", *facts)
+
+
+async def test_at_the_shared_address_a_port_is_one_apps(front: FrontLab) -> None:
+    told(front, hello=(f"{SHARED}:{PORT}",), other=(f"{SHARED}:7200", f"{SHARED}:22"))
+    one = front.machine("m1", services=[service()])
+    two = front.machine("m2", app="other", services=[service(7200), service(7300)])
+    front.changes["reserved_ports"] = [22]
+    async with udp_app(one.local_ipv4) as first, udp_app(two.local_ipv4) as second:
+        await front.start()
+        await takes(front, SHARED)
+        await takes(front, SHARED, 7200)
+        # Nobody was given 7300, and 22 is the platform's.
+        assert await open_ports(front) == [f"{SHARED}:{PORT}", f"{SHARED}:7200"]
+        with Client(SHARED) as mine, Client(SHARED, 7200) as theirs:
+            for size in (5, LARGEST):
+                await mine.ask(os.urandom(size))
+                await theirs.ask(os.urandom(size))
+        assert (len(first.clients), len(second.clients)) == (1, 1)
+
+
+async def test_a_port_of_the_shared_address_goes_with_its_service(front: FrontLab) -> None:
+    told(front, hello=(f"{SHARED}:{PORT}",))
+    fact = front.machine("m1", services=[service()])
+    async with udp_app(fact.local_ipv4) as app:
+        await front.start()
+        await takes(front, SHARED)
+        with Client(SHARED) as client:
+            await client.ask(b"one")
+        front.machine("m1", services=[service(7201)], local_ipv4=fact.local_ipv4)
+        front.machine("m2", app="other")
+        await front.knows(2)
+        with Client(SHARED) as client:
+            client.say(b"two")
+            await refused(front, "PR04")
+        assert {data for _, data in app.seen} == {b"one"}
 
 
 async def two_hosts(servers: Servers, **changes: Any) -> tuple[Server, Server]:

@@ -3,7 +3,7 @@
 Called by the API. Public ones come from the operator's pools, private ones from the network whose
 machines may use them. Edges learn of an app's own addresses with its fact and bring what arrives
 there to the app, whatever host name it asks for. The shared address is no app's own: an app that
-has it is told so, and is found by its host names.
+has it is told so, is found by its host names, and has its UDP ports there (`shared_ports`).
 """
 
 import random
@@ -13,7 +13,7 @@ from typing import Any
 
 from godwit.base import errors, ids
 from godwit.base.principal import Principal
-from godwit.control import address_pools, apps, audit, organizations
+from godwit.control import address_pools, apps, audit, organizations, shared_ports
 from godwit.control.address_pools import Address
 from godwit.control.context import Context
 from godwit.control.records import PRIVATE, AddressAssignment, App, Network
@@ -64,7 +64,8 @@ async def allocate(
 
     Raises:
         Failure: `invalid_argument`; `failed_precondition` when the operator has named no such
-            addresses; `insufficient_capacity` when none is left.
+            addresses, or a UDP port of the app is another's at the shared one;
+            `insufficient_capacity` when none is left.
     """
     _check(wanted)
     async with ctx.store.write() as rows:
@@ -96,7 +97,9 @@ async def allocate(
         else:
             row = replace(row, ip=str(await _found(ctx, rows, wanted.type)))
         await rows.addresses.add(row)
-        await _tell(ctx, rows, app)
+        if row.type == "shared_v4":
+            await shared_ports.take(ctx, rows, app, await shared_ports.configs(rows, app))
+        await apps.tell(ctx, rows, app)
         await audit.record(rows, ctx.clock, who, "addresses.allocate", row.ip, **_about(app, row))
     ctx.facts_wanted.set()
     return row
@@ -122,7 +125,9 @@ async def release(ctx: Context, who: Principal, app_name: str, ip: str) -> None:
                 hint=f"list them with `godwit ips list --app {app.name}`",
             )
         await rows.addresses.remove(row.id)
-        await _tell(ctx, rows, app)
+        if row.type == "shared_v4":
+            await rows.udp_claims.forget(app.id)
+        await apps.tell(ctx, rows, app)
         await audit.record(rows, ctx.clock, who, "addresses.release", row.ip, **_about(app, row))
     ctx.facts_wanted.set()
 
@@ -205,10 +210,3 @@ def _about(app: App, row: AddressAssignment) -> dict[str, Any]:
     if row.network_name is not None:
         about["network"] = f"{row.network_org}/{row.network_name}"
     return about
-
-
-async def _tell(ctx: Context, rows: Rows, app: App) -> None:
-    """Put the app's fact, with its addresses as they are now, into the outbox."""
-    revision = await rows.meta.next_revision()
-    await rows.apps.touch(app.id, revision)
-    await apps.publish(ctx, rows, app, revision, deleted=False)

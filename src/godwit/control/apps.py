@@ -153,6 +153,7 @@ async def delete(ctx: Context, who: Principal, name: str) -> None:
         await rows.app_secrets.forget(app.id)
         await rows.kms_keys.forget(app.id)
         await rows.network_policies.forget(app.id)
+        await rows.udp_claims.forget(app.id)
         await rows.addresses.forget(app.id)
         # Updated to time 0: upkeep takes them up at once.
         await rows.placements.want_destroyed(app.id, 0)
@@ -184,6 +185,7 @@ def fact(
         app=app.name,
         hostnames=() if hidden else (hostname(app, ctx.options.apps_domain),),
         addresses=() if deleted else reached.own,
+        shared_udp=() if deleted else reached.shared_udp,
     )
 
 
@@ -193,6 +195,13 @@ async def publish(ctx: Context, rows: Rows, app: App, revision: int, *, deleted:
     reached = (await rows.addresses.reached([app.id])).get(app.id, Reached())
     told = fact(ctx, app, reached, epoch=epoch, revision=revision, deleted=deleted)
     await rows.outbox.add(told.model_dump(mode="json"))
+
+
+async def tell(ctx: Context, rows: Rows, app: App) -> None:
+    """Put an app's fact, with its addresses as they are now, into the outbox."""
+    revision = await rows.meta.next_revision()
+    await rows.apps.touch(app.id, revision)
+    await publish(ctx, rows, app, revision, deleted=False)
 
 
 async def _earlier(rows: Rows, org: Organization, wanted: NewApp) -> App | None:

@@ -21,6 +21,7 @@ from godwit.control import (
     network_policies,
     placement,
     secrets,
+    shared_ports,
 )
 from godwit.control import regions as places
 from godwit.control.context import Context
@@ -207,18 +208,7 @@ async def update(
         policies=await network_policies.told(ctx, app),
         nonce=wanted.nonce,
     )
-    async with ctx.store.write() as rows:
-        await audit.record(
-            rows,
-            ctx.clock,
-            who,
-            "machines.update",
-            machine_id,
-            org_id=app.org_id,
-            app=app.name,
-            version=request.instance_id,
-            image=images.image.reference,
-        )
+    await _begin_update(ctx, who, app, request)
     body = await ctx.hosts.call(host_of(row), "machine.update", request, who, ctx.options.act_s)
     view = host_rpc.MachineView.model_validate(body)
     now_ms = ctx.clock.now_ms()
@@ -227,6 +217,25 @@ async def update(
         await rows.placements.add_version(_version(app, row.machine_id, view, now_ms))
         await rows.standbys.put(row, config.standbys)
     return Machine(view, "ok")
+
+
+async def _begin_update(ctx: Context, who: Principal, app: App, request: host_rpc.Update) -> None:
+    """Give the app what its new config needs to have, and note who wants it."""
+    async with ctx.store.write() as rows:
+        claimed = await shared_ports.claim(ctx, rows, app, [request.config])
+        await audit.record(
+            rows,
+            ctx.clock,
+            who,
+            "machines.update",
+            request.machine_id,
+            org_id=app.org_id,
+            app=app.name,
+            version=request.instance_id,
+            image=request.image.reference,
+        )
+    if claimed:
+        ctx.facts_wanted.set()
 
 
 async def get(
@@ -338,6 +347,7 @@ async def _commit(
             )
         await rows.placements.add(row)
         await _demand_room(ctx, rows, app)
+        claimed = await shared_ports.claim(ctx, rows, app, [wanted.config])
         await audit.record(
             rows,
             ctx.clock,
@@ -349,6 +359,8 @@ async def _commit(
             name=row.name,
             image=wanted.config.get("image"),
         )
+    if claimed:
+        ctx.facts_wanted.set()
     return row
 
 

@@ -252,10 +252,27 @@ class Reached:
     Attributes:
         own: Addresses that are its alone, private ones among them.
         inside_alone: Not by its name from outside either.
+        shared_udp: UDP ports that are its alone at addresses that apps share, `ip:port`.
     """
 
     own: tuple[str, ...] = ()
     inside_alone: bool = False
+    shared_udp: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UdpClaim:
+    """A UDP port at an address that apps share: it is one app's.
+
+    Attributes:
+        wanted_at_ms: When the app was last seen to have a service there.
+    """
+
+    ip: str
+    port: int
+    org_id: str
+    app_id: str
+    wanted_at_ms: int
 
 
 @dataclass(frozen=True)

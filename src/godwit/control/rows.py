@@ -33,6 +33,7 @@ from godwit.control.records import (
     RunOutcome,
     RunRow,
     Token,
+    UdpClaim,
     User,
 )
 from godwit.wire.facts import MemberState
@@ -327,6 +328,31 @@ class AddressRows(Protocol):
         """Take all of an app away."""
 
 
+class UdpClaimRows(Protocol):
+    """UDP ports at addresses that apps share, each of one app."""
+
+    async def at(self, ip: str, ports: Collection[int]) -> list[UdpClaim]:
+        """Return those of an address at these ports, whosever they are."""
+
+    async def of_app(self, app_id: str) -> list[UdpClaim]:
+        """Return an app's, by address and port."""
+
+    async def add(self, row: UdpClaim) -> None:
+        """Add one."""
+
+    async def renew(self, app_id: str, ports: Collection[int], at_ms: int) -> None:
+        """Note that an app has services at these of its ports."""
+
+    async def remove(self, app_id: str, ports: Collection[int]) -> None:
+        """Take these from an app."""
+
+    async def forget(self, app_id: str) -> None:
+        """Take all of an app away."""
+
+    async def due(self, before_ms: int, limit: int) -> list[str]:
+        """Return the apps that have claims last seen to be wanted before a time, oldest first."""
+
+
 class ReleaseRows(Protocol):
     """Releases."""
 
@@ -509,6 +535,10 @@ class Rows(Protocol):
     @property
     def addresses(self) -> AddressRows:
         """Public addresses of apps."""
+
+    @property
+    def udp_claims(self) -> UdpClaimRows:
+        """UDP ports at addresses that apps share."""
 
     @property
     def releases(self) -> ReleaseRows:

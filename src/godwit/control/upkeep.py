@@ -1,4 +1,4 @@
-"""Finishes what was left: offers nobody took, machines that are to be gone.
+"""Finishes what was left: offers nobody took, machines that are to be gone, ports nobody wants.
 
 Bounded work at intervals, and at once when `upkeep_wanted` is set. Every step may run again.
 
@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from godwit.base import errors, log, principal
+from godwit.control import shared_ports
 from godwit.control.context import Context
 from godwit.control.records import Placement
 
@@ -53,6 +54,7 @@ class Upkeep:
         async with self._ctx.store.read() as rows:
             unwanted = await rows.placements.unwanted(now_ms - _TRY_AGAIN_MS, _BATCH)
         await asyncio.gather(*(self._destroy(row) for row in unwanted))
+        await shared_ports.release_unwanted(self._ctx)
 
     async def _destroy(self, row: Placement) -> None:
         # In a task of its own: what is bound here ends with it.

@@ -296,6 +296,18 @@ sa.Index(
     postgresql_where=_OWN_ADDRESS,
 )
 
+UDP_CLAIMS = sa.Table(
+    "udp_claims",
+    METADATA,
+    sa.Column("ip", sa.String(45), primary_key=True),
+    sa.Column("port", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("org_id", sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("wanted_at_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_udp_claims_app_id", "app_id"),
+    sa.Index("ix_udp_claims_wanted_at_ms", "wanted_at_ms"),
+)
+
 RUN_ENTRIES = sa.Table(
     "run_entries",
     METADATA,

@@ -20,6 +20,7 @@ from godwit.store.rows import (
     runs,
     secrets,
     standbys,
+    udp_claims,
 )
 
 
@@ -93,6 +94,11 @@ class Transaction:
     def addresses(self) -> addresses.AddressTable:
         """Public addresses of apps."""
         return addresses.AddressTable(self._connection)
+
+    @cached_property
+    def udp_claims(self) -> udp_claims.UdpClaimTable:
+        """UDP ports at addresses that apps share."""
+        return udp_claims.UdpClaimTable(self._connection)
 
     @cached_property
     def releases(self) -> releases.ReleaseTable:

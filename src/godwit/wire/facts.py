@@ -28,6 +28,7 @@ class AppFact(Record):
     Attributes:
         hostnames: Full names the edge answers for, lower case.
         addresses: IP addresses that are this app's alone, on every edge that has them.
+        shared_udp: UDP ports that are this app's alone at addresses that apps share, `ip:port`.
     """
 
     kind: Literal["app"] = "app"
@@ -43,6 +44,7 @@ class AppFact(Record):
     app: str
     hostnames: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    shared_udp: tuple[str, ...] = ()
 
 
 TlsVersion = Literal["TLSv1.2", "TLSv1.3"]

@@ -63,6 +63,8 @@ pub struct AppRecord {
     pub hostnames: Arc<[Arc<str>]>,
     /// Addresses that are this app's alone; what is none was left out.
     pub addresses: Arc<[IpAddr]>,
+    /// UDP ports that are this app's alone at addresses that apps share.
+    pub shared_udp: Arc<[SocketAddr]>,
 }
 
 /// A host.
@@ -161,6 +163,7 @@ impl AppRecord {
             app_id: names.text(&fact.app_id),
             hostnames: lower.map(Arc::from).collect(),
             addresses: fact.addresses.iter().flat_map(|a| a.parse()).collect(),
+            shared_udp: fact.shared_udp.iter().flat_map(|a| a.parse()).collect(),
         }
     }
 
@@ -178,6 +181,7 @@ impl AppRecord {
             app: self.name.to_string(),
             hostnames: self.hostnames.iter().map(ToString::to_string).collect(),
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
+            shared_udp: self.shared_udp.iter().map(ToString::to_string).collect(),
         })
     }
 }

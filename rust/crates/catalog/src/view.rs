@@ -18,6 +18,7 @@ pub struct View {
     apps: HashMap<Arc<str>, Arc<App>>,
     hostnames: HashMap<Arc<str>, Claim>,
     addresses: HashMap<IpAddr, Claim>,
+    shared_udp: HashMap<SocketAddr, Claim>,
     hosts: HashMap<Arc<str>, Arc<Host>>,
     /// Counts changes of `hosts`.
     hosts_change: u64,
@@ -104,6 +105,18 @@ impl View {
         self.addresses
             .iter()
             .filter_map(|(address, claim)| Some((*address, self.claimant(claim)?)))
+    }
+
+    /// The app whose datagrams arrive at an address and port: its own address, or its port at
+    /// one that apps share.
+    pub fn app_of_datagrams(&self, at: SocketAddr) -> Option<&Arc<App>> {
+        self.app_of_address(at.ip())
+            .or_else(|| self.claimant(self.shared_udp.get(&at)?))
+    }
+
+    /// Every UDP port that is one app's at an address that apps share.
+    pub fn shared_udp(&self) -> impl Iterator<Item = SocketAddr> {
+        self.shared_udp.keys().copied()
     }
 
     /// The external TCP ports that services claim.
@@ -251,6 +264,9 @@ impl View {
         for address in record.addresses.iter() {
             claim(&mut self.addresses, address, &own, &record.name);
         }
+        for at in record.shared_udp.iter() {
+            claim(&mut self.shared_udp, at, &own, &record.name);
+        }
         self.enter_network(record.network_number, &record.name);
         self.app_entry(&record.name).record = Some(record.clone());
     }
@@ -263,6 +279,9 @@ impl View {
         }
         for address in record.addresses.iter() {
             unclaim(&mut self.addresses, address, name);
+        }
+        for at in record.shared_udp.iter() {
+            unclaim(&mut self.shared_udp, at, name);
         }
         self.leave_network(record.network_number, name);
         self.drop_app_if_empty(name);

@@ -161,3 +161,37 @@ fn a_host_name_leads_to_its_app_and_moves_with_the_newer_record() {
     from_bus(&mut catalog, &Fact::App(second));
     assert_eq!(named(&catalog).as_deref(), Some("one"));
 }
+
+#[test]
+fn datagrams_are_of_the_app_that_has_the_address_or_the_port() {
+    let mut catalog = Catalog::new(OWN, "lcl");
+    let (own, shared): (&str, &str) = ("198.51.100.9", "203.0.113.1");
+    let mut first = app("first", 1, 1);
+    first.addresses = vec![own.into()];
+    first.shared_udp = vec![format!("{shared}:53"), "nowhere".into()];
+    let mut second = app("second", 1, 1);
+    second.shared_udp = vec![format!("{shared}:54")];
+    for fact in [first, second] {
+        assert_eq!(from_bus(&mut catalog, &Fact::App(fact)), Outcome::Applied);
+    }
+    let of = |catalog: &Catalog, at: &str| {
+        let view = catalog.view();
+        let found = view.app_of_datagrams(at.parse().unwrap());
+        found.map(|app| app.name.to_string())
+    };
+    assert_eq!(of(&catalog, "198.51.100.9:53").as_deref(), Some("first"));
+    assert_eq!(of(&catalog, "203.0.113.1:53").as_deref(), Some("first"));
+    assert_eq!(of(&catalog, "203.0.113.1:54").as_deref(), Some("second"));
+    assert_eq!(of(&catalog, "203.0.113.1:55"), None);
+    let mut ports: Vec<_> = catalog.view().shared_udp().map(|at| at.port()).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [53, 54]);
+    // A port that moves: in either order the newer record has it.
+    let mut third = app("second", 1, 9);
+    third.shared_udp = vec![format!("{shared}:53")];
+    from_bus(&mut catalog, &Fact::App(third));
+    assert_eq!(of(&catalog, "203.0.113.1:53").as_deref(), Some("second"));
+    from_bus(&mut catalog, &Fact::App(app("first", 1, 10)));
+    assert_eq!(of(&catalog, "203.0.113.1:53").as_deref(), Some("second"));
+    assert_eq!(of(&catalog, "203.0.113.1:54"), None);
+}

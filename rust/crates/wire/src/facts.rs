@@ -32,6 +32,9 @@ pub struct AppFact {
     /// IP addresses that are this app's alone, on every edge that has them.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// UDP ports that are this app's alone at addresses that apps share, `ip:port`.
+    #[serde(default)]
+    pub shared_udp: Vec<String>,
 }
 
 /// A machine as edges, DNS and control's view need it.

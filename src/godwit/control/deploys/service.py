@@ -13,7 +13,15 @@ from godwit.appconfig.machine import ReleaseMark
 from godwit.appconfig.model import Config
 from godwit.base import clock, errors, ids
 from godwit.base.principal import Principal
-from godwit.control import apps, audit, listing, machine_config, machine_images, registry
+from godwit.control import (
+    apps,
+    audit,
+    listing,
+    machine_config,
+    machine_images,
+    registry,
+    shared_ports,
+)
 from godwit.control import regions as places
 from godwit.control.context import Context
 from godwit.control.deploys import configs, definitions, operations, order, plan, refusals, unmade
@@ -76,6 +84,7 @@ class _Decided:
     plan: Plan
     machines: list[MachineView]
     last_version: int
+    configs: list[dict[str, Any]]
 
 
 async def begin(ctx: Context, who: Principal, app_name: str, wanted: NewDeploy) -> Deploy:
@@ -235,7 +244,10 @@ async def _decide(
     )
     refusals.check_machines(found, machines, touched)
     await refusals.check_room(ctx, app, found, touched)
-    return _Decided(app, wanted, image, region, settings, found, machines, last)
+    async with ctx.store.read() as rows:
+        await shared_ports.missing(rows, app, touched.values())
+    made = list(touched.values())
+    return _Decided(app, wanted, image, region, settings, found, machines, last, made)
 
 
 async def _completed(rows: Rows, app: App, wanted: NewDeploy) -> NewDeploy:
@@ -315,6 +327,7 @@ async def _write_down(
         release = _release(decided, who, now_ms)
         await rows.releases.add(release)
         await apps.mark_deployed(rows, app)
+        claimed = await shared_ports.claim(ctx, rows, app, decided.configs)
         found = _order(decided, release, who)
         row = RunRow(
             id=run_id,
@@ -341,6 +354,8 @@ async def _write_down(
             image_ref=release.image_ref,
             strategy=release.strategy,
         )
+    if claimed:
+        ctx.facts_wanted.set()
     return Deploy(row, found, release, [])
 
 

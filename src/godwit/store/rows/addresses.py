@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from godwit.control.records import PRIVATE, AddressAssignment, Reached
 from godwit.store.rows.base import Rows
-from godwit.store.tables import ADDRESSES, NETWORKS, ORGANIZATIONS
+from godwit.store.tables import ADDRESSES, NETWORKS, ORGANIZATIONS, UDP_CLAIMS
 
 _OWN = ADDRESSES.c.type != "shared_v4"
 _QUERY = (
@@ -40,14 +40,24 @@ class AddressTable(Rows):
         found: dict[str, list[tuple[str, str, bool]]] = {}
         for app_id, ip, kind, sole in await self._connection.execute(query.order_by(of.ip)):
             found.setdefault(app_id, []).append((ip, kind, sole))
+        claimed = await self._claimed(app_ids)
         return {
             app_id: Reached(
                 tuple(ip for ip, kind, _ in rows if kind != "shared_v4"),
                 inside_alone=all(kind == PRIVATE for _, kind, _ in rows)
                 and any(sole for _, _, sole in rows),
+                shared_udp=tuple(claimed.get(app_id, ())),
             )
             for app_id, rows in found.items()
         }
+
+    async def _claimed(self, app_ids: Collection[str]) -> dict[str, list[str]]:
+        of = UDP_CLAIMS.c
+        query = sa.select(of.app_id, of.ip, of.port).where(of.app_id.in_(app_ids))
+        found: dict[str, list[str]] = {}
+        for app_id, ip, port in await self._connection.execute(query.order_by(of.ip, of.port)):
+            found.setdefault(app_id, []).append(f"{ip}:{port}")
+        return found
 
     async def taken(self, kind: str) -> list[str]:
         """Return all of a type that apps have."""

@@ -25,6 +25,7 @@ pub(crate) fn app(name: &str, network: u32, revision: u64) -> AppFact {
         app: name.into(),
         hostnames: vec![format!("{name}.godwit.localhost")],
         addresses: Vec::new(),
+        shared_udp: Vec::new(),
     }
 }
 

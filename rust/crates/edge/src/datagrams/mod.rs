@@ -1,4 +1,5 @@
-//! Datagrams: UDP services, at addresses that are an app's alone, with the client's address kept.
+//! Datagrams: UDP services, with the client's address kept: at addresses that are an app's alone,
+//! and at ports that are its alone of addresses that apps share.
 //!
 //! ```text
 //! sockets ─ which are open ─ receive: whose flow is it?

@@ -50,11 +50,11 @@ pub(super) fn begin(
     let edge = &worker.edge;
     let view = edge.watch.view();
     let refused = |reason| edge.datagrams.refused.add(reason);
-    let Some(app) = view.app_of_address(clients.at.ip()) else {
+    let Some(app) = view.app_of_datagrams(clients.at) else {
         return refused("no_app");
     };
     // Two apps that answer whatever they are told would answer each other for ever.
-    let other = view.app_of_address(client.ip());
+    let other = view.app_of_datagrams(client);
     if client.port() == 0 || other.is_some_and(|other| answers_at(other, client.port())) {
         return refused("client");
     }

@@ -1,5 +1,6 @@
 //! Which UDP ports are open: those that services of an app name, at the addresses that are the
-//! app's alone, on a host that takes what comes to them.
+//! app's alone, and at addresses that apps share those that control gave to one of them; on a
+//! host that takes what comes there.
 //!
 //! A port that cannot be had is reported and tried again; it keeps nobody from the others. What
 //! was sent to a process that ends is read to its end, so its successor opens ports of its own.
@@ -153,16 +154,25 @@ fn wanted(view: &View, config: &EdgeConfig) -> (BTreeSet<SocketAddr>, usize) {
             .iter()
             .any(|own| own == address || same(own))
     };
-    let (mut wanted, mut beyond) = (BTreeSet::new(), 0);
+    let may_be = |port: &u16| *port != 0 && !config.reserved_ports.contains(port);
+    let mut named: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
     for (address, app) in view.addresses().filter(|(address, _)| taken(address)) {
         let machines = app.machines.iter().filter(|machine| app.is_own(machine));
         let services = machines.flat_map(|machine| machine.services.iter());
         let udp = services.filter(|service| service.protocol == Protocol::Udp);
         let ports = udp.flat_map(|service| service.ports.iter());
-        let ports: BTreeSet<u16> = ports
-            .flat_map(|port| port.start_port..=port.end_port)
-            .filter(|port| *port != 0 && !config.reserved_ports.contains(port))
-            .collect();
+        let ports = ports.flat_map(|port| port.start_port..=port.end_port);
+        named
+            .entry(address)
+            .or_default()
+            .extend(ports.filter(may_be));
+    }
+    for at in view.shared_udp().filter(|at| taken(&at.ip())) {
+        let ports = named.entry(at.ip()).or_default();
+        ports.extend(Some(at.port()).filter(may_be));
+    }
+    let (mut wanted, mut beyond) = (BTreeSet::new(), 0);
+    for (address, ports) in named {
         beyond += ports.len().saturating_sub(config.limits.ports);
         let some = ports.into_iter().take(config.limits.ports);
         wanted.extend(some.map(|port| SocketAddr::new(address, port)));
