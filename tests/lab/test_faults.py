@@ -4,8 +4,10 @@ One app has a machine in each region. Whatever was disturbed, afterwards every m
 was, once, and the books, the names and the edges of all regions say so.
 """
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ REGIONS = ("fra", "iad", "nrt")
 QUIET = ("bus", "catalog", "agent", "dns", "control", "keyring", "registry")
 """What no request needs that a running machine gets."""
 CUT_S = 130.0
+GONE_S = 600.0
 HOUR_S = 3_600
 STORM_S = 120.0
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1_800)]
@@ -133,6 +136,59 @@ def test_a_region_that_is_cut_off_for_minutes_goes_on_by_itself(steady: Steady) 
     assert not steady.resolve("nrt", f"{old}.vm.old.internal")
     assert eventually(lambda: idle in steady.get("nrt", app="idle"))
     destroy(steady, "idle", "home")
+
+
+@contextlib.contextmanager
+def no_bus(hosts: Iterable[Host]) -> Iterator[None]:
+    """Kill the bus of each host, and have none that is started again say a word."""
+    stopped: dict[str, int] = {}
+    done = threading.Event()
+
+    def hold() -> None:
+        while not done.wait(0.1):
+            for host in hosts:
+                found = host.components().get("bus", 0)
+                if found and found != stopped.get(host.name):
+                    with contextlib.suppress(errors.Failure):
+                        host.signal("bus", "STOP" if host.name in stopped else "KILL")
+                        stopped[host.name] = found
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        yield
+    finally:
+        done.set()
+        holding.join()
+        for host in hosts:
+            with contextlib.suppress(errors.Failure):
+                host.signal("bus", "CONT")
+
+
+def test_without_any_bus_for_ten_minutes_no_request_fails(steady: Steady) -> None:
+    idle = run(steady, "idle", "nrt", "--restart", "no")
+    eventually(lambda: idle in steady.get("nrt", app="idle"))
+    hosts = [host for host in steady.lab.hosts.values() if "bus" in host.components()]
+    began = time.monotonic()
+    with steady.under_load() as tallies:
+        with no_bus(hosts):
+            eventually(lambda: time.monotonic() - began > GONE_S / 2, GONE_S)
+            # A machine stops by itself and starts for a request.
+            for _ in range(2):
+                assert idle in steady.get("nrt", "/leave", app="idle")
+                eventually(lambda: owned(steady.edge("nrt"))[idle] == "stopped")
+                assert eventually(lambda: idle in steady.get("nrt", app="idle"))
+            with pytest.raises(errors.Failure):
+                steady.founder.godwit("machine", "stop", "--app", "idle", idle)
+            eventually(lambda: time.monotonic() - began > GONE_S, GONE_S)
+        steady.settle()
+    clean(tallies)
+    with no_bus(hosts):
+        # An edge begins with its last view.
+        kill(steady.edge("iad"), "edge")
+        assert eventually(lambda: steady.get("iad"))
+    destroy(steady, "idle")
+    eventually(lambda: idle not in owned(steady.edge("nrt")))
 
 
 def test_a_host_whose_clock_is_an_hour_ahead_and_then_right_again_is_believed(
