@@ -97,6 +97,29 @@ def test_the_world_is_reached_by_nat_on_both_protocols(reed: Guest) -> None:
     assert "world saw 2001:db8:1::2" in reed.python(FETCH, f"http://[{WORLD_V6}]/")["stdout"]
 
 
+def test_a_network_policy_closes_at_once_what_it_does_not_allow(reed: Guest) -> None:
+    path = "/v1/apps/hello-reed/network_policies"
+    rule = {"action": "allow", "direction": "egress", "ports": [{"protocol": "tcp", "port": 443}]}
+    wanted = {"name": "web", "selector": {"machines": [{"id": reed.machine["id"]}]}}
+
+    def reaches_the_world() -> bool:
+        return bool(reed.python(CONNECT, WORLD_V4, "80")["exit_code"] == 0)
+
+    assert reaches_the_world()
+    with reed.platform.api as api:
+        made = api.post(path, json={**wanted, "rules": [rule]})
+        assert made.status_code == 200, made.text
+        try:
+            eventually(lambda: not reaches_the_world())
+            # Names, and what the edge brings, are no business of it.
+            assert WORLD_V4 in reed.python(RESOLVE, "www.example.org")["stdout"]
+            assert reed.platform.get("hello-reed").status_code == 200
+        finally:
+            gone = api.delete(f"{path}/{made.json()['id']}")
+        assert gone.status_code == 204
+    eventually(reaches_the_world)
+
+
 def test_names_outside_are_resolved(reed: Guest) -> None:
     assert WORLD_V4 in reed.python(RESOLVE, "www.example.org")["stdout"]
 

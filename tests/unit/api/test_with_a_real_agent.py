@@ -15,6 +15,8 @@ from godwit.base import encoded, errors, tasks
 from godwit.base.principal import Principal
 from godwit.bus import answering
 from godwit.control import machine_config
+from godwit.control.context import Context
+from godwit.control.network_policies import PolicyTeller
 from godwit.testing.control import world
 from godwit.wire import host_rpc
 from godwit.wire import metadata as limits
@@ -65,9 +67,10 @@ class OneAgent:
 class Shop:
     """An app with one machine that runs, and its owner's client."""
 
-    def __init__(self, hosts: OneAgent, client: httpx.AsyncClient) -> None:
+    def __init__(self, hosts: OneAgent, client: httpx.AsyncClient, ctx: Context) -> None:
         self.hosts = hosts
         self.client = client
+        self.ctx = ctx
         self.one = ""
 
     async def ask(self, method: str, path: str = "", expect: int = 200, **options: Any) -> Any:
@@ -96,7 +99,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         transport = httpx.ASGITransport(app=api.create(ctx))
         client = httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers)
         await client.post("/v1/apps", json={"name": "shop", "org_slug": "acme"})
-        made = Shop(hosts, client)
+        made = Shop(hosts, client, ctx)
         config = {"image": "nginx:1", "metadata": {"color": "blue"}, "x": [1.0, None]}
         answer = await client.post("/v1/apps/shop/machines", json={"config": config})
         assert answer.status_code == 200, answer.text
@@ -263,6 +266,47 @@ async def test_the_largest_config_is_taken_told_updated_listed_and_remembered(sh
     assert envs == [*({"AT": str(at)} for at in (3, 2, 1, 0)), None]
     await shop.ask("PATCH", "/metadata", 204, json={"metadata": {"k": "x" * 28_000}})
     assert len((await shop.ask("GET"))["config"]["metadata"]["k"]) == 28_000
+
+
+def policy(*ports: int, **more: Any) -> dict[str, Any]:
+    """Return the body that opens these ports alone to what an app's machines send."""
+    told = [{"protocol": "tcp", "port": port} for port in ports]
+    rule = {"action": "allow", "direction": "egress", "ports": told}
+    return {"name": "some", "selector": {"all": True}, "rules": [rule], **more}
+
+
+async def test_network_policies_reach_machines_that_run_and_those_to_come(shop: Shop) -> None:
+    client, path, world = shop.client, "/v1/apps/shop/network_policies", shop.hosts.bench.world
+
+    async def egress() -> set[frozenset[tuple[str, int]] | None]:
+        await PolicyTeller(shop.ctx).tell()
+        return {judged.egress for judged in world.judged.values()}
+
+    assert await egress() == {None}
+    made = (await client.post(path, json=policy(443))).json()
+    assert await egress() == {frozenset({("tcp", 443)})}
+    assert (await client.get(path)).json() == [made]
+    changed = await client.post(path, json=policy(id=made["id"]))
+    assert changed.json() == {**made, "rules": [{**made["rules"][0], "ports": []}]}
+    assert await egress() == {frozenset()}
+    answer = await client.post("/v1/apps/shop/machines", json={"config": {"image": "nginx:1"}})
+    other = answer.json()["id"]
+    await client.get(f"/v1/apps/shop/machines/{other}/wait", params={"state": "started"})
+    assert len(world.taps) == 2
+    assert {judged.egress for judged in world.judged.values()} == {frozenset()}
+    assert (await client.delete(f"{path}/{made['id']}")).status_code == 204
+    assert await egress() == {None}
+
+
+async def test_the_largest_config_is_told_with_the_most_network_policies(shop: Shop) -> None:
+    path, made = "/v1/apps/shop/network_policies", 0
+    while (await shop.client.post(path, json=policy(*range(9_000, 9_030)))).status_code == 200:
+        made += 1
+    assert made > 10
+    config = largest()
+    shown = await shop.ask("POST", json={"config": config})
+    assert shown["config"] == config
+    await shop.wait("started")
 
 
 async def test_what_is_larger_is_refused_before_the_host_hears_of_it(shop: Shop) -> None:
