@@ -1,5 +1,6 @@
 """A region whose bus grows from one server to three while the cluster runs, and then loses one."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ def all_well(lab: Lab, count: int) -> bool:
     return len(found) == count and all(one["status"] == "ok" for one in found)
 
 
+def catalog_log(host: Host) -> str:
+    """Return what keeps the host's bus and catalog has said."""
+    path: Path = host.tree.directory / "data" / "log" / "catalog.log"
+    return path.read_text()
+
+
 def test_a_region_grows_to_three_bus_servers_and_goes_on_without_one(lab: Lab) -> None:
     founder = lab.host("fra-1")
     second, third = map(lab.host, HOSTS[1:])
@@ -99,6 +106,13 @@ def test_a_region_grows_to_three_bus_servers_and_goes_on_without_one(lab: Lab) -
     finally:
         founder.signal("bus", "CONT")
     eventually(lambda: copies(founder, "FACTS_fra") == len(HOSTS))
+    # One that is removed has no vote any more; the two that are left go on.
+    identity = third.tree.directory / "data" / "host.json"
+    gone = json.loads(identity.read_text())["host_id"]
+    founder.godwit("host", "remove", gone, "--force", "--yes")
+    words = f"removed host {gone} has no vote any more"
+    eventually(lambda: any(words in catalog_log(host) for host in (founder, second)))
+    eventually(lambda: all_well(lab, 2))
 
 
 @pytest.fixture
