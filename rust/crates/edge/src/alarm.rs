@@ -5,11 +5,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
+
+/// So many alarms are kept for other waits.
+const MOST_IDLE: usize = 256;
 
 /// A timer for one thing at a time.
 #[derive(Debug, Default)]
@@ -17,19 +20,9 @@ pub(crate) struct Alarm {
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Whom it wakes when it goes off.
     heard_by: Option<Waker>,
-    /// Whom it is to wake in place of the task that waits.
-    bell: Option<Waker>,
 }
 
 impl Alarm {
-    /// An alarm that rings a bell of whoever waits.
-    pub(crate) fn of(bell: Waker) -> Self {
-        Alarm {
-            bell: Some(bell),
-            ..Alarm::default()
-        }
-    }
-
     /// Await a future for so long.
     pub(crate) async fn within<F: Future>(
         &mut self,
@@ -37,18 +30,13 @@ impl Alarm {
         mut future: Pin<&mut F>,
     ) -> Option<F::Output> {
         let due = Instant::now() + time;
-        let bell = self.bell.take();
-        let result = poll_fn(|cx| {
+        poll_fn(|cx| {
             if let Poll::Ready(result) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(result));
             }
-            let waker = bell.as_ref().unwrap_or(cx.waker());
-            let cx = &mut Context::from_waker(waker);
             self.poll_until(due, cx).map(|()| None)
         })
-        .await;
-        self.bell = bell;
-        result
+        .await
     }
 
     /// Wait until then; `cx` is woken at that time, or sooner.
@@ -72,6 +60,27 @@ impl Alarm {
             }
             sleep.as_mut().reset(due);
         }
+    }
+}
+
+/// Alarms between two waits, for whoever of a worker waits next.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms(Mutex<Vec<Alarm>>);
+
+impl Alarms {
+    pub(crate) fn take(&self) -> Alarm {
+        self.idle().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep(&self, alarm: Alarm) {
+        let mut idle = self.idle();
+        if idle.len() < MOST_IDLE {
+            idle.push(alarm);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Alarm>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

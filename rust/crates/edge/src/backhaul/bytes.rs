@@ -79,7 +79,7 @@ pub(crate) async fn open(
                 });
             }
             // Nothing of the kind is found for bytes.
-            Link::Here(_) | Link::Datagrams => None,
+            Link::Here(_) | Link::Datagrams | Link::Lent => None,
             Link::There { .. } => match ask(worker, port, &mut reached).await {
                 Ok(stream) => stream,
                 Err((bounce, refusal)) => {

@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::greeting;
 use super::listen::Bound;
 use super::plan::Plans;
+use crate::alarm::Alarms;
 use crate::autostop;
 use crate::backhaul::{self, Peers};
 use crate::datagrams::sockets;
@@ -44,6 +45,8 @@ pub(crate) struct Worker {
     pub(crate) plans: Plans,
     pub(crate) phases: Phases,
     pub(crate) alive: Alive,
+    /// For what its requests wait for.
+    pub(crate) alarms: Alarms,
 }
 
 /// A worker as it is spoken to.
@@ -101,6 +104,7 @@ async fn run(edge: Arc<Edge>, orders: mpsc::UnboundedReceiver<Order>, phases: Ph
         plans: Plans::default(),
         phases,
         alive,
+        alarms: Alarms::default(),
     });
     backhaul::start(&worker);
     autostop::start(&worker);

@@ -1,154 +1,207 @@
-//! A connection to a machine that speaks HTTP/1.1, and who keeps it going.
+//! A connection to a machine that speaks HTTP/1.1, for requests without a body.
 //!
-//! Whoever waits for a response drives the connection in its own turns: a task of the connection's
-//! own would be woken for every request, and wake its client in turn. While it is idle nobody
-//! drives it; whether it was closed meanwhile is looked at when it is taken. A request with a body
-//! must go on while its response is stuck, and what becomes a tunnel has its connection to itself:
-//! those have it driven by a task, from then on for good.
+//! Who has such a request writes it and reads the response in its own turns; between requests
+//! nobody looks after the connection, only whether it is still open when it is taken. What has a
+//! body, or is to become a tunnel, goes by hyper (`upstream`), to which a line can be handed over.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{Method, Uri};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::unconstrained;
 
-use crate::alarm::Alarm;
-use crate::bell::Bell;
-use crate::front::gather::Gather;
-use crate::request::body::Upload;
+use crate::machines::framing::{self, Head};
 
-type Driven = Connection<TokioIo<Gather<TcpStream>>, Upload>;
+/// Read at once, at first; more of what comes without a pause.
+const LEAST_READ: usize = 8 * 1024;
+const MOST_READ: usize = 256 * 1024;
+/// With less room than this no read is begun.
+const LEAST_ROOM: usize = 2 * 1024;
+/// A request's head that was longer leaves no room behind.
+const USUAL_REQUEST: usize = 4 * 1024;
 
 /// One connection; it carries one request at a time.
 #[derive(Debug)]
 pub(crate) struct Line {
-    sender: SendRequest<Upload>,
-    /// `None` when it is at its end, or a task drives it.
-    connection: Option<Box<Driven>>,
-    /// Rung when there is something to do on it.
-    bell: Arc<Bell>,
-    waker: Waker,
-    /// For what its requests wait for.
-    pub(crate) alarm: Alarm,
+    stream: TcpStream,
+    /// What has come, and is not yet read.
+    pub(super) came: BytesMut,
+    /// Room for a request.
+    request: Vec<u8>,
+    read_at_once: usize,
+}
+
+/// A request without a body, as a machine gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    /// Path and query.
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    /// For this machine alone.
+    pub(crate) besides: Option<(HeaderName, HeaderValue)>,
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// Nothing of it was sent.
+    pub(crate) unsent: bool,
+    pub(crate) error: Box<dyn Error + Send + Sync>,
 }
 
 impl Line {
-    /// Begin to speak HTTP on a connection.
-    pub(crate) async fn on(stream: TcpStream) -> io::Result<Self> {
-        let handshake = http1::Builder::new().handshake(TokioIo::new(Gather(stream)));
-        let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-        let bell = Bell::new();
-        Ok(Line {
-            sender,
-            connection: Some(Box::new(connection)),
-            alarm: Alarm::of(Waker::from(bell.clone())),
-            waker: Waker::from(bell.clone()),
-            bell,
-        })
-    }
-
-    /// Give the connection to a task of its own.
-    pub(crate) fn set_going(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.alarm = Alarm::default();
-            tokio::spawn(async move {
-                // Whoever sends on it is told of its end.
-                let _ = connection.with_upgrades().await;
-            });
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        Line {
+            stream,
+            came: BytesMut::new(),
+            request: Vec::new(),
+            read_at_once: LEAST_READ,
         }
     }
 
-    /// Send a request, and wait for its response.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Upload>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
-        let sending = self.sender.try_send_request(request);
-        if self.connection.is_none() {
-            return sending.await;
-        }
-        // Nobody would wake it if tokio made it wait for the task's next turn.
-        let mut sending = pin!(unconstrained(sending));
-        poll_fn(|cx| {
-            drive(&mut self.connection, &self.bell, &self.waker, cx.waker());
-            // It comes from the connection alone, which was looked after right now.
-            sending.as_mut().poll(&mut nobody())
-        })
-        .await
+    /// The connection, between requests.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
-    /// Read the response's body.
-    pub(crate) fn poll_frame(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if self.connection.is_none() {
-            return Pin::new(body).poll_frame(cx);
+    /// Whether, as far as was heard, it is open, and the machine has said nothing unasked.
+    pub(super) fn is_open(&self) -> bool {
+        if !self.came.is_empty() {
+            return false;
         }
-        // What this rings for is looked at right here.
-        self.bell.heard_by(Waker::noop());
-        // Twice, for who waits for more may have the connection read more.
-        for _ in 0..2 {
-            let polled = Pin::new(&mut *body).poll_frame(&mut nobody());
-            if polled.is_ready() || !self.drive(cx.waker()) {
-                return polled;
+        let said = self.stream.try_read(&mut [0]);
+        said.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Send a request, and wait for the head of its response.
+    pub(crate) async fn ask(&mut self, asked: &Asked<'_>) -> Result<Head, Unanswered> {
+        asked.write(&mut self.request);
+        let mut sent = 0;
+        while let Some(rest @ [_, ..]) = self.request.get(sent..) {
+            let unsent = sent == 0;
+            sent += match self.stream.write(rest).await {
+                Ok(0) => return Err(unanswered(unsent, io::ErrorKind::WriteZero)),
+                Ok(count) => count,
+                Err(error) => return Err(unanswered(unsent, error)),
+            };
+        }
+        let bodyless = asked.method == Method::HEAD;
+        loop {
+            match poll_fn(|cx| self.poll_read(cx)).await {
+                Ok(0) => return Err(unanswered(false, io::ErrorKind::UnexpectedEof)),
+                Ok(_) => {}
+                Err(error) => return Err(unanswered(false, error)),
+            }
+            match framing::head(&mut self.came, bodyless) {
+                Ok(None) => {}
+                Ok(Some(head)) => return Ok(head),
+                Err(error) => {
+                    return Err(Unanswered {
+                        unsent: false,
+                        error: error.into(),
+                    });
+                }
             }
         }
-        Pin::new(body).poll_frame(&mut nobody())
     }
 
-    /// Nobody waits for anything on it any more.
-    pub(crate) fn rest(&mut self) {
-        self.bell.heard_by(Waker::noop());
-        if !self.is_ready() {
-            // The end of the response may have brought the end of the connection.
-            self.look();
+    /// Read more; 0 bytes are the end of the connection.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = |came: &BytesMut| came.capacity() - came.len();
+        if room(&self.came) < LEAST_ROOM {
+            self.came.reserve(self.read_at_once);
         }
+        let whole = room(&self.came);
+        let polled = pin!(self.stream.read_buf(&mut self.came)).poll(cx);
+        if matches!(polled, Poll::Ready(Ok(count)) if count == whole) {
+            self.read_at_once = (self.read_at_once * 2).min(MOST_READ);
+        }
+        polled
     }
 
-    /// Look whether anything happened to it while nobody drove it.
-    pub(crate) fn look(&mut self) {
-        self.drive(Waker::noop());
-    }
-
-    /// Whether a request may be sent on it now, as far as was seen.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    fn drive(&mut self, task: &Waker) -> bool {
-        drive(&mut self.connection, &self.bell, &self.waker, task)
+    /// The response was read to its end: let go what only a great one needs.
+    pub(super) fn rest(&mut self) {
+        self.read_at_once = LEAST_READ;
+        self.request.clear();
+        self.request.shrink_to(USUAL_REQUEST);
+        if self.came.capacity() > LEAST_READ {
+            self.came = BytesMut::new();
+        }
     }
 }
 
-/// Do what there is to do on a connection, and have the task woken when there is more; whether
-/// there was any.
-fn drive(connection: &mut Option<Box<Driven>>, bell: &Bell, waker: &Waker, task: &Waker) -> bool {
-    bell.heard_by(task);
-    bell.attend(|| {
-        if let Some(driven) = connection {
-            let polled = Pin::new(driven).poll(&mut Context::from_waker(waker));
-            if polled.is_ready() {
-                *connection = None;
+impl Asked<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        for piece in [self.method.as_str(), " ", path, " HTTP/1.1\r\n"] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+        let besides = self.besides.iter().map(|(name, value)| (name, value));
+        for (name, value) in self.headers.iter().chain(besides) {
+            // Nothing but an empty body follows, whatever a replay was told to say.
+            let framed = name == TRANSFER_ENCODING || (name == CONTENT_LENGTH && value != "0");
+            if framed {
+                continue;
+            }
+            for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(piece);
             }
         }
-    })
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
-fn nobody() -> Context<'static> {
-    Context::from_waker(Waker::noop())
+fn unanswered(unsent: bool, error: impl Into<io::Error>) -> Unanswered {
+    Unanswered {
+        unsent,
+        error: error.into().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(headers: &[(&'static str, &'static str)]) -> String {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = HeaderValue::from_static(value);
+                (HeaderName::from_static(name), value)
+            })
+            .collect();
+        let besides = HeaderName::from_static("fly-preferred-instance-unavailable");
+        let asked = Asked {
+            method: &Method::GET,
+            uri: &Uri::from_static("/a?b"),
+            headers: &headers,
+            besides: Some((besides, HeaderValue::from_static("m1"))),
+        };
+        let mut out = b"what was before".to_vec();
+        asked.write(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_request_is_its_head() {
+        assert_eq!(
+            written(&[("host", "hello.example"), ("content-length", "0")]),
+            "GET /a?b HTTP/1.1\r\nhost: hello.example\r\ncontent-length: 0\r\n\
+             fly-preferred-instance-unavailable: m1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn nothing_promises_a_body_that_does_not_follow() {
+        let lines = written(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        assert!(!lines.contains("content-length") && !lines.contains("transfer-encoding"));
+    }
 }

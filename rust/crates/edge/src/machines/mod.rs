@@ -5,12 +5,15 @@
 //!   │                                      ├ wish (what was asked for)
 //!   │                                      └ balance (which)
 //!   └ upstream (a machine here) | backhaul (another host's edge)
+//!       └ line (a request without a body) ─ framing (where its response ends) ─ app_body
 //! ```
 //! `load` has the exact counts of this host's machines, and what this process has at others.
 
+pub(crate) mod app_body;
 pub(crate) mod balance;
 mod decision;
 pub(crate) mod departure;
+mod framing;
 pub(crate) mod line;
 pub(crate) mod load;
 pub(crate) mod reach;

@@ -25,11 +25,9 @@ use godwit_wire::facts::Concurrency;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::alarm::Alarm;
 use crate::backhaul::{Bounce, Stream};
 use crate::front::worker::Worker;
 use crate::machines::decision::Verdict;
-use crate::machines::line::Line;
 use crate::machines::load::{Slot, Ticket};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
 use crate::machines::upstream::{self, Upstream};
@@ -55,6 +53,8 @@ pub(crate) enum Link {
     Bytes(TcpStream),
     /// For datagrams, which need no connection.
     Datagrams,
+    /// What carries the request, or its response, has it.
+    Lent,
     There {
         stream: Stream,
         /// How long the request may wait there for a slot.
@@ -63,30 +63,9 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// There is more to come than a response to a head: see that it comes.
-    pub(crate) fn set_going(&mut self) {
-        self.line().into_iter().for_each(Line::set_going);
-    }
-
-    /// The alarm that goes with it, to be used and kept again.
-    pub(crate) fn alarm(&mut self) -> Alarm {
-        let line = self.line();
-        line.map_or_else(Alarm::default, |line| std::mem::take(&mut line.alarm))
-    }
-
-    /// Keep an alarm for the next request.
-    pub(crate) fn keep(&mut self, alarm: Alarm) {
-        if let Some(line) = self.line() {
-            line.alarm = alarm;
-        }
-    }
-
-    /// The connection, if this one request has it to itself.
-    pub(crate) fn line(&mut self) -> Option<&mut Line> {
-        match self {
-            Link::Here(upstream) => upstream.line(),
-            Link::Bytes(_) | Link::Datagrams | Link::There { .. } => None,
-        }
+    /// Take it for a request.
+    pub(crate) fn lend(&mut self) -> Self {
+        std::mem::replace(self, Link::Lent)
     }
 }
 

@@ -3,13 +3,15 @@
 //! Only `requests` concurrency pools (spec/network.md §1.2); a pooled connection is kept about
 //! four seconds, which is less than common app servers keep theirs. An app that speaks HTTP/2
 //! (`h2_backend`) has one connection of each worker for all requests.
+//!
+//! A connection of HTTP/1.1 is a line as long as it carries nothing but requests without a body.
+//! The first that has one, or is to become a tunnel, has hyper drive it from then on.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,7 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::front::gather::Gather;
-use crate::machines::line::Line;
+use crate::machines::app_body::{AppBody, LineBody};
+use crate::machines::line::{Asked, Line, Unanswered};
 use crate::machines::load::Shelf;
 use crate::machines::targets::{Place, Target};
 use crate::request::body::Upload;
@@ -28,10 +31,6 @@ pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// could be closing an older one right now.
 const KEEP_UNREPEATABLE: Duration = Duration::from_secs(1);
 const KEPT_PER_MACHINE: usize = 256;
-/// A connection used so lately is taken without a look: if it was closed all the same, nothing of
-/// the request is sent, which then goes by another one.
-const FRESH: Duration = Duration::from_millis(10);
-
 /// A machine that vanished under an idle tunnel or a stream is found by the kernel.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -49,11 +48,15 @@ pub(crate) struct Upstream {
     home: Option<Arc<Kept>>,
 }
 
-/// A connection by its protocol.
+/// A connection by its protocol, and who drives it.
 #[derive(Debug)]
 enum Sender {
-    One(Box<Line>),
-    Two(http2::SendRequest<Upload>),
+    /// HTTP/1.1, driven by who has a request.
+    Line(Box<Line>),
+    /// HTTP/1.1, driven by a task of hyper's.
+    Driven(http1::SendRequest<Upload>),
+    /// HTTP/2, for many requests at once.
+    Shared(http2::SendRequest<Upload>),
 }
 
 /// Connections of one worker to all machines.
@@ -71,7 +74,7 @@ pub(crate) struct Kept {
 
 #[derive(Debug)]
 struct Idle {
-    line: Box<Line>,
+    sender: Sender,
     since: Instant,
 }
 
@@ -86,7 +89,7 @@ pub(crate) async fn connect(
         return connect_h2(stream, home).await;
     }
     Ok(Upstream {
-        sender: Sender::One(Box::new(Line::on(stream).await?)),
+        sender: Sender::Line(Box::new(Line::on(stream))),
         home: home.cloned(),
     })
 }
@@ -119,7 +122,7 @@ async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<U
         *kept.shared() = Some(sender.clone());
     }
     Ok(Upstream {
-        sender: Sender::Two(sender),
+        sender: Sender::Shared(sender),
         home: None,
     })
 }
@@ -152,31 +155,80 @@ fn keepalive() -> TcpKeepalive {
 impl Upstream {
     /// Whether the app speaks HTTP/2.
     pub(crate) fn is_h2(&self) -> bool {
-        matches!(self.sender, Sender::Two(_))
+        matches!(self.sender, Sender::Shared(_))
     }
 
-    /// The connection if this one request has it to itself.
-    pub(crate) fn line(&mut self) -> Option<&mut Line> {
-        match &mut self.sender {
-            Sender::One(line) => Some(line),
-            Sender::Two(_) => None,
-        }
+    /// Whether it carries requests without a body with nobody's help.
+    pub(crate) fn is_line(&self) -> bool {
+        matches!(self.sender, Sender::Line(_))
     }
 
+    /// Send a request without a body; its response's body brings the connection back.
+    pub(crate) async fn ask(self, asked: &Asked<'_>) -> Result<Response<AppBody>, Unanswered> {
+        let Sender::Line(mut line) = self.sender else {
+            return Err(unsent(io::ErrorKind::Unsupported));
+        };
+        let head = line.ask(asked).await?;
+        let home = self.home.filter(|_| head.reusable);
+        let body = LineBody::new(line, head.framing, home);
+        Ok(head.response.map(|()| AppBody::Line(body)))
+    }
+
+    /// Send a request, and have a task drive a line from now on; the connection is returned too.
     pub(crate) async fn send(
-        &mut self,
+        self,
         request: Request<Upload>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
-        match &mut self.sender {
-            Sender::One(line) => line.send(request).await,
-            Sender::Two(sender) => sender.try_send_request(request).await,
-        }
+    ) -> Result<(Response<AppBody>, Self), Unanswered> {
+        let mut sender = match self.sender {
+            Sender::Line(line) => Sender::Driven(speak(line.into_stream()).await.map_err(unsent)?),
+            other => other,
+        };
+        let sent = match &mut sender {
+            Sender::Line(_) => return Err(unsent(io::ErrorKind::Unsupported)),
+            Sender::Driven(sender) => sender.try_send_request(request).await,
+            Sender::Shared(sender) => sender.try_send_request(request).await,
+        };
+        let home = self.home;
+        Ok((sent?.map(AppBody::Hyper), Upstream { sender, home }))
     }
 
     /// The response is at its end: keep the connection for the next request.
     pub(crate) fn give_back(self) {
-        if let (Some(home), Sender::One(line)) = (self.home, self.sender) {
-            home.put(line);
+        if let Some(home) = self.home {
+            home.put(self.sender);
+        }
+    }
+}
+
+impl Sender {
+    fn is_open(&self) -> bool {
+        match self {
+            Sender::Line(line) => line.is_open(),
+            Sender::Driven(sender) => !sender.is_closed(),
+            Sender::Shared(sender) => !sender.is_closed(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Sender::Line(_) | Sender::Shared(_) => true,
+            Sender::Driven(sender) => sender.is_ready(),
+        }
+    }
+}
+
+fn unsent(error: impl Into<io::Error>) -> Unanswered {
+    Unanswered {
+        unsent: true,
+        error: error.into().into(),
+    }
+}
+
+impl<T> From<TrySendError<T>> for Unanswered {
+    fn from(mut error: TrySendError<T>) -> Self {
+        Unanswered {
+            unsent: error.take_message().is_some(),
+            error: error.into_error().into(),
         }
     }
 }
@@ -202,32 +254,35 @@ impl Kept {
             let shared = self.shared();
             let open = shared.as_ref().filter(|sender| !sender.is_closed())?;
             return Some(Upstream {
-                sender: Sender::Two(open.clone()),
+                sender: Sender::Shared(open.clone()),
                 home: None,
             });
         }
         let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
-        let line = newest(&mut self.idle(), keep)?;
+        let sender = newest(&mut self.idle(), keep)?;
         Some(Upstream {
-            sender: Sender::One(line),
+            sender,
             home: Some(self.clone()),
         })
     }
 
-    fn put(&self, mut line: Box<Line>) {
+    /// Keep a line whose last response was read to its end.
+    pub(super) fn put_line(&self, mut line: Box<Line>) {
         line.rest();
+        self.put(Sender::Line(line));
+    }
+
+    fn put(&self, sender: Sender) {
         let mut idle = self.idle();
-        if !line.is_closed() && idle.len() < KEPT_PER_MACHINE {
+        if sender.is_open() && idle.len() < KEPT_PER_MACHINE {
             let since = Instant::now();
-            idle.push(Idle { line, since });
+            idle.push(Idle { sender, since });
         }
     }
 
     fn sweep(&self) {
-        self.idle().retain_mut(|idle| {
-            idle.line.look();
-            !idle.line.is_closed() && idle.since.elapsed() < KEEP
-        });
+        self.idle()
+            .retain(|idle| idle.sender.is_open() && idle.since.elapsed() < KEEP);
         self.shared().take_if(|sender| sender.is_closed());
     }
 
@@ -244,21 +299,19 @@ impl Kept {
 ///
 /// No more of them are looked at than that: with many, to walk them all for each request would be
 /// most of what a request costs. The sweep finds those that are closed.
-fn newest(idle: &mut Vec<Idle>, keep: Duration) -> Option<Box<Line>> {
+fn newest(idle: &mut Vec<Idle>, keep: Duration) -> Option<Sender> {
     let now = Instant::now();
     for index in (0..idle.len()).rev() {
-        let Idle { line, since } = &mut idle[index];
-        let idle_for = now.duration_since(*since);
-        if idle_for >= keep {
+        let Idle { sender, since } = &idle[index];
+        if now.duration_since(*since) >= keep {
             return None;
         }
-        if idle_for >= FRESH {
-            line.look();
-        }
-        if line.is_closed() {
-            idle.remove(index);
-        } else if line.is_ready() {
-            return Some(idle.remove(index).line);
+        let (open, ready) = (sender.is_open(), sender.is_ready());
+        if !open || ready {
+            let taken = idle.remove(index);
+            if open {
+                return Some(taken.sender);
+            }
         }
     }
     None

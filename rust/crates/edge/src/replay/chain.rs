@@ -7,11 +7,12 @@ use bytes::Bytes;
 use godwit_catalog::{App, View};
 use http_body_util::{BodyExt, Limited};
 use hyper::Uri;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 
 use crate::edge::Edge;
+use crate::machines::app_body::AppBody;
 use crate::machines::reach::{Link, Patience};
 use crate::machines::targets::Targets;
 use crate::machines::wish::Wish;
@@ -367,7 +368,7 @@ async fn document(answer: Answer) -> Result<Said, Refusal> {
 }
 
 /// Let the machine go that asked for a replay.
-fn taken(answer: Answer) -> (Origin, Incoming) {
+fn taken(answer: Answer) -> (Origin, AppBody) {
     let Answer {
         response,
         mut held,
@@ -380,11 +381,11 @@ fn taken(answer: Answer) -> (Origin, Incoming) {
         targets,
     };
     let body = response.into_body();
-    match held.link.take() {
-        Some(Link::Here(upstream)) if body.is_end_stream() => upstream.give_back(),
-        // Its body is read on its own.
-        Some(mut link) => link.set_going(),
-        None => {}
+    // Otherwise its body is read on its own.
+    if let Some(Link::Here(upstream)) = held.link.take()
+        && body.is_end_stream()
+    {
+        upstream.give_back();
     }
     (origin, body)
 }

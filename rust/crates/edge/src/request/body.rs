@@ -99,11 +99,7 @@ impl Download {
     }
 
     /// An app's body, compressed.
-    pub(crate) fn packed(body: Packed<Paced>, mut ending: Ending) -> Self {
-        if let Some(line) = ending.line() {
-            // The encoder reads at its own times.
-            line.set_going();
-        }
+    pub(crate) fn packed(body: Packed<Paced>, ending: Ending) -> Self {
         Download::Packed {
             body: Box::new(body),
             ending: Some(ending),
@@ -137,10 +133,7 @@ impl Body for Download {
         let this = self.get_mut();
         let frame = match this {
             Download::Page { text, .. } => text.take().map(|text| Ok(Frame::data(text))),
-            Download::App { body, ending } => {
-                let line = ending.as_mut().and_then(Ending::line);
-                ready!(body.poll_on(line, cx))
-            }
+            Download::App { body, .. } => ready!(Pin::new(body).poll_frame(cx)),
             Download::Packed { body, .. } => ready!(Pin::new(body).poll_frame(cx)),
         };
         match (&frame, this.ending()) {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use hyper::header::HeaderValue;
 
-use crate::machines::line::Line;
 use crate::machines::load::Slot;
 use crate::machines::reach::Link;
 use crate::metrics::AppMetrics;
@@ -29,7 +28,7 @@ pub(crate) struct Ending {
 pub(crate) struct Held {
     pub(crate) slot: Slot,
     pub(crate) machine_id: Arc<str>,
-    /// `None` when the connection carries something else now.
+    /// `None` when the response's body has it, or it carries something else now.
     pub(crate) link: Option<Link>,
 }
 
@@ -46,11 +45,6 @@ pub(crate) struct AccessLine {
 }
 
 impl Ending {
-    /// The connection that the response comes on, if it is this response's alone.
-    pub(crate) fn line(&mut self) -> Option<&mut Line> {
-        self.held.as_mut()?.link.as_mut()?.line()
-    }
-
     /// So many bytes went to the client.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;

@@ -9,15 +9,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
 
 use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
 use crate::front::worker::Worker;
+use crate::machines::app_body::AppBody;
 use crate::machines::departure::departed;
+use crate::machines::line::{Asked, Unanswered};
 use crate::machines::reach::{Link, Need, Reached, Search};
 use crate::machines::targets::Targets;
 use crate::metrics::{AppMetrics, count};
@@ -54,7 +55,7 @@ pub(crate) struct Errand {
 
 /// A machine's response.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<AppBody>,
     pub(crate) held: Held,
     pub(crate) targets: Arc<Targets>,
     /// The machine's end of the tunnel that the connection has become; the status is 101 then.
@@ -159,31 +160,28 @@ impl Errand {
         search: &Search<'_>,
         mut reached: Reached,
     ) -> Result<Sent, Refusal> {
-        let missed = search.wish.missed(&reached.machine_id).cloned();
-        let mut request = self.request();
-        if let Some(missed) = missed {
-            headers::unavailable(request.headers_mut(), &missed);
-        }
+        let missed = search.wish.missed(&reached.machine_id);
+        let besides = missed.and_then(|missed| headers::unavailable(missed));
         let there = matches!(reached.link, Link::There { .. });
         if there {
             count(&worker.edge.metrics.backhaul.sent);
-            self.address(&mut request, search, &reached);
-        } else if matches!(&reached.link, Link::Here(upstream) if upstream.is_h2()) {
-            headers::to_h2(&mut request);
-        } else if let Some(protocol) = &self.protocol {
-            headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
-        if self.source.is_some() || self.protocol.is_some() {
-            reached.link.set_going();
-        }
-        let mut alarm = reached.link.alarm();
+        let mut alarm = worker.alarms.take();
+        let link = reached.link.lend();
         let outcome = {
             let mut sending = pin!(async {
-                match &mut reached.link {
-                    Link::Here(upstream) => upstream.send(request).await,
-                    // Nothing of the kind is found for requests.
-                    Link::Bytes(_) | Link::Datagrams => std::future::pending().await,
-                    Link::There { stream, .. } => stream.sender.try_send_request(request).await,
+                match link {
+                    Link::Here(upstream) if upstream.is_line() && self.is_bare() => {
+                        let asked = Asked {
+                            method: &self.method,
+                            uri: &self.uri,
+                            headers: &self.headers,
+                            besides,
+                        };
+                        let response = upstream.ask(&asked).await?;
+                        Ok((response, Link::Lent))
+                    }
+                    link => Box::pin(self.by_hyper(search, &reached, link, besides)).await,
                 }
             });
             let limit = Duration::from_millis(worker.edge.config.limits.response_ms);
@@ -198,7 +196,7 @@ impl Errand {
                 Box::pin(self.late(worker, sending, machine, (soon, within))).await
             }
         };
-        reached.link.keep(alarm);
+        worker.alarms.keep(alarm);
         let port = reached.internal_port;
         let broken = || {
             if there {
@@ -208,17 +206,16 @@ impl Errand {
             }
         };
         let on_its_way = match outcome {
-            Outcome::Answered(Ok(response)) if there => {
-                return Ok(self.heard(response, reached));
-            }
-            Outcome::Answered(Ok(response)) => {
+            Outcome::Answered(Ok((response, link))) => {
+                reached.link = link;
+                if there {
+                    return Ok(self.heard(response, reached));
+                }
                 self.touched = true;
                 return Ok(Sent::Answer(Box::new(answer(response, reached))));
             }
-            Outcome::Answered(Err(mut error)) => {
-                let unsent = error.take_message().is_some();
+            Outcome::Answered(Err(Unanswered { unsent, error })) => {
                 let targets = &reached.targets;
-                let error = error.into_error();
                 log::debug!(org_id = targets.org_id(); "{}: {error}", targets.app_name());
                 !unsent
             }
@@ -235,6 +232,41 @@ impl Errand {
             targets: reached.targets,
             on_its_way,
         })
+    }
+
+    /// Whether there is nothing to it but a head.
+    fn is_bare(&self) -> bool {
+        self.source.is_none() && self.protocol.is_none()
+    }
+
+    /// Send it by what hyper drives; the link is returned with the response.
+    async fn by_hyper(
+        &self,
+        search: &Search<'_>,
+        reached: &Reached,
+        link: Link,
+        besides: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<(Response<AppBody>, Link), Unanswered> {
+        let mut request = self.request();
+        request.headers_mut().extend(besides);
+        match link {
+            Link::Here(upstream) => {
+                if upstream.is_h2() {
+                    headers::to_h2(&mut request);
+                } else if let Some(protocol) = &self.protocol {
+                    headers::set_upgrade(request.headers_mut(), protocol.clone());
+                }
+                let (response, upstream) = upstream.send(request).await?;
+                Ok((response, Link::Here(upstream)))
+            }
+            Link::There { mut stream, queue } => {
+                self.address(&mut request, search, reached, queue);
+                let response = stream.sender.try_send_request(request).await?;
+                Ok((response.map(AppBody::Hyper), Link::There { stream, queue }))
+            }
+            // Nothing of the kind is found for requests.
+            Link::Bytes(_) | Link::Datagrams | Link::Lent => std::future::pending().await,
+        }
     }
 
     /// The request for a machine of this host.
@@ -254,10 +286,13 @@ impl Errand {
     }
 
     /// Turn the request into one for the edge of another host.
-    fn address(&self, request: &mut Request<Upload>, search: &Search<'_>, reached: &Reached) {
-        let Link::There { queue, .. } = &reached.link else {
-            return;
-        };
+    fn address(
+        &self,
+        request: &mut Request<Upload>,
+        search: &Search<'_>,
+        reached: &Reached,
+        queue: Duration,
+    ) {
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let tunnel = self.protocol.as_ref().map(|protocol| Tunnel {
             method: self.method.to_string(),
@@ -291,7 +326,7 @@ impl Errand {
     }
 
     /// Read what the edge of another host answered.
-    fn heard(&mut self, mut response: Response<Incoming>, mut reached: Reached) -> Sent {
+    fn heard(&mut self, mut response: Response<AppBody>, mut reached: Reached) -> Sent {
         let Some(reply) = Reply::take(response.headers_mut()) else {
             self.touched = true;
             return Sent::Broke {
@@ -369,7 +404,7 @@ impl Errand {
     }
 }
 
-fn answer(mut response: Response<Incoming>, reached: Reached) -> Answer {
+fn answer(mut response: Response<AppBody>, reached: Reached) -> Answer {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let tunnel = upgraded.then(|| hyper::upgrade::on(&mut response));
     Answer {

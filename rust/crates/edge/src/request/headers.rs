@@ -230,11 +230,10 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Say that the machine that was preferred does not take the request.
-pub(crate) fn unavailable(headers: &mut HeaderMap, preferred: &str) {
-    if let Ok(id) = HeaderValue::from_str(preferred) {
-        headers.insert(PREFERRED_UNAVAILABLE, id);
-    }
+/// What says that the machine that was preferred does not take the request.
+pub(crate) fn unavailable(preferred: &str) -> Option<(HeaderName, HeaderValue)> {
+    let id = HeaderValue::from_str(preferred).ok()?;
+    Some((PREFERRED_UNAVAILABLE, id))
 }
 
 /// Remove what concerns one connection only (RFC 9110 §7.6.1), and what only edges say.

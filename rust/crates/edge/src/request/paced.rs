@@ -7,17 +7,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::machines::line::Line;
+use crate::machines::app_body::AppBody;
 use crate::request::body::Broke;
 use crate::request::source::Source;
 
 /// A body as an app says it.
 #[derive(Debug)]
 pub(crate) struct Paced {
-    body: Incoming,
+    body: AppBody,
     /// `None` where the port says nothing.
     idle: Option<Box<Idle>>,
 }
@@ -37,7 +37,7 @@ struct Idle {
 impl Paced {
     /// `source` is the body of the request.
     pub(crate) fn new(
-        body: Incoming,
+        body: AppBody,
         within: Option<Duration>,
         source: Option<&Arc<Source>>,
     ) -> Self {
@@ -51,33 +51,6 @@ impl Paced {
             })
         });
         Paced { body, idle }
-    }
-
-    /// Read on: from the connection that this response has to itself, if it has.
-    pub(crate) fn poll_on(
-        &mut self,
-        line: Option<&mut Line>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        let polled = match line {
-            Some(line) => line.poll_frame(&mut self.body, cx),
-            None => Pin::new(&mut self.body).poll_frame(cx),
-        };
-        match polled {
-            Poll::Ready(frame) => {
-                if let Some(idle) = &mut self.idle {
-                    idle.running = false;
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
-            Poll::Pending => {
-                let Some(idle) = &mut self.idle else {
-                    return Poll::Pending;
-                };
-                ready!(idle.poll(cx));
-                Poll::Ready(Some(Err("the app was idle for too long".into())))
-            }
-        }
     }
 }
 
@@ -116,7 +89,17 @@ impl Body for Paced {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        self.get_mut().poll_on(None, cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let Some(idle) = &mut this.idle else {
+            return polled;
+        };
+        if polled.is_ready() {
+            idle.running = false;
+            return polled;
+        }
+        ready!(idle.poll(cx));
+        Poll::Ready(Some(Err("the app was idle for too long".into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -17,6 +17,7 @@ use hyper::{Request, Response, Uri};
 use tokio::time::{sleep, timeout};
 
 use super::Exchange;
+use crate::machines::app_body::AppBody;
 use crate::machines::upstream;
 use crate::metrics::count;
 use crate::request::body::{Download, Upload};
@@ -149,7 +150,8 @@ impl Exchange<'_> {
         let seen = Seen::of(&parts.headers);
         headers::to_client(&mut parts.headers, seen, &self.id, self.version, None);
         let ending = self.ending(parts.status, None);
-        Response::from_parts(parts, Download::app(Paced::new(body, None, None), ending))
+        let body = Paced::new(AppBody::Hyper(body), None, None);
+        Response::from_parts(parts, Download::app(body, ending))
     }
 }
 
