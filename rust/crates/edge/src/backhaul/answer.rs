@@ -137,7 +137,7 @@ pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refus
 }
 
 /// The request as this host's machines get it.
-fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand, Refusal> {
+fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand<'static>, Refusal> {
     let (parts, body) = request.into_parts();
     let (method, uri, protocol) = match &carry.tunnel {
         None => (parts.method, parts.uri, None),
@@ -148,6 +148,7 @@ fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand, Refusal> 
         method,
         uri: path.map(Uri::from).unwrap_or_default(),
         headers: parts.headers,
+        introduction: None,
         source: (!body.is_end_stream()).then(|| Source::new(body)),
         protocol,
         metrics: None,

@@ -1,7 +1,6 @@
 //! One client connection that speaks HTTP: 1.1 or 2, told apart by TLS or by how it begins.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use godwit_wire::components::Listener;
-use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{Builder, Connection as Pinned, UpgradeableConnection};
@@ -23,7 +21,7 @@ use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
 use crate::machines::targets::Handling;
 use crate::request::exchange;
-use crate::request::headers::Connected;
+use crate::request::introduction::Connected;
 
 /// A request's head, and the greatest piece read at once.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -87,12 +85,9 @@ impl Connection {
     fn new(worker: Arc<Worker>, who: &Visitor, spoken: &Spoken) -> Self {
         let peer = who.peer.ip().to_canonical();
         let local = who.local.ip().to_canonical();
-        let connected = Connected {
-            client_ip: text(&peer.to_string()),
-            forwarded_for: text(&forwarded_for(peer, local)),
-            port: text(&who.at.port.to_string()),
-            secure: spoken.handling == Handling::Https,
-        };
+        let secure = spoken.handling == Handling::Https;
+        let region = &worker.edge.region;
+        let connected = Connected::new(peer, local, who.at.port, secure, region);
         Connection {
             https_port: https_port(&worker.edge.config.listeners, who.at),
             worker,
@@ -344,13 +339,4 @@ fn https_port(listeners: &[Listener], at: Listener) -> u16 {
     https
         .filter(|_| mapped)
         .map_or(HTTPS, |listener| listener.address.port())
-}
-
-fn forwarded_for(peer: IpAddr, local: IpAddr) -> String {
-    format!("{peer}, {local}")
-}
-
-fn text(text: &str) -> HeaderValue {
-    // Addresses and numbers are header text.
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -66,7 +66,7 @@ pub(super) enum Next {
 }
 
 /// Where a line's parts are, as offsets.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Place {
     name: (usize, usize),
     value: (usize, usize),
@@ -87,8 +87,7 @@ struct Said {
 /// `bodyless` is a response to HEAD. What is said before the response (1xx) is left out.
 pub(super) fn head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>, Malformed> {
     while !buffer.is_empty() {
-        let mut places = [Place::default(); MOST_HEADERS];
-        let Some(read) = read(buffer, &mut places)? else {
+        let Some(read) = read(buffer)? else {
             if buffer.len() > MOST_HEAD {
                 return Err(Malformed("its head is too long"));
             }
@@ -101,7 +100,7 @@ pub(super) fn head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>
         if read.status.is_informational() {
             continue;
         }
-        let (headers, said) = fields(&text, &places[..read.lines])?;
+        let (headers, said) = fields(&text, &read.lines)?;
         let framing = framing(&said, read.status, bodyless, read.is_1_1)?;
         let mut response = Response::new(());
         *response.status_mut() = read.status;
@@ -126,14 +125,14 @@ pub(super) fn head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>
 /// A head's first line, and how much there is of it.
 struct Read {
     length: usize,
-    lines: usize,
+    lines: Vec<Place>,
     status: StatusCode,
     is_1_1: bool,
     /// Where it is not what everybody says with that status.
     reason: Option<ReasonPhrase>,
 }
 
-fn read(text: &[u8], places: &mut [Place; MOST_HEADERS]) -> Result<Option<Read>, Malformed> {
+fn read(text: &[u8]) -> Result<Option<Read>, Malformed> {
     let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parser = ParserConfig::default();
@@ -154,15 +153,13 @@ fn read(text: &[u8], places: &mut [Place; MOST_HEADERS]) -> Result<Option<Read>,
         let begin = part.as_ptr().addr() - text.as_ptr().addr();
         (begin, begin + part.len())
     };
-    for (place, line) in places.iter_mut().zip(&*response.headers) {
-        *place = Place {
-            name: from(line.name.as_bytes()),
-            value: from(line.value),
-        };
-    }
+    let place = |line: &Header<'_>| Place {
+        name: from(line.name.as_bytes()),
+        value: from(line.value),
+    };
     Ok(Some(Read {
         length,
-        lines: response.headers.len(),
+        lines: response.headers.iter().map(place).collect(),
         status,
         is_1_1: response.version == Some(1),
         reason: (!usual)

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::machines::framing::{self, Head};
+use crate::request::introduction::{self, Introduction};
 
 /// Read at once, at first; more of what comes without a pause.
 const LEAST_READ: usize = 8 * 1024;
@@ -44,6 +45,8 @@ pub(crate) struct Asked<'a> {
     /// Path and query.
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
+    /// What the headers do not say of its client.
+    pub(crate) introduction: Option<&'a Introduction<'a>>,
     /// For this machine alone.
     pub(crate) besides: Option<(HeaderName, HeaderValue)>,
 }
@@ -151,9 +154,10 @@ impl Asked<'_> {
             if framed {
                 continue;
             }
-            for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                out.extend_from_slice(piece);
-            }
+            introduction::write(out, name, value.as_bytes());
+        }
+        if let Some(introduction) = self.introduction {
+            introduction.write(out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -183,6 +187,7 @@ mod tests {
             method: &Method::GET,
             uri: &Uri::from_static("/a?b"),
             headers: &headers,
+            introduction: None,
             besides: Some((besides, HeaderValue::from_static("m1"))),
         };
         let mut out = b"what was before".to_vec();

@@ -91,11 +91,15 @@ impl<'a> Chain<'a> {
         targets: &Targets,
         wish: Wish,
         seen: Seen,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
     ) -> (Self, Leg) {
         let app = targets.app();
         let http = targets.http.as_deref();
         let caches = http.map_or(&[][..], |http| &http.replay_cache);
+        if !caches.is_empty() {
+            // By any header a client may be known.
+            errand.introduce();
+        }
         let (path, headers) = (errand.uri.path(), &errand.headers);
         let mut chain = Chain {
             edge,
@@ -132,7 +136,7 @@ impl<'a> Chain<'a> {
     pub(crate) fn failed(
         &mut self,
         refusal: Refusal,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
     ) -> Result<Leg, Refusal> {
         if errand.touched {
             return Err(refusal);
@@ -157,7 +161,7 @@ impl<'a> Chain<'a> {
         &mut self,
         replay: Replay,
         origin: Origin,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
     ) -> Result<Leg, Refusal> {
         count(&origin.targets.metrics.replays);
         self.replays += 1;
@@ -184,6 +188,8 @@ impl<'a> Chain<'a> {
         if let Some(regions) = &replay.regions {
             wish = wish.regions(regions, true, aliases);
         }
+        // The app may have any of them changed.
+        errand.introduce();
         self.remember(&replay, &target, &wish, errand);
         if replay.elsewhere {
             wish.not = Some(origin.machine.clone());
@@ -253,7 +259,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Keep the replay for others if the app says so and it can be.
-    fn remember(&self, replay: &Replay, target: &Arc<str>, wish: &Wish, errand: &mut Errand) {
+    fn remember(&self, replay: &Replay, target: &Arc<str>, wish: &Wish, errand: &mut Errand<'_>) {
         match &replay.remember {
             Some(Remember::Forget) => self.forget(),
             Some(Remember::Prefix {
@@ -286,7 +292,7 @@ impl<'a> Chain<'a> {
         replay: &Replay,
         target: &Arc<str>,
         wish: &Wish,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
     ) {
         let first = self.replays == 1 && !self.cached;
         let Some(session) = self.session.as_ref().filter(|_| first) else {
@@ -390,7 +396,7 @@ fn taken(answer: Answer) -> (Origin, AppBody) {
     (origin, body)
 }
 
-fn transform(replay: &Replay, errand: &mut Errand) {
+fn transform(replay: &Replay, errand: &mut Errand<'_>) {
     let transform = &replay.transform;
     if let Some(uri) = transform
         .path

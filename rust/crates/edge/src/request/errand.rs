@@ -25,6 +25,7 @@ use crate::metrics::{AppMetrics, count};
 use crate::request::body::Upload;
 use crate::request::ending::Held;
 use crate::request::headers;
+use crate::request::introduction::Introduction;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
 
@@ -35,12 +36,14 @@ const USUALLY_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request as machines get it.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct Errand<'a> {
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) uri: Uri,
     /// Without any of one hop alone.
     pub(crate) headers: HeaderMap,
+    /// What the edge says of the client, as long as the headers have it not.
+    pub(crate) introduction: Option<Introduction<'a>>,
     /// `None` for an empty body.
     pub(crate) source: Option<Arc<Source>>,
     /// What the connection is to become.
@@ -85,7 +88,14 @@ enum Outcome<T> {
     Late,
 }
 
-impl Errand {
+impl Errand<'_> {
+    /// Put among the headers what the edge says of the client.
+    pub(crate) fn introduce(&mut self) {
+        if let Some(introduction) = self.introduction.take() {
+            introduction.put(&mut self.headers);
+        }
+    }
+
     /// Whether all of it is still there to be sent once more.
     pub(crate) fn is_whole(&self) -> bool {
         self.source
@@ -176,6 +186,7 @@ impl Errand {
                             method: &self.method,
                             uri: &self.uri,
                             headers: &self.headers,
+                            introduction: self.introduction.as_ref(),
                             besides,
                         };
                         let response = upstream.ask(&asked).await?;
@@ -282,6 +293,9 @@ impl Errand {
         request.method_mut().clone_from(&self.method);
         request.uri_mut().clone_from(&self.uri);
         request.headers_mut().clone_from(&self.headers);
+        if let Some(introduction) = &self.introduction {
+            introduction.put(request.headers_mut());
+        }
         request
     }
 

@@ -29,6 +29,7 @@ use crate::request::compress::{self, Accepted, Packed};
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
 use crate::request::headers::{self, Seen};
+use crate::request::introduction::Introduction;
 use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
@@ -181,29 +182,31 @@ impl<'a> Exchange<'a> {
         seen: Seen,
         metrics: &Arc<AppMetrics>,
         protocol: Option<HeaderValue>,
-    ) -> Errand {
+    ) -> Errand<'a> {
         let (mut parts, body) = request.into_parts();
         let authority = parts.uri.authority().map(ToString::to_string);
         let host = authority.and_then(|authority| HeaderValue::from_str(&authority).ok());
-        headers::to_app(
-            &mut parts.headers,
-            seen,
-            &self.connection.connected,
-            &self.connection.worker.edge.region,
-            &self.id,
-            self.version,
-            host,
-        );
-        Errand {
+        headers::to_app(&mut parts.headers, seen, self.version, host);
+        let introduction = Introduction {
+            connected: &self.connection.connected,
+            id: self.id.clone(),
+            version: self.version,
+        };
+        let mut errand = Errand {
             method: parts.method,
             uri: origin_form(parts.uri),
             headers: parts.headers,
+            introduction: Some(introduction),
             source: (!body.is_end_stream()).then(|| Source::new(body)),
             protocol,
             metrics: Some(metrics.clone()),
             may_repeat: false,
             touched: false,
+        };
+        if seen.introduced() {
+            errand.introduce();
         }
+        errand
     }
 
     /// Turn the app's response, whose headers were `seen`, into the client's.

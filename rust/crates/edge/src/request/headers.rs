@@ -9,15 +9,8 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Request, Uri, Version};
 
 use crate::backhaul;
+use crate::request::introduction::FLY_REQUEST_ID;
 
-const FLY_CLIENT_IP: HeaderName = HeaderName::from_static("fly-client-ip");
-const FLY_FORWARDED_PORT: HeaderName = HeaderName::from_static("fly-forwarded-port");
-const FLY_REGION: HeaderName = HeaderName::from_static("fly-region");
-const FLY_REQUEST_ID: HeaderName = HeaderName::from_static("fly-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PREFERRED_UNAVAILABLE: HeaderName =
     HeaderName::from_static("fly-preferred-instance-unavailable");
@@ -25,9 +18,6 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// What a port's options cannot add: it is how the response is framed.
 const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
-
-/// So many headers the edge adds to a request at most.
-const MOST_ADDED: usize = 12;
 
 /// What only the platform may say to an app.
 const PLATFORM_ONLY: [HeaderName; 6] = [
@@ -38,19 +28,6 @@ const PLATFORM_ONLY: [HeaderName; 6] = [
     HeaderName::from_static("fly-src"),
     HeaderName::from_static("fly-src-signature"),
 ];
-
-/// Who connected where; made once per connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Connected {
-    /// The peer's address.
-    pub(crate) client_ip: HeaderValue,
-    /// `<peer's address>, <the address it connected to>`.
-    pub(crate) forwarded_for: HeaderValue,
-    /// The external port it connected to.
-    pub(crate) port: HeaderValue,
-    /// It speaks TLS.
-    pub(crate) secure: bool,
-}
 
 /// Which headers a message came with of those that mean something to the edge.
 ///
@@ -74,6 +51,8 @@ pub(crate) struct Seen {
     pub(crate) coded: bool,
     /// `fly-…`
     pub(crate) fly: bool,
+    /// Proxies before this one say something of the client, or of themselves.
+    forwarded: bool,
     /// What only edges say to each other.
     backhaul: bool,
 }
@@ -91,12 +70,19 @@ impl Seen {
                 "cookie" => seen.cookie = true,
                 "accept-encoding" => seen.accepts_coding = true,
                 "content-encoding" => seen.coded = true,
+                "via" => seen.forwarded = true,
                 name if name.starts_with("fly-") => seen.fly = true,
+                name if name.starts_with("x-forwarded-") => seen.forwarded = true,
                 name if name.starts_with(backhaul::PREFIX) => seen.backhaul = true,
                 _ => {}
             }
         }
         seen
+    }
+
+    /// Whether a client says itself any of what edges say of clients.
+    pub(crate) fn introduced(self) -> bool {
+        self.fly || self.forwarded
     }
 }
 
@@ -113,21 +99,17 @@ pub(crate) fn upgrade_of(
     headers.get(UPGRADE).filter(|_| listed).cloned()
 }
 
-/// Turn a client's headers into the app's.
+/// Turn a client's headers into the app's, but for what the edge says itself (`introduction`).
 ///
 /// `host` is the authority of a request that has no Host header.
 pub(crate) fn to_app(
     headers: &mut HeaderMap,
     seen: Seen,
-    connected: &Connected,
-    region: &HeaderValue,
-    id: &HeaderValue,
     version: Version,
     host: Option<HeaderValue>,
 ) {
     let wants_trailers = seen.te && accepts_trailers(headers);
     drop_hop_by_hop(headers, seen);
-    headers.reserve(MOST_ADDED);
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -146,22 +128,6 @@ pub(crate) fn to_app(
     if seen.cookie && version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    headers.insert(FLY_CLIENT_IP, connected.client_ip.clone());
-    headers.insert(FLY_FORWARDED_PORT, connected.port.clone());
-    headers.insert(FLY_REGION, region.clone());
-    headers.insert(FLY_REQUEST_ID, id.clone());
-    extend(headers, FORWARDED_FOR, &connected.forwarded_for);
-    let (proto, ssl) = if connected.secure {
-        ("https", "on")
-    } else {
-        ("http", "off")
-    };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
-    headers.insert(FORWARDED_SSL, HeaderValue::from_static(ssl));
-    if let Entry::Vacant(entry) = headers.entry(FORWARDED_PORT) {
-        entry.insert(connected.port.clone());
-    }
-    extend(headers, VIA, &via(version));
 }
 
 /// Turn an app's headers into the client's, as its port wants them.
@@ -222,7 +188,8 @@ pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-fn via(version: Version) -> HeaderValue {
+/// What the edge says of itself, to both sides.
+pub(super) fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_2 => "2 godwit",
         Version::HTTP_10 => "1.0 godwit",
@@ -297,7 +264,7 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Append to a list header, and make it one line.
-fn extend(headers: &mut HeaderMap, name: HeaderName, more: &HeaderValue) {
+pub(super) fn extend(headers: &mut HeaderMap, name: HeaderName, more: &HeaderValue) {
     match headers.entry(name) {
         Entry::Vacant(entry) => {
             entry.insert(more.clone());
@@ -336,33 +303,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn connected() -> Connected {
-        Connected {
-            client_ip: HeaderValue::from_static("203.0.113.9"),
-            forwarded_for: HeaderValue::from_static("203.0.113.9, 198.51.100.1"),
-            port: HeaderValue::from_static("80"),
-            secure: false,
-        }
-    }
+    use crate::request::introduction::{Connected, Introduction};
 
     fn edited(lines: &[(&'static str, &'static str)], version: Version) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
+        let (peer, local) = ([203, 0, 113, 9].into(), [198, 51, 100, 1].into());
         let region = HeaderValue::from_static("lcl");
-        let id = HeaderValue::from_static("01K8-lcl");
-        let seen = Seen::of(&headers);
-        to_app(
-            &mut headers,
-            seen,
-            &connected(),
-            &region,
-            &id,
+        let introduction = Introduction {
+            connected: &Connected::new(peer, local, 80, false, &region),
+            id: HeaderValue::from_static("01K8-lcl"),
             version,
-            None,
-        );
+        };
+        let seen = Seen::of(&headers);
+        to_app(&mut headers, seen, version, None);
+        introduction.put(&mut headers);
         headers
     }
 

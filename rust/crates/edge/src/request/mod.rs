@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
-//!    │ route, headers, websocket,        │ body (kept while it may be needed again)
-//!    │ refusal                           │
+//!    │ route, headers, introduction,     │ source (a body, kept while it may be needed again)
+//!    │ websocket, refusal                │
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
 //! ```
 
@@ -13,6 +13,7 @@ pub(crate) mod ending;
 pub(crate) mod errand;
 pub(crate) mod exchange;
 pub(crate) mod headers;
+pub(crate) mod introduction;
 pub(crate) mod paced;
 pub(crate) mod refusal;
 pub(crate) mod request_id;

@@ -91,7 +91,7 @@ impl Exchange<'_> {
     /// `watched` is its address if there are others to ask should it stand still.
     async fn ask(
         &self,
-        errand: &Errand,
+        errand: &Errand<'_>,
         sender: &mut SendRequest<Upload>,
         watched: Option<SocketAddr>,
     ) -> Result<Asked, Refusal> {
@@ -121,7 +121,7 @@ impl Exchange<'_> {
     /// Wait for the response as long as the body moves, and then the time of the limit.
     async fn answer_within<T>(
         &self,
-        errand: &Errand,
+        errand: &Errand<'_>,
         sending: impl Future<Output = T>,
     ) -> Option<T> {
         let limits = &self.connection.worker.edge.config.limits;
