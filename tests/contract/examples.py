@@ -238,6 +238,7 @@ EXAMPLES: dict[str, BaseModel] = {
         hostnames=("hello.godwit.localhost",),
         addresses=("198.51.100.80", "2001:db8::80"),
         shared_udp=("203.0.113.80:5300",),
+        replays_across_networks=True,
     ),
     "fact_machine": facts.MachineFact(
         owner="a1b2c3d4",

@@ -143,6 +143,31 @@ async def test_what_cannot_be_followed_says_why(
     assert (await lab.metrics())[refused] == 1
 
 
+async def test_an_organization_may_let_its_apps_replay_into_its_other_networks(
+    lab: Lab, apps: Apps
+) -> None:
+    lab.limits = QUICK
+    asks = {"app": ""}
+
+    async def handler(request: Request) -> bytes:
+        return response(b"", "200 OK", f"fly-replay: app={asks['app']}")
+
+    await apps.add("m1", handler=handler)
+    stranger = await apps.add("m2", app="strangers", org_id="org_2", network_id="net_3")
+    beside = await apps.add("m3", app="beside", network_id="net_3")
+    told = parts.app("hello", replays_across_networks=True)
+    parts.keep_view(lab.folder / "view.json", told)
+    await lab.start()
+    asks["app"] = "beside"
+    assert (await lab.get()).status_code == 200
+    assert len(beside.requests) == 1
+    # Another organization's stays closed, whatever its network is called.
+    asks["app"] = "strangers"
+    got = await lab.get()
+    assert (got.status_code, "[PA05]" in got.text) == (502, True)
+    assert stranger.requests == []
+
+
 async def test_elsewhere_is_any_machine_but_the_one_that_asks(lab: Lab, apps: Apps) -> None:
     async def answer(request: Request) -> bytes:
         if request.header("fly-replay-src"):

@@ -34,6 +34,16 @@ class Orgs:
         )
         return Org.model_validate(answer)
 
+    async def allow_cross_network_replays(self, slug: str, allowed: bool) -> Org:
+        """Decide whether its apps may replay requests into any of its networks.
+
+        Raises:
+            Failure: `not_found`, `permission_denied`.
+        """
+        path = f"/x/v1/orgs/{slug}/cross_network_replays"
+        answer = await self._transport.call("PUT", path, body={"allowed": allowed})
+        return Org.model_validate(answer)
+
     async def delete(self, slug: str) -> None:
         """Delete an organization.
 

@@ -41,6 +41,7 @@ class Org(Answer):
     slug: str
     name: str = ""
     created_at: str | int | None = None
+    cross_network_replays: bool = False
 
 
 class OrgDisk(Answer):

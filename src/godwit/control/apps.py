@@ -186,6 +186,7 @@ def fact(
         hostnames=() if hidden else (hostname(app, ctx.options.apps_domain),),
         addresses=() if deleted else reached.own,
         shared_udp=() if deleted else reached.shared_udp,
+        replays_across_networks=app.replays_across_networks,
     )
 
 
@@ -198,7 +199,7 @@ async def publish(ctx: Context, rows: Rows, app: App, revision: int, *, deleted:
 
 
 async def tell(ctx: Context, rows: Rows, app: App) -> None:
-    """Put an app's fact, with its addresses as they are now, into the outbox."""
+    """Put an app's fact, as it is now, into the outbox: something that edges know has changed."""
     revision = await rows.meta.next_revision()
     await rows.apps.touch(app.id, revision)
     await publish(ctx, rows, app, revision, deleted=False)

@@ -19,13 +19,18 @@ RunOutcome = Literal["complete", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Organization:
-    """A tenant: what tokens, apps and networks belong to."""
+    """A tenant: what tokens, apps and networks belong to.
+
+    Attributes:
+        replays_across_networks: Its apps may replay requests into any of its networks.
+    """
 
     id: str
     number: int
     slug: str
     name: str
     created_at_ms: int
+    replays_across_networks: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,7 @@ class App:
     revision: int
     created_at_ms: int
     deleted_at_ms: int | None = None
+    replays_across_networks: bool = False
 
 
 PRIVATE = "private_v6"

@@ -70,6 +70,9 @@ class OrganizationRows(Protocol):
     async def count(self) -> int:
         """Return how many live."""
 
+    async def set_replays_across_networks(self, org_id: str, allowed: bool) -> None:
+        """Say whether its apps may replay requests into any of its networks."""
+
     async def bury(self, org_id: str) -> None:
         """Let one's slug go, and with it the organization."""
 

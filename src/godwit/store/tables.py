@@ -44,6 +44,7 @@ ORGANIZATIONS = sa.Table(
     sa.Column("slug", sa.String(63), nullable=False, unique=True),
     sa.Column("name", sa.String(200), nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("replays_across_networks", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 NETWORKS = sa.Table(

@@ -29,6 +29,8 @@ class AppFact(Record):
         hostnames: Full names the edge answers for, lower case.
         addresses: IP addresses that are this app's alone, on every edge that has them.
         shared_udp: UDP ports that are this app's alone at addresses that apps share, `ip:port`.
+        replays_across_networks: It may replay requests to apps of its organization's other
+            networks (spec/network.md §2.4).
     """
 
     kind: Literal["app"] = "app"
@@ -45,6 +47,7 @@ class AppFact(Record):
     hostnames: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     shared_udp: tuple[str, ...] = ()
+    replays_across_networks: bool = False
 
 
 TlsVersion = Literal["TLSv1.2", "TLSv1.3"]

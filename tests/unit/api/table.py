@@ -99,6 +99,7 @@ CASES = [
     Case("POST", "/x/v1/orgs", json={"slug": "newcomer"}, private=False),
     Case("GET", "/x/v1/orgs/{org_slug}"),
     Case("DELETE", "/x/v1/orgs/{org_slug}"),
+    Case("PUT", "/x/v1/orgs/{org_slug}/cross_network_replays", json={"allowed": True}),
     Case("GET", "/x/v1/audit", {"org_slug": "acme"}),
     Case("GET", "/x/v1/usage", {"org_slug": "acme"}),
     Case("GET", "/x/v1/hosts", private=False),

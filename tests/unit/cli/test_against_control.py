@@ -31,6 +31,11 @@ async def test_organizations_apps_and_tokens(served):
     assert (code, stderr.startswith("error: ")) == (exits.FAILED, True)
     assert (await served("apps", "create", "hello", "-o", "acme"))[:2] == (0, "hello\n")
     assert [one["name"] for one in await served.json("apps", "list")] == ["hello"]
+    for word, allowed in (("enable", True), ("disable", False)):
+        code, _, _ = await served("orgs", "cross-network-replays", word, "acme")
+        assert code == 0
+        shown = await served.json("orgs", "show", "acme")
+        assert shown["cross_network_replays"] == allowed
     code, _, stderr = await served("apps", "create", "hello", "-o", "acme")
     assert (code, "taken" in stderr) == (exits.FAILED, True)
     made = await served.json("tokens", "create", "ci", "-o", "acme", "-s", "apps:read", "-x", "1h")

@@ -36,7 +36,7 @@ NOT_READS = {
     "suspend", "signal", "kill", "cordon", "uncordon", "drain", "wait", "revoke", "revoke-token",
     "up", "down", "upgrade", "bootstrap", "logout", "auth login", "docker", "delete", "clear", "set", "unset",
     "import", "rotate", "secrets deploy", "sync", "units", "ips release", "secrets keys generate",
-    "secrets keys rm", "serve-bus",
+    "secrets keys rm", "serve-bus", "enable", "disable",
 }  # fmt: skip
 
 

@@ -3,7 +3,14 @@
 import pytest
 
 from godwit.base import errors
-from godwit.control import apps, organizations, registry_credentials, removal, tokens
+from godwit.control import (
+    apps,
+    organizations,
+    registry_credentials,
+    removal,
+    replays,
+    tokens,
+)
 from godwit.testing.control import OPERATOR
 from tests.unit.control.conftest import Town
 
@@ -41,6 +48,26 @@ async def test_its_tokens_and_logins_end_and_nobody_elses(town: Town) -> None:
     assert "acme" not in await slugs(town)
     with pytest.raises(errors.Failure, match="not found"):
         await organizations.delete(ctx, OPERATOR, "acme")
+
+
+async def test_replays_across_networks_are_told_with_every_app_of_one_alone(town: Town) -> None:
+    ctx = town.world.ctx
+    beside = apps.NewApp(org_slug="acme", name="beside", network="other")
+    await apps.create(ctx, OPERATOR, beside)
+    for allowed in (True, False):
+        async with ctx.store.read() as rows:
+            before = await rows.outbox.newest()
+        # Said again it is as it was: nothing is told.
+        for _ in range(2):
+            org = await replays.allow_across_networks(ctx, town.acme, "acme", allowed=allowed)
+            assert org.replays_across_networks == allowed
+        async with ctx.store.read() as rows:
+            told = [row.fact for row in await rows.outbox.after(before, 100)]
+        assert sorted(one["app"] for one in told) == ["beside", "shop"]
+        assert {one["replays_across_networks"] for one in told} == {allowed}
+        assert (await apps.get(ctx, town.acme, "shop")).app.replays_across_networks == allowed
+    with pytest.raises(errors.Failure, match="not found"):
+        await replays.allow_across_networks(ctx, town.rival, "acme", allowed=True)
 
 
 async def test_a_new_one_of_the_same_slug_has_nothing_of_the_old_one(town: Town) -> None:

@@ -12,7 +12,7 @@ from godwit.store import database, engines
 
 MIGRATIONS = Path(database.__file__).parent / "migrations"
 ROWS = (
-    "INSERT INTO organizations VALUES ('org_1', 1, 'acme', 'acme', 1)",
+    "INSERT INTO organizations (id, number, slug, name, created_at_ms) VALUES ('org_1', 1, 'acme', 'acme', 1)",
     "INSERT INTO networks (id, number, org_id, name, created_at_ms) VALUES ('net_1', 1, 'org_1', 'default', 1)",
     (
         "INSERT INTO apps (id, number, org_id, network_id, name, status, role, revision,"

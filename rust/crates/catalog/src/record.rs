@@ -65,6 +65,8 @@ pub struct AppRecord {
     pub addresses: Arc<[IpAddr]>,
     /// UDP ports that are this app's alone at addresses that apps share.
     pub shared_udp: Arc<[SocketAddr]>,
+    /// It may replay requests to apps of its organization's other networks.
+    pub replays_across_networks: bool,
 }
 
 /// A host.
@@ -164,6 +166,7 @@ impl AppRecord {
             hostnames: lower.map(Arc::from).collect(),
             addresses: fact.addresses.iter().flat_map(|a| a.parse()).collect(),
             shared_udp: fact.shared_udp.iter().flat_map(|a| a.parse()).collect(),
+            replays_across_networks: fact.replays_across_networks,
         }
     }
 
@@ -182,6 +185,7 @@ impl AppRecord {
             hostnames: self.hostnames.iter().map(ToString::to_string).collect(),
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
             shared_udp: self.shared_udp.iter().map(ToString::to_string).collect(),
+            replays_across_networks: self.replays_across_networks,
         })
     }
 }

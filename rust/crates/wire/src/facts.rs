@@ -35,6 +35,9 @@ pub struct AppFact {
     /// UDP ports that are this app's alone at addresses that apps share, `ip:port`.
     #[serde(default)]
     pub shared_udp: Vec<String>,
+    /// It may replay requests to apps of its organization's other networks.
+    #[serde(default)]
+    pub replays_across_networks: bool,
 }
 
 /// A machine as edges, DNS and control's view need it.

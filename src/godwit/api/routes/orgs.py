@@ -6,8 +6,16 @@ from fastapi import Query
 
 from godwit.api.routing import Ctx, Who, needs, router
 from godwit.api.schemas.common import ERRORS
-from godwit.api.schemas.orgs import AuditPage, AuditRow, CreateOrg, Org, OrgList, Usage
-from godwit.control import organizations, usage
+from godwit.api.schemas.orgs import (
+    AuditPage,
+    AuditRow,
+    CreateOrg,
+    CrossNetworkReplays,
+    Org,
+    OrgList,
+    Usage,
+)
+from godwit.control import organizations, replays, usage
 
 ROUTER = router("Organizations")
 
@@ -47,6 +55,19 @@ async def create_org(ctx: Ctx, who: Who, body: CreateOrg) -> Org:
 async def delete_org(ctx: Ctx, who: Who, org_slug: str) -> None:
     """Delete an organization without apps, its tokens and its logins; for the operator."""
     await organizations.delete(ctx, who, org_slug)
+
+
+@ROUTER.put(
+    "/x/v1/orgs/{org_slug}/cross_network_replays",
+    operation_id="Godwit_set_cross_network_replays",
+    openapi_extra=needs("orgs:write"),
+    responses=ERRORS,
+)
+async def set_cross_network_replays(
+    ctx: Ctx, who: Who, org_slug: str, body: CrossNetworkReplays
+) -> Org:
+    """Decide whether its apps may replay requests into any of its networks."""
+    return Org.of(await replays.allow_across_networks(ctx, who, org_slug, allowed=body.allowed))
 
 
 @ROUTER.get(

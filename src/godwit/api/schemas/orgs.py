@@ -15,6 +15,12 @@ class CreateOrg(In):
     name: ShortText = ""
 
 
+class CrossNetworkReplays(In):
+    """Whether apps of an organization may replay requests into any of its networks."""
+
+    allowed: bool
+
+
 class Org(Out):
     """An organization."""
 
@@ -23,6 +29,7 @@ class Org(Out):
     slug: str
     name: str
     created_at: str
+    cross_network_replays: bool
 
     @classmethod
     def of(cls, org: records.Organization) -> "Org":
@@ -33,6 +40,7 @@ class Org(Out):
             slug=org.slug,
             name=org.name,
             created_at=clock.rfc3339(org.created_at_ms),
+            cross_network_replays=org.replays_across_networks,
         )
 
 

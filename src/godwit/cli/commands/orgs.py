@@ -8,6 +8,8 @@ from godwit.cli import connect, session, times, tree
 from godwit.cli.options import JsonOption, YesOption
 
 app = tree.group("Create, list, show and delete organizations.")
+across = tree.group("Let an organization's apps replay requests across its networks, or not.")
+app.add_typer(across, name="cross-network-replays")
 
 
 @app.command("list", epilog=tree.examples("godwit orgs list", "godwit orgs list --json"))
@@ -45,6 +47,7 @@ def show(
             "registry": f"{disk.registry_bytes >> 20} of {disk.registry_limit_bytes >> 20} MB",
             "images on hosts": f"{disk.image_bytes >> 20} MB",
             "machines' disks": f"{disk.machine_bytes >> 20} MB",
+            "replays across networks": "yes" if found.cross_network_replays else "no",
         }
     )
     if disk.silent_hosts:
@@ -81,3 +84,28 @@ def delete(
     here.confirm(f"Delete the organization {slug}, and revoke its tokens?", yes=yes)
     connect.call(here, lambda api: api.orgs.delete(slug))
     here.out.say(f"deleted {slug}")
+
+
+@across.command(epilog=tree.examples("godwit orgs cross-network-replays enable acme"))
+def enable(
+    context: typer.Context,
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The organization.")],
+) -> None:
+    """Let its apps send requests by fly-replay to apps in any of its networks."""
+    _allow_across_networks(context, slug, allowed=True)
+
+
+@across.command(epilog=tree.examples("godwit orgs cross-network-replays disable acme"))
+def disable(
+    context: typer.Context,
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The organization.")],
+) -> None:
+    """Keep replays within each of its networks, as they are at first."""
+    _allow_across_networks(context, slug, allowed=False)
+
+
+def _allow_across_networks(context: typer.Context, slug: str, *, allowed: bool) -> None:
+    here = session.of(context)
+    connect.call(here, lambda api: api.orgs.allow_cross_network_replays(slug, allowed))
+    where = "any of its networks" if allowed else "the network of their sender alone"
+    here.out.say(f"replays of {slug}'s apps go to {where}")

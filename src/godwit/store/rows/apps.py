@@ -14,6 +14,7 @@ _QUERY: sa.Select[Any] = (
         ORGANIZATIONS.c.slug.label("org_slug"),
         ORGANIZATIONS.c.name.label("org_name"),
         ORGANIZATIONS.c.number.label("org_number"),
+        ORGANIZATIONS.c.replays_across_networks,
         NETWORKS.c.name.label("network_name"),
         NETWORKS.c.number.label("network_number"),
     )

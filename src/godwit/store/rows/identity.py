@@ -46,6 +46,11 @@ class OrganizationTable(Rows):
         query = sa.select(sa.func.count()).select_from(ORGANIZATIONS).where(_LIVING)
         return int(await self._scalar(query))
 
+    async def set_replays_across_networks(self, org_id: str, allowed: bool) -> None:
+        """Say whether its apps may replay requests into any of its networks."""
+        statement = ORGANIZATIONS.update().where(ORGANIZATIONS.c.id == org_id)
+        await self._connection.execute(statement.values(replays_across_networks=allowed))
+
     async def bury(self, org_id: str) -> None:
         """Let one's slug go, and with it the organization."""
         statement = ORGANIZATIONS.update().where(ORGANIZATIONS.c.id == org_id)

@@ -26,6 +26,7 @@ pub(crate) fn app(name: &str, network: u32, revision: u64) -> AppFact {
         hostnames: vec![format!("{name}.godwit.localhost")],
         addresses: Vec::new(),
         shared_udp: Vec::new(),
+        replays_across_networks: false,
     }
 }
 
