@@ -52,6 +52,16 @@ RUN_SPEC = guest.RunSpec(
         ),
     ),
     files=(guest.File(path="/etc/motd", content_base64="aGVsbG8K", mode=0o600),),
+    statics=guest.Statics(
+        listen="172.16.0.5:62080",
+        revision="0123456789ab",
+        directories=(
+            guest.Directory(guest_path="/app/public", url_prefix="/static"),
+            guest.Directory(
+                guest_path="/app/docs", url_prefix="/docs", index_document="index.html"
+            ),
+        ),
+    ),
     process=guest.Process(
         argv=("python3", "-u", "app.py"),
         env={"FLY_APP_NAME": "hello", "GREETING": 'grüß\n"dich"'},
@@ -260,6 +270,7 @@ EXAMPLES: dict[str, BaseModel] = {
         metadata={"fly_process_group": "app"},
         autostop="suspend",
         min_running=1,
+        statics=facts.Statics(port=62_080, prefixes=("/static", "/docs")),
         services=(
             facts.Service(
                 internal_port=8080,

@@ -150,6 +150,19 @@ class Service(Record):
     hard_limit: int | None = None
 
 
+class Statics(Record):
+    """The file server in a machine.
+
+    Attributes:
+        port: Where it listens, at the machine's local IPv4.
+        prefixes: Requests for paths below these are asked of it first; what it has no file for
+            is the app's.
+    """
+
+    port: int
+    prefixes: tuple[str, ...]
+
+
 class MachineFact(Record):
     """A machine as edges, DNS and control's view need it.
 
@@ -163,6 +176,7 @@ class MachineFact(Record):
         autostop: What the edge has done with it when there are more than the load needs.
         min_running: So many of its process group are left running in its region whatever the
             load; 0 outside of the app's primary region.
+        statics: `None` when it serves no files of its own.
     """
 
     kind: Literal["machine"] = "machine"
@@ -192,6 +206,7 @@ class MachineFact(Record):
     services: tuple[Service, ...] = ()
     autostop: Literal["off", "stop", "suspend"] = "off"
     min_running: int = 0
+    statics: Statics | None = None
 
 
 class HostFact(Record):

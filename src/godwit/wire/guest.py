@@ -153,6 +153,33 @@ class HostsEntry(Record):
     names: tuple[str, ...]
 
 
+class Directory(Record):
+    """A directory of files, and where clients find them.
+
+    Attributes:
+        guest_path: In the machine's root; no symbolic link is followed on the way or below.
+        url_prefix: What begins the paths of requests for them.
+        index_document: What a directory is answered with; empty for nothing.
+    """
+
+    guest_path: str
+    url_prefix: str
+    index_document: str = ""
+
+
+class Statics(Record):
+    """Files of the machine that its file server hands out.
+
+    Attributes:
+        listen: `IPV4:PORT`, on which the host alone reaches it.
+        revision: Part of every file's tag: another image's file of the same date is another file.
+    """
+
+    listen: str
+    revision: str = ""
+    directories: tuple[Directory, ...]
+
+
 class RunSpec(Record):
     """All that init needs to turn a booted kernel into this machine.
 
@@ -162,6 +189,7 @@ class RunSpec(Record):
         beside: Processes beside the main one: the machine ends with whichever ends first.
         containers: The main one first; when all end in a stop, it says how the machine ended.
         entropy_base64: Bytes credited to the guest's random pool before anything runs.
+        statics: `None` for a machine without a file server.
     """
 
     v: int = 1
@@ -176,6 +204,7 @@ class RunSpec(Record):
     resolver: Resolver = Resolver()
     hosts: tuple[HostsEntry, ...] = ()
     files: tuple[File, ...] = ()
+    statics: Statics | None = None
     process: Process | None = None
     beside: tuple[Process, ...] = ()
     containers: tuple[Container, ...] = ()

@@ -1,10 +1,10 @@
-//! One copy of each text, service list and metadata map that many machines share.
+//! One copy of each text, service list, metadata map and the like that many machines share.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use godwit_wire::facts::Service;
+use godwit_wire::facts::{Service, Statics};
 
 /// A set of shared values that forgets those nobody else holds.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub(crate) struct Interners {
     texts: Interner<str>,
     services: Interner<[Service]>,
     metadata: Interner<BTreeMap<String, String>>,
+    statics: Interner<Statics>,
 }
 
 impl Interners {
@@ -54,6 +55,10 @@ impl Interners {
 
     pub(crate) fn services(&mut self, services: &[Service]) -> Arc<[Service]> {
         self.services.share(services, |list| Arc::from(list))
+    }
+
+    pub(crate) fn statics(&mut self, statics: &Statics) -> Arc<Statics> {
+        self.statics.share(statics, |told| Arc::new(told.clone()))
     }
 
     pub(crate) fn metadata(

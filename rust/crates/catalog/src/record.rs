@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use godwit_wire::facts::{self, AppFact, Autostop, Fact, HostFact, MachineFact, Service};
+use godwit_wire::facts::{self, AppFact, Autostop, Fact, HostFact, MachineFact, Service, Statics};
 
 use crate::intern::Interners;
 
@@ -49,6 +49,7 @@ pub struct Machine {
     pub services: Arc<[Service]>,
     pub autostop: Autostop,
     pub min_running: u32,
+    pub statics: Option<Arc<Statics>>,
 }
 
 /// What control says of an app.
@@ -109,6 +110,7 @@ impl Machine {
             services: names.services(&fact.services),
             autostop: fact.autostop,
             min_running: fact.min_running,
+            statics: fact.statics.as_ref().map(|told| names.statics(told)),
         })
     }
 
@@ -141,6 +143,7 @@ impl Machine {
             services: self.services.to_vec(),
             autostop: self.autostop,
             min_running: self.min_running,
+            statics: self.statics.as_deref().cloned(),
         }))
     }
 

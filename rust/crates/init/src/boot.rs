@@ -7,7 +7,9 @@ use godwit_wire::run_spec::{Process, RunSpec};
 
 use crate::api::Api;
 use crate::containers::housing;
-use crate::forwarding::Forwarder;
+use crate::daemon::Daemon;
+use crate::files;
+use crate::forwarding;
 use crate::stages::spawn::{self, Child, Program};
 use crate::stages::{Staged, clock, disks, identity, modules, mounts, network, root};
 
@@ -19,7 +21,8 @@ pub(crate) struct Booted {
     /// Where volumes are mounted, first mounted first.
     pub(crate) volumes: Vec<PathBuf>,
     pub(crate) api: Api,
-    pub(crate) forwarder: Option<Forwarder>,
+    /// What serves in the machine for the platform.
+    pub(crate) daemons: Vec<Daemon>,
 }
 
 /// What is done before anything is known of the machine, and so once for all copies of a template.
@@ -68,13 +71,14 @@ pub(crate) fn enter(spec: &RunSpec, ahead: &Ahead) -> Staged<Booted> {
     network::configure(&spec.network)?;
     // Before the process, which may talk to it at once.
     let api = Api::listen();
-    let forwarder = Forwarder::begin(&spec.resolver)?;
+    let forwarder = forwarding::begin(&spec.resolver)?;
+    let server = spec.statics.as_ref().map(files::begin).transpose()?;
     let own = spec.process.iter().chain(&spec.beside);
     Ok(Booted {
         children: own.map(start).collect::<Staged<_>>()?,
         volumes,
         api,
-        forwarder,
+        daemons: forwarder.into_iter().chain(server).collect(),
     })
 }
 

@@ -30,8 +30,8 @@ pub(crate) fn of_process(mut supervisor: Supervisor, ended: Ended) -> ! {
     let oom_killed = ended.exit_code == KILLED
         && !(supervisor.machine.killed_by_stop || killed_by_stop)
         && stats::oom_kills() > supervisor.machine.oom_kills_before;
-    // It is not started again.
-    supervisor.forwarder = None;
+    // They are not started again.
+    supervisor.daemons.clear();
     kill_everybody();
     let exited = GuestMessage::Exited(Exited {
         exit_code: ended.exit_code,

@@ -14,6 +14,7 @@
 //! waiting in step 4 can become any; what does not is done ahead, because every copy would have to
 //! do it again.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +22,9 @@ use std::time::Duration;
 mod api;
 mod boot;
 mod containers;
+mod daemon;
 mod ending;
+mod files;
 mod forwarding;
 mod link;
 mod processes;
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
     ending::power_off()
 }
 
-fn start() -> Result<std::convert::Infallible, godwit_wire::messages::Failed> {
+fn start() -> Result<Infallible, godwit_wire::messages::Failed> {
     stages::mounts::early()?;
     stages::modules::load(stages::modules::When::Boot)?;
     if vsock::is_here() {
@@ -73,7 +76,8 @@ fn on_a_host() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("ps") => print_processes(),
-        Some("forward") => forward_names(),
+        Some("files") => serve("files", files::run),
+        Some("forward") => serve("forward", forwarding::run),
         Some("probe") => probe(),
         Some("carry") => carry(),
         Some("put") => put(),
@@ -84,19 +88,19 @@ fn on_a_host() -> ExitCode {
         _ => {
             eprintln!(
                 "godwit-init runs as PID 1 of a microVM; elsewhere: \
-                 carry | forward | probe | ps | put | tsc-khz | version"
+                 carry | files | forward | probe | ps | put | tsc-khz | version"
             );
             ExitCode::from(2)
         }
     }
 }
 
-fn forward_names() -> ExitCode {
-    let resolver = std::env::args().nth(2).unwrap_or_default();
-    match forwarding::run(&resolver) {
+/// Runs one of the programs that PID 1 keeps up.
+fn serve(word: &str, run: fn(&str) -> Result<Infallible, String>) -> ExitCode {
+    match run(&std::env::args().nth(2).unwrap_or_default()) {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("godwit-init: forward: {error}");
+            eprintln!("godwit-init: {word}: {error}");
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,7 @@ use rustix::process::WaitOptions;
 
 use crate::api::Api;
 use crate::containers::Containers;
-use crate::forwarding::Forwarder;
+use crate::daemon::Daemon;
 use crate::link::{Event, Link};
 use crate::sessions::{Ended, Session};
 use crate::stages::spawn::{self, Program};
@@ -71,7 +71,8 @@ pub(crate) struct Supervisor {
     api: Api,
     /// Until the machine ends.
     pub(crate) containers: Option<Containers>,
-    pub(crate) forwarder: Option<Forwarder>,
+    /// Until the machine ends.
+    pub(crate) daemons: Vec<Daemon>,
     /// What the host is told last, once the machine is ending.
     pub(crate) last_word: Option<GuestMessage>,
     ahead: boot::Ahead,
@@ -90,7 +91,7 @@ impl Supervisor {
             sessions: BTreeMap::new(),
             api: Api::default(),
             containers: None,
-            forwarder: None,
+            daemons: Vec::new(),
             last_word: None,
             children: sys::child_events().stage("supervise", "cannot watch children")?,
             away_since: None,
@@ -142,9 +143,7 @@ impl Supervisor {
     pub(crate) fn step(&mut self, deadline: Option<Instant>) -> Option<Box<RunSpec>> {
         self.wait(deadline);
         self.reap();
-        if let Some(forwarder) = &mut self.forwarder {
-            forwarder.tend();
-        }
+        self.daemons.iter_mut().for_each(Daemon::tend);
         self.escalate();
         if let Some(containers) = &mut self.containers {
             containers.tend(&mut self.sessions, &mut self.link);
@@ -163,7 +162,7 @@ impl Supervisor {
         let booted = boot::enter(spec, &self.ahead)?;
         self.machine.volumes = booted.volumes;
         self.api = booted.api;
-        self.forwarder = booted.forwarder;
+        self.daemons = booted.daemons;
         self.machine.lasting_root = spec.root.lasting;
         self.machine.oom_kills_before = stats::oom_kills();
         let main = booted.children.first().map(|child| child.pid);
@@ -226,7 +225,7 @@ impl Supervisor {
         [
             deadline,
             self.machine.escalation.last().map(|(when, _)| *when),
-            self.forwarder.as_ref().and_then(Forwarder::due),
+            self.daemons.iter().filter_map(Daemon::due).min(),
             self.containers.as_ref().and_then(Containers::due),
             self.away_since
                 .map(|since| since + AWAY_PATIENCE)
@@ -250,8 +249,8 @@ impl Supervisor {
         while rustix::io::read(&self.children, &mut [0_u8; 1024]).is_ok() {}
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
-            if let Some(forwarder) = &mut self.forwarder {
-                forwarder.note_end(pid);
+            for daemon in &mut self.daemons {
+                daemon.note_end(pid);
             }
             let ended = Ended::from_status(status);
             let alive = |session: &&mut Session| session.pid == pid && session.ended().is_none();

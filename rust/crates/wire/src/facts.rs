@@ -90,6 +90,18 @@ pub struct MachineFact {
     /// So many of its group are left running in its region whatever the load.
     #[serde(default)]
     pub min_running: u32,
+    /// Which requests its own file server may have a file for.
+    #[serde(default)]
+    pub statics: Option<Statics>,
+}
+
+/// The file server in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Statics {
+    /// Where it listens, at the machine's local IPv4.
+    pub port: u16,
+    /// Paths of requests below these are asked of it first.
+    pub prefixes: Vec<String>,
 }
 
 /// A host: where it is and where its edge takes backhaul.

@@ -9,3 +9,4 @@ pub mod messages;
 pub mod processes;
 pub mod run_spec;
 pub mod shim;
+pub mod statics;

@@ -136,6 +136,27 @@ pub struct HostsEntry {
     pub names: Vec<String>,
 }
 
+/// Files of the machine that its file server hands out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statics {
+    /// `IPV4:PORT`, on which the host alone reaches it.
+    pub listen: String,
+    /// What is part of every file's tag: another image's file of the same date is another file.
+    #[serde(default)]
+    pub revision: String,
+    pub directories: Vec<Directory>,
+}
+
+/// A directory of files, and where clients find them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    pub guest_path: String,
+    pub url_prefix: String,
+    /// What a directory is answered with; empty for nothing.
+    #[serde(default)]
+    pub index_document: String,
+}
+
 /// A file put into the root before the process starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
@@ -201,6 +222,8 @@ pub struct RunSpec {
     pub hosts: Vec<HostsEntry>,
     #[serde(default)]
     pub files: Vec<File>,
+    #[serde(default)]
+    pub statics: Option<Statics>,
     /// The main process; a machine of containers has none.
     #[serde(default)]
     pub process: Option<Process>,

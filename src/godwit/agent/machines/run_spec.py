@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from godwit.agent.machines import config as settings
-from godwit.agent.machines import records, web_identity
+from godwit.agent.machines import records, statics, web_identity
 from godwit.base import encoded, errors
 from godwit.images.config import ImageConfig
 from godwit.wire import guest
@@ -218,6 +218,7 @@ def build(
         resolver=resolver(machine.config),
         hosts=hosts(machine, private_ip, local_ipv4),
         files=files(machine.config, secrets, machine.image_files),
+        statics=statics.served(machine.config, local_ipv4=local_ipv4, digest=machine.image.digest),
         process=own[0] if own else None,
         beside=own[1:],
     )

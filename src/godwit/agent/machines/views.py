@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from godwit.agent.machines import config as settings
-from godwit.agent.machines import holdings, lifecycle, records, service_ports
+from godwit.agent.machines import holdings, lifecycle, records, service_ports, statics
 from godwit.base import clock, encoded, errors
 from godwit.durable.journal import Run
 from godwit.wire import facts, host_rpc
@@ -229,6 +229,7 @@ def fact(
         services=services(machine.config, passing),
         autostop=_autostop(machine.config),
         min_running=_min_running(machine.config, machine.region),
+        statics=statics.told(machine.config),
     )
 
 
@@ -240,7 +241,12 @@ def check_told(config: Mapping[str, Any]) -> None:
     Raises:
         Failure: `invalid_argument`.
     """
-    said = [settings.metadata(config), settings.process_group(config), services(config, {})]
+    said = [
+        settings.metadata(config),
+        settings.process_group(config),
+        services(config, {}),
+        statics.told(config),
+    ]
     if sum(encoded.size(each) for each in said) > facts.MOST_BYTES - _AROUND_BYTES:
         raise errors.invalid(
             "config: its services and metadata are too long to be told of",

@@ -152,7 +152,12 @@ def test_files_that_cannot_be_are_refused(entry: dict[str, Any], said: str) -> N
 def test_the_whole_spec() -> None:
     image = IMAGE.model_copy(update={"user": "app", "working_directory": "/srv"})
     found = run_spec.build(
-        machine({"init": {"tty": True, "swap_size_mb": 64}}),
+        machine(
+            {
+                "init": {"tty": True, "swap_size_mb": 64},
+                "statics": [{"guest_path": "/p", "url_prefix": "/s"}],
+            }
+        ),
         image,
         guest.Network(),
         private_ip=IP,
@@ -163,6 +168,8 @@ def test_the_whole_spec() -> None:
     assert (found.process.user, found.process.working_directory) == ("app", "/srv")
     assert found.process.tty
     assert found.swap == guest.Swap()
+    assert found.statics is not None
+    assert found.statics.listen == "172.16.0.2:62080"
     assert found.entropy_base64 == base64.b64encode(b"12345678").decode()
     assert guest.RunSpec.model_validate_json(found.model_dump_json()) == found
 

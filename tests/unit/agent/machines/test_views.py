@@ -226,3 +226,10 @@ def test_a_host_refuses_what_it_could_not_tell() -> None:
         views.check_told({"services": [one]})
     with pytest.raises(errors.Failure, match="too long to be told of"):
         views.check_told({"metadata": {"fly_process_group": "v" * 32_000}})
+
+
+def test_edges_are_told_where_files_are() -> None:
+    config = {"image": "nginx", "statics": [{"guest_path": "/p", "url_prefix": "/s"}]}
+    found = views.fact(HOST, snapshot(config), {})
+    assert found.statics == facts.Statics(port=62_080, prefixes=("/s",))
+    assert views.fact(HOST, snapshot({"image": "nginx"}), {}).statics is None

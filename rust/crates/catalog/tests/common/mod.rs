@@ -64,6 +64,7 @@ pub(crate) fn machine(
         services: vec![],
         autostop: Autostop::Off,
         min_running: 0,
+        statics: None,
     }
 }
 

@@ -16,12 +16,10 @@ use std::time::{Duration, Instant};
 
 use godwit_wire::run_spec::Resolver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::query::{self, Rules};
+use crate::daemon::become_nobody;
 
-const NOBODY: u32 = 65_534;
 /// Queries that wait for an answer.
 const MOST_OPEN: usize = 128;
 /// Conversations over TCP.
@@ -77,14 +75,6 @@ fn serve(udp: &UdpSocket, tcp: &TcpListener, rules: &Arc<Rules>) -> io::Result<I
 
 fn owned(stream: impl AsFd) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()
-}
-
-/// Gives up every right: what comes from outside is read here.
-fn become_nobody() -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-    set_thread_groups(&[])?;
-    set_thread_res_gid(gid, gid, gid)?;
-    Ok(set_thread_res_uid(uid, uid, uid)?)
 }
 
 /// Waits for a query, an answer, or the next try.
