@@ -71,6 +71,8 @@ pub(crate) struct AppMetrics {
     pub(crate) wakes: AtomicU64,
     /// Requests that had to wait for a slot.
     pub(crate) queued: AtomicU64,
+    /// Requests that were answered with a file of a machine, by its host's edge.
+    pub(crate) files: AtomicU64,
     /// Requests that its machines sent elsewhere.
     pub(crate) replays: AtomicU64,
 }
@@ -155,7 +157,7 @@ impl Metrics {
 
 type Read = fn(&AppMetrics) -> u64;
 
-const PER_APP: [(&str, Read); 8] = [
+const PER_APP: [(&str, Read); 9] = [
     ("fly_edge_data_in", |app| app.data_in.load(Relaxed)),
     ("fly_edge_data_out", |app| app.data_out.load(Relaxed)),
     ("fly_app_tcp_connects_count", |app| {
@@ -167,6 +169,7 @@ const PER_APP: [(&str, Read); 8] = [
     ("godwit_edge_retries_count", |app| app.retries.load(Relaxed)),
     ("godwit_edge_wakes_count", |app| app.wakes.load(Relaxed)),
     ("godwit_edge_queued_count", |app| app.queued.load(Relaxed)),
+    ("godwit_edge_files_count", |app| app.files.load(Relaxed)),
     ("godwit_edge_replays_count", |app| app.replays.load(Relaxed)),
 ];
 
@@ -220,6 +223,7 @@ fn new_app(app: &Arc<str>, org_id: &Arc<str>) -> Arc<AppMetrics> {
         retries: AtomicU64::new(0),
         wakes: AtomicU64::new(0),
         queued: AtomicU64::new(0),
+        files: AtomicU64::new(0),
         replays: AtomicU64::new(0),
     })
 }

@@ -33,9 +33,10 @@ use crate::request::refusal::{self, Refusal};
 /// What the other edge has for itself, beside the time to find a machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A stream needs a connection that carried nothing yet.
-const NEED: Need = Need {
+const NEED: Need<'static> = Need {
     repeatable: false,
     fresh: true,
+    path: None,
 };
 
 /// A machine that takes a stream of bytes.

@@ -35,9 +35,10 @@ const GREATEST_PAUSE: Duration = Duration::from_secs(1);
 const LISTENS_AFTER: Duration = Duration::from_secs(5);
 /// What the other edge has for itself, beside the time to find a machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-pub(super) const NEED: Need = Need {
+pub(super) const NEED: Need<'static> = Need {
     repeatable: true,
     fresh: true,
+    path: None,
 };
 
 /// Begin a flow with its first datagram, if that may be.

@@ -63,6 +63,11 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// Whether it leads to a machine's file server.
+    pub(crate) fn is_files(&self) -> bool {
+        matches!(self, Link::Here(upstream) if upstream.is_files())
+    }
+
     /// Take it for a request.
     pub(crate) fn lend(&mut self) -> Self {
         std::mem::replace(self, Link::Lent)
@@ -71,11 +76,13 @@ impl Link {
 
 /// What a request asks of its connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Need {
+pub(crate) struct Need<'a> {
     /// It may be sent a second time.
     pub(crate) repeatable: bool,
     /// Only a connection that carried nothing yet will do.
     pub(crate) fresh: bool,
+    /// Its path, if it may be for a file.
+    pub(crate) path: Option<&'a str>,
 }
 
 /// How long a request waits, by what it waits for.
@@ -183,7 +190,7 @@ impl<'a> Search<'a> {
     /// Find a machine; `find` gives the app's targets as they are now.
     pub(crate) async fn next(
         &mut self,
-        need: Need,
+        need: Need<'_>,
         find: impl Fn() -> Result<Arc<Targets>, Refusal>,
     ) -> Result<Reached, Refusal> {
         loop {
@@ -260,7 +267,7 @@ impl<'a> Search<'a> {
         &mut self,
         targets: &Arc<Targets>,
         index: usize,
-        need: Need,
+        need: Need<'_>,
     ) -> Result<Option<Reached>, Refusal> {
         let target = &targets.ready[index];
         let Some(slot) = target.load.take(target.hard, &targets.queue) else {
@@ -274,9 +281,8 @@ impl<'a> Search<'a> {
                     target.load.clear_suspect();
                     link
                 }
-                Err(error) => {
+                Err(refusal) => {
                     count(&targets.metrics.upstream_failures);
-                    let refusal = refusal::connect_failed(target.internal_port, &error);
                     self.failed(target, refusal);
                     return Ok(None);
                 }
@@ -316,15 +322,29 @@ impl<'a> Search<'a> {
         self.full = false;
     }
 
-    async fn link(&self, target: &Target, targets: &Targets, need: Need) -> std::io::Result<Link> {
+    async fn link(
+        &self,
+        target: &Target,
+        targets: &Targets,
+        need: Need<'_>,
+    ) -> Result<Link, Refusal> {
         let within = Duration::from_millis(self.worker.edge.config.limits.connect_ms);
+        let failed = |error| refusal::connect_failed(target.internal_port, &error);
         if self.at.1 == Handling::Datagrams {
             return Ok(Link::Datagrams);
         }
         if self.at.1 == Handling::Bytes {
             count(&targets.metrics.upstream_connects);
             let dialled = Box::pin(upstream::dial(target, within)).await;
-            return dialled.map(Link::Bytes);
+            return dialled.map(Link::Bytes).map_err(failed);
+        }
+        if let Some((files, path)) = target.files().zip(need.path)
+            && files.cover(path)
+            && let Some(there) = Box::pin(files.reach(within, need.fresh))
+                .await
+                .map_err(|error| refusal::no_statics(&error))?
+        {
+            return Ok(Link::Here(there));
         }
         let home = match &target.place {
             Place::Here(here) if target.concurrency == Concurrency::Requests => Some(&here.kept),
@@ -338,6 +358,7 @@ impl<'a> Search<'a> {
         Box::pin(upstream::connect(target, within, home))
             .await
             .map(Link::Here)
+            .map_err(failed)
     }
 
     /// Wait until a sleeper is started; one of another host is left to that host's edge.

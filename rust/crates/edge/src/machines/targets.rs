@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backhaul::{Standing, Standings};
 use crate::front::worker::Worker;
+use crate::machines::files::Files;
 use crate::machines::load::{Load, Loads, Queue};
 use crate::machines::upstream::{Kept, Pool};
 use crate::metrics::{AppMetrics, Metrics};
@@ -46,6 +47,8 @@ pub(crate) struct Here {
     pub(crate) address: SocketAddrV4,
     /// The worker's connections there.
     pub(crate) kept: Arc<Kept>,
+    /// Its file server, if it has one.
+    pub(crate) files: Option<Box<Files>>,
 }
 
 /// A machine on another host.
@@ -237,6 +240,14 @@ impl Target {
     pub(crate) fn is_here(&self) -> bool {
         matches!(self.place, Place::Here(_))
     }
+
+    /// The file server of a machine of this host.
+    pub(crate) fn files(&self) -> Option<&Files> {
+        match &self.place {
+            Place::Here(here) => here.files.as_deref(),
+            Place::There(_) => None,
+        }
+    }
 }
 
 impl<'a> Ground<'a> {
@@ -260,6 +271,10 @@ impl<'a> Ground<'a> {
             return Some(Place::Here(Here {
                 address: SocketAddrV4::new(machine.local_ipv4, port),
                 kept: self.pool.of(id, port),
+                files: machine.statics.as_ref().map(|told| {
+                    let at = SocketAddrV4::new(machine.local_ipv4, told.port);
+                    Box::new(Files::new(at, told, self.pool.of(id, told.port)))
+                }),
             }));
         }
         self.view.host(&machine.key.host)?.backhaul?;

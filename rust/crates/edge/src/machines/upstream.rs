@@ -8,7 +8,7 @@
 //! The first that has one, or is to become a tunnel, has hyper drive it from then on.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub(crate) struct Upstream {
     sender: Sender,
     /// Where it goes when the response is at its end; `None` for a connection per request.
     home: Option<Arc<Kept>>,
+    /// It leads to the machine's file server.
+    is_files: bool,
 }
 
 /// A connection by its protocol, and who drives it.
@@ -88,10 +90,25 @@ pub(crate) async fn connect(
     if target.h2 {
         return connect_h2(stream, home).await;
     }
-    Ok(Upstream {
+    Ok(on_line(stream, home))
+}
+
+/// Connect to a machine's file server.
+pub(crate) async fn connect_files(
+    address: SocketAddrV4,
+    within: Duration,
+    home: &Arc<Kept>,
+) -> io::Result<Upstream> {
+    let stream = dial_at(SocketAddr::V4(address), within).await?;
+    Ok(on_line(stream, Some(home)).into_files())
+}
+
+fn on_line(stream: TcpStream, home: Option<&Arc<Kept>>) -> Upstream {
+    Upstream {
         sender: Sender::Line(Box::new(Line::on(stream))),
         home: home.cloned(),
-    })
+        is_files: false,
+    }
 }
 
 /// Begin to speak HTTP on a connection that a task of its own drives.
@@ -124,6 +141,7 @@ async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<U
     Ok(Upstream {
         sender: Sender::Shared(sender),
         home: None,
+        is_files: false,
     })
 }
 
@@ -158,6 +176,19 @@ impl Upstream {
         matches!(self.sender, Sender::Shared(_))
     }
 
+    /// Whether it leads to the machine's file server.
+    pub(crate) fn is_files(&self) -> bool {
+        self.is_files
+    }
+
+    /// The same, as one to a file server.
+    pub(crate) fn into_files(self) -> Self {
+        Upstream {
+            is_files: true,
+            ..self
+        }
+    }
+
     /// Whether it carries requests without a body with nobody's help.
     pub(crate) fn is_line(&self) -> bool {
         matches!(self.sender, Sender::Line(_))
@@ -188,8 +219,12 @@ impl Upstream {
             Sender::Driven(sender) => sender.try_send_request(request).await,
             Sender::Shared(sender) => sender.try_send_request(request).await,
         };
-        let home = self.home;
-        Ok((sent?.map(AppBody::Hyper), Upstream { sender, home }))
+        let upstream = Upstream {
+            sender,
+            home: self.home,
+            is_files: self.is_files,
+        };
+        Ok((sent?.map(AppBody::Hyper), upstream))
     }
 
     /// The response is at its end: keep the connection for the next request.
@@ -256,6 +291,7 @@ impl Kept {
             return Some(Upstream {
                 sender: Sender::Shared(open.clone()),
                 home: None,
+                is_files: false,
             });
         }
         let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
@@ -263,6 +299,7 @@ impl Kept {
         Some(Upstream {
             sender,
             home: Some(self.clone()),
+            is_files: false,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
 use crate::front::worker::Worker;
 use crate::machines::app_body::AppBody;
 use crate::machines::departure::departed;
+use crate::machines::files;
 use crate::machines::line::{Asked, Unanswered};
 use crate::machines::reach::{Link, Need, Reached, Search};
 use crate::machines::targets::Targets;
@@ -68,6 +69,8 @@ pub(crate) struct Answer {
 /// What became of one attempt.
 enum Sent {
     Answer(Box<Answer>),
+    /// The machine has no file for it.
+    NoFile,
     /// Its host's edge sent it back; no machine has seen it.
     Bounced(Bounce, Refusal, Reached),
     /// Nothing was answered, and why.
@@ -108,6 +111,10 @@ impl Errand<'_> {
         (self.may_repeat || self.method.is_idempotent()) && self.is_whole()
     }
 
+    fn may_be_for_file(&self) -> bool {
+        self.is_bare() && (self.method == Method::GET || self.method == Method::HEAD)
+    }
+
     /// Carry it; `note` is told of every machine it is sent to, `find` gives the app's targets.
     pub(crate) async fn run(
         &mut self,
@@ -116,16 +123,18 @@ impl Errand<'_> {
         mut note: impl FnMut(&Reached),
         find: impl Fn() -> Result<Arc<Targets>, Refusal>,
     ) -> Result<Box<Answer>, Refusal> {
-        let mut sends = 0;
+        let (mut sends, mut is_for_app) = (0, false);
         loop {
             let need = Need {
                 repeatable: self.is_repeatable(),
                 fresh: sends > 0 || self.protocol.is_some(),
+                path: (!is_for_app && self.may_be_for_file()).then(|| self.uri.path()),
             };
             let reached = search.next(need, &find).await?;
             note(&reached);
             match self.send(worker, search, reached).await? {
                 Sent::Answer(answer) => return Ok(answer),
+                Sent::NoFile => is_for_app = true,
                 Sent::Bounced(bounce, refusal, reached) => {
                     if !self.is_whole() {
                         return Err(self.cut_off(refusal));
@@ -177,17 +186,19 @@ impl Errand<'_> {
             count(&worker.edge.metrics.backhaul.sent);
         }
         let mut alarm = worker.alarms.take();
+        let is_files = reached.link.is_files();
         let link = reached.link.lend();
         let outcome = {
             let mut sending = pin!(async {
                 match link {
                     Link::Here(upstream) if upstream.is_line() && self.is_bare() => {
+                        let heeded = is_files.then(|| files::heeded(&self.headers));
                         let asked = Asked {
                             method: &self.method,
                             uri: &self.uri,
-                            headers: &self.headers,
-                            introduction: self.introduction.as_ref(),
-                            besides,
+                            headers: heeded.as_ref().unwrap_or(&self.headers),
+                            introduction: self.introduction.as_ref().filter(|_| !is_files),
+                            besides: besides.filter(|_| !is_files),
                         };
                         let response = upstream.ask(&asked).await?;
                         Ok((response, Link::Lent))
@@ -209,18 +220,14 @@ impl Errand<'_> {
         };
         worker.alarms.keep(alarm);
         let port = reached.internal_port;
-        let broken = || {
-            if there {
-                refusal::host_broke_off()
-            } else {
-                refusal::broken(port)
-            }
-        };
         let on_its_way = match outcome {
             Outcome::Answered(Ok((response, link))) => {
                 reached.link = link;
                 if there {
                     return Ok(self.heard(response, reached));
+                }
+                if is_files {
+                    return filed(response, reached);
                 }
                 self.touched = true;
                 return Ok(Sent::Answer(Box::new(answer(response, reached))));
@@ -238,7 +245,7 @@ impl Errand<'_> {
         };
         self.touched |= on_its_way;
         Ok(Sent::Broke {
-            refusal: broken(),
+            refusal: broken(there, is_files, port),
             machine_id: reached.machine_id,
             targets: reached.targets,
             on_its_way,
@@ -416,6 +423,28 @@ impl Errand<'_> {
             within = limit;
         }
     }
+}
+
+/// Why nothing was answered.
+fn broken(there: bool, is_files: bool, port: u16) -> Refusal {
+    match (there, is_files) {
+        (true, _) => refusal::host_broke_off(),
+        (_, true) => refusal::no_statics(&"it ended the connection without a response"),
+        _ => refusal::broken(port),
+    }
+}
+
+/// What a file server's response comes to.
+fn filed(response: Response<AppBody>, reached: Reached) -> Result<Sent, Refusal> {
+    let status = response.status();
+    if status.is_server_error() {
+        return Err(refusal::no_statics(&status));
+    }
+    if status == StatusCode::NOT_FOUND {
+        return Ok(Sent::NoFile);
+    }
+    count(&reached.targets.metrics.files);
+    Ok(Sent::Answer(Box::new(answer(response, reached))))
 }
 
 fn answer(mut response: Response<AppBody>, reached: Reached) -> Answer {

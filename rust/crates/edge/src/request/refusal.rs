@@ -13,9 +13,9 @@ pub(crate) struct Refusal {
 }
 
 /// Every code that an edge says.
-const CODES: [&str; 17] = [
+const CODES: [&str; 18] = [
     "PA01", "PA02", "PA03", "PA04", "PA05", "PC01", "PC03", "PC04", "PC05", "PC06", "PM02",
-    "PM03", "PM05", "PR01", "PR04", "PU02", "PU03",
+    "PM03", "PM05", "PR01", "PR04", "PR05", "PU02", "PU03",
 ];
 
 fn refuse(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
@@ -211,6 +211,12 @@ pub(crate) fn connect_failed(port: u16, error: &std::io::Error) -> Refusal {
 pub(crate) fn broken(port: u16) -> Refusal {
     let message = format!("the app on port {port} ended the connection without a response");
     refuse(StatusCode::BAD_GATEWAY, "PU02", message)
+}
+
+/// The machine's file server was not reached, or has no answer.
+pub(crate) fn no_statics(why: &impl std::fmt::Display) -> Refusal {
+    let message = format!("the machine's file server failed: {why}");
+    refuse(StatusCode::BAD_GATEWAY, "PR05", message)
 }
 
 pub(crate) fn no_control() -> Refusal {
