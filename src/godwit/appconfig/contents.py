@@ -110,10 +110,6 @@ def _statics(config: Config) -> Iterator[Problem]:
         path: Path = ("statics", index)
         if not one.url_prefix.startswith("/"):
             yield Problem((*path, "url_prefix"), f'expected a path from /, got "{one.url_prefix}"')
-        if one.index_document and not one.tigris_bucket:
-            yield Problem(
-                (*path, "index_document"), "works only together with tigris_bucket", "warning"
-            )
         for before, other in enumerate(config.statics[:index]):
             if _overlap(one, other):
                 yield Problem(

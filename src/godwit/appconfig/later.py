@@ -25,6 +25,7 @@ def without_effect(config: Config) -> list[Problem]:
     """Return what of a config without mistakes has no effect yet, each with what that means."""
     found = [
         *_machine(config),
+        *_statics(config),
         *_vm(config),
         *_experimental(config),
         *_build(config),
@@ -40,7 +41,6 @@ def _machine(config: Config) -> list[Told]:
             ("mounts",),
             "there are no volumes yet: a deploy of this file is refused",
         ),
-        (bool(config.statics), ("statics",), "files are not served by the edge yet"),
         (bool(config.metrics), ("metrics",), "nothing collects metrics yet"),
         (
             bool(config.host_dedication_id),
@@ -49,6 +49,15 @@ def _machine(config: Config) -> list[Told]:
         ),
     )
     return [(path, message) for given, path, message in table if given]
+
+
+def _statics(config: Config) -> Iterator[Told]:
+    missing = "there are no buckets: a deploy of this file is refused"
+    for index, one in enumerate(config.statics):
+        if one.tigris_bucket:
+            yield ("statics", index, "tigris_bucket"), missing
+        elif not one.guest_path.startswith("/"):
+            yield ("statics", index, "guest_path"), f"is no directory of the image, and {missing}"
 
 
 def _vm(config: Config) -> Iterator[Told]:

@@ -38,6 +38,7 @@ from godwit.control.config_fields import (
 )
 from godwit.control.config_part import Part
 from godwit.control.config_ports import MOST_OPTION_BYTES, ServicePort, option_bytes
+from godwit.control.config_statics import MOST_STATICS, Static
 from godwit.wire import metadata
 
 MOST_BYTES = 196_608
@@ -208,13 +209,6 @@ class Metrics(Part):
     https: bool = False
 
 
-class Static(Part):
-    """Files of the machine that the edge would serve."""
-
-    guest_path: str
-    url_prefix: str
-
-
 class Spot(Part):
     """What a machine may cost at most, against the usual price."""
 
@@ -241,7 +235,7 @@ class MachineConfig(Part):
     files: list[File] = []
     mounts: list[Mount] = Field([], max_length=1)
     metrics: Metrics | None = None
-    statics: list[Static] = Field([], max_length=100)
+    statics: list[Static] = Field([], max_length=MOST_STATICS)
     spot: Spot | None = None
     dns: Dns | None = None
     stop_config: StopConfig | None = None

@@ -70,12 +70,6 @@ def test_statics_do_not_overlap():
     ]
 
 
-def test_an_index_document_is_for_buckets():
-    one = {"guest_path": "/p", "url_prefix": "/", "index_document": "index.html"}
-    assert told(statics=[{**one, "tigris_bucket": "b"}]) == []
-    assert [path for path, _, _ in told(statics=[one])] == ["statics[0].index_document"]
-
-
 def test_a_raw_value_that_is_not_base64_is_told_to_be_the_text_itself():
     file = {"guest_path": "/f"}
     assert told(files=[{**file, "raw_value": "aGVsbG8="}]) == []

@@ -15,7 +15,11 @@ def told(document):
     ("document", "place"),
     [
         ({"mounts": {"source": "d", "destination": "/d"}}, "mounts"),
-        ({"statics": [{"guest_path": "/p", "url_prefix": "/"}]}, "statics"),
+        (
+            {"statics": [{"guest_path": "/p", "url_prefix": "/", "tigris_bucket": "b"}]},
+            "statics[0].tigris_bucket",
+        ),
+        ({"statics": [{"guest_path": "p", "url_prefix": "/"}]}, "statics[0].guest_path"),
         ({"metrics": {"port": 9}}, "metrics"),
         ({"host_dedication_id": "x"}, "host_dedication_id"),
         ({"vm": {"host_dedication_id": "x"}}, "vm[0].host_dedication_id"),
@@ -75,6 +79,7 @@ def test_what_has_no_effect_yet_is_told(document, place):
         },
         {"machine_config": '{"env": {}}'},
         {"vm": {"persist_rootfs": "never"}},
+        {"statics": [{"guest_path": "/p", "url_prefix": "/", "index_document": "a.html"}]},
         {"http_service": {"auto_stop_machines": "off", "http_options": {}}},
         {"experimental": {"auto_rollback": False}},
         {"deploy": {"release_command": "migrate", "auto_rollback": False}},

@@ -330,3 +330,28 @@ def test_sizes_that_are_none(config: dict, said: str) -> None:
     with pytest.raises(errors.Failure) as caught:
         guest_sizes.resources(parse(**config))
     assert said in caught.value.message
+
+
+STATIC = {"guest_path": "/app/public", "url_prefix": "/static"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tigris_bucket": "b"}, "config.statics[0]: tigris_bucket: there are no buckets"),
+        ({"guest_path": "public"}, "config.statics[0].guest_path: must be an absolute path"),
+        ({"url_prefix": "static"}, "config.statics[0].url_prefix: must be a path from /"),
+        ({"url_prefix": "/a?b"}, "config.statics[0].url_prefix: must be a path from /"),
+        ({"url_prefix": "/" + "a" * 256}, "config.statics[0].url_prefix: "),
+        ({"index_document": "/i"}, "config.statics[0].index_document: must be a path below"),
+        ({"index_document": "../i"}, "config.statics[0].index_document: must be a path below"),
+    ],
+)
+def test_statics_are_files_below_a_directory(change: dict[str, str], said: str) -> None:
+    parse(statics=[STATIC, {**STATIC, "index_document": "index.html", "tigris_bucket": ""}])
+    assert said in refusal(statics=[{**STATIC, **change}])
+
+
+def test_there_are_ten_statics_at_most() -> None:
+    parse(statics=[STATIC] * 10)
+    assert "config.statics: " in refusal(statics=[STATIC] * 11)
