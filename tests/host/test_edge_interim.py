@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from tests.host import rust_components as parts
+from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
 from tests.host.edge_lab import HELLO, QUICK, Lab, curl, echo, make_lab  # noqa: F401
+from tests.host.front_lab import NAME, OWN, FrontLab, connected, make_front  # noqa: F401
 from tests.host.rust_components import raw_app, read_request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -62,21 +64,139 @@ async def test_a_body_that_waits_arrives_by_either_version(lab: Lab, http: str) 
     assert len(request.body) == 5_000
 
 
-@pytest.mark.parametrize("http", ["--http1.1", "--http2-prior-knowledge"])
-async def test_an_apps_hints_do_not_hide_its_response(lab: Lab, http: str) -> None:
-    """They do not reach the client: docs/howto/http.md says so."""
+@pytest.mark.parametrize("status", ["403 Forbidden", "417 Expectation Failed"])
+async def test_a_machine_that_refuses_before_the_body_is_heard(lab: Lab, status: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(response(b"no", status, "Connection: close"))
+        await writer.drain()
+        writer.close()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    heads: list[bytes] = []
+    fact = lab.machine("m1")
+    async with raw_app(fact.local_ipv4, lab.app_port, refuse):
+        await lab.start()
+        # The client waits for ever with its body; that it may be told to go on is no harm.
+        told = await answers(lab, HELLO["Host"].encode(), None)
+    assert told[-1] == f"HTTP/1.1 {status}".encode()
+    assert told[:-1] in ([], [b"HTTP/1.1 100 Continue"])
+    assert b"expect" not in heads[0].lower()
+
+
+HINT = (
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nFly-Replay: app=other\r\n"
+    b"Connection: x-hop\r\nX-Hop: 1\r\n\r\n"
+)
+TOLD = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
+
+
+class Hinting:
+    """An app that gives a hint, and its response when it is let."""
+
+    def __init__(self, body: bytes = b"page", *, let: bool = False) -> None:
+        self.body = body
+        self.let = asyncio.Event()
+        self.asked = 0
+        if let:
+            self.let.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await read_request(reader) is not None:
-            hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
-            writer.write(hint + hint + response(b"page", "200 OK", "Link: </a.css>; rel=preload"))
+            self.asked += 1
+            writer.write(HINT)
+            await writer.drain()
+            await self.let.wait()
+            writer.write(response(self.body, "200 OK", "Link: </a.css>; rel=preload"))
             await writer.drain()
 
+
+async def response_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Return the next response, past what was said before it."""
+    while (line := await reader.readline()) == b"HTTP/1.1 103 Early Hints\r\n":
+        assert await reader.readuntil(b"\r\n\r\n") == TOLD[len(line) :]
+    head = line + await reader.readuntil(b"\r\n\r\n")
+    _, _, length = head.lower().partition(b"content-length: ")
+    return head, await reader.readexactly(int(length.split(b"\r\n")[0]))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_hint_comes_before_the_response(front: FrontLab, secure: bool) -> None:
+    services = [front.service(7080, "http"), front.service(7443, "tls", "http")]
+    fact = front.machine("m1", services=services)
+    app = Hinting()
+    async with raw_app(fact.local_ipv4, front.app_port, app.serve):
+        await front.start()
+        for port in (7080, 7443):
+            await front.listens(OWN, port)
+        tls = {"ssl": front.trusting, "server_hostname": NAME} if secure else {}
+        way = connected(OWN, 7443 if secure else 7080, **tls)
+        async with way as (reader, writer), asyncio.timeout(parts.PATIENCE_S):
+            for body in (b"", b"body", b""):
+                app.let.clear()
+                writer.write(
+                    b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s"
+                    % (NAME.encode(), len(body), body)
+                )
+                # The app has not said its response yet.
+                assert await reader.readexactly(len(TOLD)) == TOLD
+                app.let.set()
+                head, page = await response_of(reader)
+                assert head.startswith(b"HTTP/1.1 200 OK")
+                assert (b"link: </a.css>" in head, page) == (True, b"page")
+
+
+async def test_hints_are_never_within_another_response(lab: Lab) -> None:
+    app = Hinting(b"x" * 3_000_000, let=True)
     fact = lab.machine("m1")
-    async with raw_app(fact.local_ipv4, lab.app_port, serve):
+    async with raw_app(fact.local_ipv4, lab.app_port, app.serve):
+        await lab.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port, limit=4096)
+        count = 5
+        writer.write(b"GET / HTTP/1.1\r\nHost: hello.godwit.localhost\r\n\r\n" * count)
+        async with asyncio.timeout(2 * parts.PATIENCE_S):
+            for _ in range(count):
+                head, body = await response_of(reader)
+                assert head.startswith(b"HTTP/1.1 200 OK")
+                assert body == app.body
+        writer.close()
+    assert app.asked == count
+
+
+async def test_a_client_by_http_1_0_is_told_no_hint(lab: Lab) -> None:
+    app = Hinting(let=True)
+    fact = lab.machine("m1")
+    async with raw_app(fact.local_ipv4, lab.app_port, app.serve):
+        await lab.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+        writer.write(b"GET / HTTP/1.0\r\nHost: hello.godwit.localhost\r\n\r\n")
+        async with asyncio.timeout(parts.PATIENCE_S):
+            answered = await reader.read()
+        writer.close()
+    assert answered.split(b" ")[1] == b"200"
+    assert b"103" not in answered
+
+
+async def test_a_client_by_http_2_gets_the_response_alone(lab: Lab) -> None:
+    """docs/howto/http.md says so."""
+    app = Hinting(let=True)
+    fact = lab.machine("m1")
+    async with raw_app(fact.local_ipv4, lab.app_port, app.serve):
         await lab.start()
         for _ in range(2):
-            printed = await curl(http, "-i", "-H", "Host: hello.godwit.localhost", lab.url)
+            asked = ("--http2-prior-knowledge", "-i", "-H", "Host: hello.godwit.localhost")
+            printed = await curl(*asked, lab.url)
             head, _, body = printed.partition(b"\r\n\r\n")
             assert head.split()[1] == b"200"
             assert (b"</a.css>" in head, body) == (True, b"page")
+
+
+async def test_a_hint_of_a_machine_of_another_host_is_left_out(servers: Servers) -> None:
+    """docs/howto/http.md says so."""
+    near, far = await servers.add(), await servers.add()
+    fact = far.machine("m1")
+    app = Hinting(let=True)
+    async with raw_app(fact.local_ipv4, far.lab.app_port, app.serve):
+        await servers.start()
+        got = await near.get()
+    assert (got.status_code, got.text) == (200, "page")
+    assert app.asked == 1

@@ -152,6 +152,7 @@ fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand<'static>, 
         source: (!body.is_end_stream()).then(|| Source::new(body)),
         protocol,
         metrics: None,
+        hints: None,
         may_repeat: carry.repeatable,
         touched: false,
     })

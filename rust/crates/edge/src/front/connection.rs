@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::aside::aside;
 use super::greeting::Visitor;
+use super::interim::{Hints, Interim};
 use super::worker::Worker;
 use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
@@ -66,6 +67,8 @@ pub(crate) struct Connection {
     pub(crate) app: Option<Arc<str>>,
     /// Where clients find HTTPS if this is not it.
     pub(crate) https_port: u16,
+    /// What is said before responses by HTTP/1.1.
+    pub(crate) hints: Arc<Hints>,
     activity: Activity,
 }
 
@@ -95,6 +98,7 @@ impl Connection {
             port: who.at.port,
             handling: spoken.handling,
             app: spoken.app.clone(),
+            hints: Arc::default(),
             activity: Activity::default(),
         }
     }
@@ -136,15 +140,15 @@ where
     // Boxed: hyper holds room for the answer as long as the connection lives.
     let service =
         service_fn(move |request| Box::pin(exchange::answer(answering.clone(), request)));
-    let stream = TokioIo::new(stream);
     match spoken.version {
         // The only one of the two that keeps to HTTP/2; streams of it need nothing to be upgraded.
         Version::Http2 => {
             let builder = builder.http2_only();
-            let serving = builder.serve_connection(stream, service);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
             drive(&connection, serving, Pinned::graceful_shutdown).await;
         }
         Version::ByPreface => {
+            let stream = TokioIo::new(Interim::new(stream, connection.hints.clone()));
             let serving = builder.serve_connection_with_upgrades(stream, service);
             drive(
                 &connection,

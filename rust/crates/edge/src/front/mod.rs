@@ -16,6 +16,7 @@ pub(crate) mod gather;
 pub(crate) mod greeting;
 pub(crate) mod handover;
 pub(crate) mod handshakes;
+pub(crate) mod interim;
 pub(crate) mod listen;
 pub(crate) mod plan;
 pub(crate) mod ports;

@@ -84,8 +84,12 @@ struct Said {
 
 /// Take a response's head from what has come; `None` while it is not whole.
 ///
-/// `bodyless` is a response to HEAD. What is said before the response (1xx) is left out.
-pub(super) fn head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>, Malformed> {
+/// `bodyless` is a response to HEAD. What is said before the response (1xx) is `told`.
+pub(super) fn head(
+    buffer: &mut BytesMut,
+    bodyless: bool,
+    told: &impl Fn(StatusCode, &HeaderMap),
+) -> Result<Option<Head>, Malformed> {
     while !buffer.is_empty() {
         let Some(read) = read(buffer)? else {
             if buffer.len() > MOST_HEAD {
@@ -97,10 +101,11 @@ pub(super) fn head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>
         if read.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Malformed("it switches protocols unasked"));
         }
+        let (headers, said) = fields(&text, &read.lines)?;
         if read.status.is_informational() {
+            told(read.status, &headers);
             continue;
         }
-        let (headers, said) = fields(&text, &read.lines)?;
         let framing = framing(&said, read.status, bodyless, read.is_1_1)?;
         let mut response = Response::new(());
         *response.status_mut() = read.status;
@@ -366,7 +371,7 @@ mod tests {
     use super::*;
 
     fn head_of(text: &str) -> Result<Option<Head>, Malformed> {
-        head(&mut text.as_bytes().into(), false)
+        head(&mut text.as_bytes().into(), false, &|_, _| {})
     }
 
     fn framed(lines: &str) -> Result<(Framing, bool), Malformed> {
@@ -399,7 +404,7 @@ mod tests {
     fn a_head_is_read_and_what_follows_it_is_left() {
         let text = "HTTP/1.1 404 Nothing Here\r\nA: 1\r\na: 2\r\nContent-Length: 2\r\n\r\nhi";
         let mut buffer = BytesMut::from(text);
-        let head = head(&mut buffer, false).unwrap().unwrap();
+        let head = head(&mut buffer, false, &|_, _| {}).unwrap().unwrap();
         let values: Vec<_> = head.response.headers().get_all("a").iter().collect();
         assert_eq!(values, ["1", "2"]);
         assert_eq!(head.response.status(), 404);
@@ -454,7 +459,7 @@ mod tests {
     #[test]
     fn some_responses_have_no_body_whatever_they_say() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        let to_head = head(&mut text.into(), true).unwrap().unwrap();
+        let to_head = head(&mut text.into(), true, &|_, _| {}).unwrap().unwrap();
         assert!(to_head.framing.is_over() && to_head.reusable);
         for status in [204, 304] {
             let text = format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n");
@@ -557,7 +562,7 @@ mod tests {
 
         #[test]
         fn anything_may_come(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = head(&mut text[..].into(), false);
+            let _ = head(&mut text[..].into(), false, &|_, _| {});
             let _ = body(Framing::Chunked(Chunked::Size), &[&text]);
         }
     }

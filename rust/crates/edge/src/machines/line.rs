@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Method, Uri};
+use hyper::{Method, StatusCode, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -83,8 +83,12 @@ impl Line {
         said.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Send a request, and wait for the head of its response.
-    pub(crate) async fn ask(&mut self, asked: &Asked<'_>) -> Result<Head, Unanswered> {
+    /// Send a request, and wait for the head of its response; what is said before it is `told`.
+    pub(crate) async fn ask(
+        &mut self,
+        asked: &Asked<'_>,
+        told: impl Fn(StatusCode, &HeaderMap),
+    ) -> Result<Head, Unanswered> {
         asked.write(&mut self.request);
         let mut sent = 0;
         while let Some(rest @ [_, ..]) = self.request.get(sent..) {
@@ -102,7 +106,7 @@ impl Line {
                 Ok(_) => {}
                 Err(error) => return Err(unanswered(false, error)),
             }
-            match framing::head(&mut self.came, bodyless) {
+            match framing::head(&mut self.came, bodyless, &told) {
                 Ok(None) => {}
                 Ok(Some(head)) => return Ok(head),
                 Err(error) => {

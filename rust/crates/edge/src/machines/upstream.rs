@@ -195,11 +195,16 @@ impl Upstream {
     }
 
     /// Send a request without a body; its response's body brings the connection back.
-    pub(crate) async fn ask(self, asked: &Asked<'_>) -> Result<Response<AppBody>, Unanswered> {
+    /// What is said before it (1xx) is `told`.
+    pub(crate) async fn ask(
+        self,
+        asked: &Asked<'_>,
+        told: impl Fn(StatusCode, &HeaderMap),
+    ) -> Result<Response<AppBody>, Unanswered> {
         let Sender::Line(mut line) = self.sender else {
             return Err(unsent(io::ErrorKind::Unsupported));
         };
-        let head = line.ask(asked).await?;
+        let head = line.ask(asked, told).await?;
         let home = self.home.filter(|_| head.reusable);
         let body = LineBody::new(line, head.framing, home);
         Ok(head.response.map(|()| AppBody::Line(body)))

@@ -3,10 +3,12 @@
 //! The same on the edge that a client came to and on the machine's own: the first may find the
 //! machine on another host, the second only on its own.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -15,6 +17,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
 
 use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
+use crate::front::interim::Teller;
 use crate::front::worker::Worker;
 use crate::machines::app_body::AppBody;
 use crate::machines::departure::departed;
@@ -51,6 +54,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) protocol: Option<HeaderValue>,
     /// Whose uploads it counts as; `None` at the edge of the machine's host.
     pub(crate) metrics: Option<Arc<AppMetrics>>,
+    /// Tells the client what the app says before its response; `None` for one that cannot be told.
+    pub(crate) hints: Option<Teller>,
     /// Another edge says that it may be sent a second time.
     pub(crate) may_repeat: bool,
     /// A machine may have seen it.
@@ -200,7 +205,11 @@ impl Errand<'_> {
                             introduction: self.introduction.as_ref().filter(|_| !is_files),
                             besides: besides.filter(|_| !is_files),
                         };
-                        let response = upstream.ask(&asked).await?;
+                        let hints = self.hints.as_ref();
+                        let told = |status, headers: &HeaderMap| {
+                            hints.is_some_and(|hints| hints.tell(status, headers));
+                        };
+                        let response = upstream.ask(&asked, told).await?;
                         Ok((response, Link::Lent))
                     }
                     link => Box::pin(self.by_hyper(search, &reached, link, besides)).await,
@@ -271,8 +280,11 @@ impl Errand<'_> {
             Link::Here(upstream) => {
                 if upstream.is_h2() {
                     headers::to_h2(&mut request);
-                } else if let Some(protocol) = &self.protocol {
-                    headers::set_upgrade(request.headers_mut(), protocol.clone());
+                } else {
+                    if let Some(protocol) = &self.protocol {
+                        headers::set_upgrade(request.headers_mut(), protocol.clone());
+                    }
+                    self.listen(&mut request).await;
                 }
                 let (response, upstream) = upstream.send(request).await?;
                 Ok((response, Link::Here(upstream)))
@@ -284,6 +296,14 @@ impl Errand<'_> {
             }
             // Nothing of the kind is found for requests.
             Link::Bytes(_) | Link::Datagrams | Link::Lent => std::future::pending().await,
+        }
+    }
+
+    /// Have the client told what a machine says before its response, which another task hears.
+    async fn listen(&self, request: &mut Request<Upload>) {
+        if let Some(hints) = &self.hints {
+            let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+            hints.listen(request, task);
         }
     }
 

@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::front::connection::Connection;
+use crate::front::interim::Turn;
 use crate::front::tunnel::{self, Far};
 use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
@@ -67,6 +68,8 @@ struct Exchange<'a> {
     /// Known once the app is.
     targets: Option<Arc<Targets>>,
     log: Option<Box<AccessLine>>,
+    /// For what the app says before its response, where the client can be told.
+    hints: Option<Turn>,
 }
 
 impl<'a> Exchange<'a> {
@@ -94,6 +97,7 @@ impl<'a> Exchange<'a> {
             accepted: Accepted::default(),
             targets: None,
             log,
+            hints: (version == Version::HTTP_11).then(|| connection.hints.begin()),
         }
     }
 
@@ -200,6 +204,7 @@ impl<'a> Exchange<'a> {
             source: (!body.is_end_stream()).then(|| Source::new(body)),
             protocol,
             metrics: Some(metrics.clone()),
+            hints: self.hints.as_ref().map(Turn::teller),
             may_repeat: false,
             touched: false,
         };

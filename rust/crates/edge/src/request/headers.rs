@@ -158,6 +158,17 @@ pub(crate) fn to_client(
     }
 }
 
+/// Turn headers that an app says before its response into the client's.
+pub(crate) fn to_interim(headers: &mut HeaderMap) {
+    drop_hop_by_hop(headers, Seen::of(headers));
+    headers.remove(CONTENT_LENGTH);
+    let of_platform = |name: &&HeaderName| name.as_str().starts_with("fly-");
+    let names: Vec<HeaderName> = headers.keys().filter(of_platform).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
 /// Turn a request into one of HTTP/2: its host is part of its target.
 pub(crate) fn to_h2<B>(request: &mut Request<B>) {
     let host = request.headers_mut().remove(HOST);
