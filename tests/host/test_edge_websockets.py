@@ -6,7 +6,9 @@ reserved bits and codes, bad UTF-8. An edge is no end: whatever it is, it has to
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import os
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,11 +21,13 @@ import h2.settings
 import pytest
 
 from tests.host import rust_components as parts
+from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
 from tests.host.front_lab import NAME, OWN, FrontLab, make_front  # noqa: F401
 
 pytestmark = pytest.mark.host
 
 _PORT, _PLAIN_PORT = 7488, 7489
+_KEY = "MDEyMzQ1Njc4OWFiY2RlZg=="
 _MASK = bytes.fromhex("37fa213d")
 _SIZES = (0, 1, 125, 126, 127, 128, 65535, 65536, 1 << 20)
 _BAD_UTF8 = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"
@@ -76,7 +80,7 @@ async def _by_http_1(front: FrontLab, path: str) -> AsyncIterator[_Tunnel]:
     )
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {_KEY}\r\n\r\n".encode()
     )
     head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
     assert head[0] == "HTTP/1.1 101 Switching Protocols"
@@ -192,6 +196,12 @@ async def _repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """Be an app that opens a WebSocket, if the path is right, and says back what it gets."""
     request = await parts.read_request(reader)
     assert request is not None
+    await _answer(request, reader, writer)
+
+
+async def _answer(
+    request: parts.Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     assert (request.method, request.header("upgrade")) == ("GET", "websocket")
     assert request.header("host") == NAME
     assert len(request.header("sec-websocket-key") or "") == 24
@@ -208,11 +218,20 @@ async def _repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @contextlib.asynccontextmanager
-async def _served(front: FrontLab) -> AsyncIterator[None]:
-    services = [front.service(_PORT, "tls", "http"), front.service(_PLAIN_PORT, "http")]
+async def _served(
+    front: FrontLab, serve: Serve = _repeat, *, h2_backend: bool = False
+) -> AsyncIterator[None]:
+    options = {"http_options": {"h2_backend": h2_backend}}
+    services = [
+        front.service(_PORT, "tls", "http", **options),
+        front.service(_PLAIN_PORT, "http", **options),
+    ]
     fact = front.machine("m1", services=services)
-    async with parts.raw_app(fact.local_ipv4, front.app_port, _repeat):
+    async with parts.raw_app(fact.local_ipv4, front.app_port, serve):
         await front.start()
         await front.listens(OWN, _PORT)
         await front.listens(OWN, _PLAIN_PORT)
@@ -275,3 +294,152 @@ async def test_either_side_may_close_a_websocket_of_http_2(front: FrontLab) -> N
         # The connection is as good as before.
         client.http.ping(b"12345678")
         await client.until(lambda: client.pong)
+
+
+@dataclass
+class _Http2App:
+    """An app that speaks HTTP/2 and says back what it gets on a stream that is a WebSocket.
+
+    Attributes:
+        announces: Whether it says that it takes WebSockets so.
+        falls_back: Whether it takes them by HTTP/1.1 at the same port.
+    """
+
+    announces: bool = True
+    falls_back: bool = False
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readuntil(b"\r\n\r\n")
+        if first.startswith(b"PRI "):
+            await self._speak(first, reader, writer)
+        elif self.falls_back:
+            head = asyncio.StreamReader()
+            head.feed_data(first)
+            request = await parts.read_request(head)
+            assert request is not None
+            await _answer(request, reader, writer)
+        writer.close()
+
+    async def _speak(
+        self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        http = h2.connection.H2Connection(config)
+        http.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: self.announces},
+        )
+        http.initiate_connection()
+        back: dict[int, bytearray] = {}
+        ended: set[int] = set()
+        data = first
+        while data:
+            for event in http.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    self._open(http, event, back)
+                elif isinstance(event, h2.events.DataReceived):
+                    back[event.stream_id] += event.data
+                    length = event.flow_controlled_length
+                    http.acknowledge_received_data(length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded) and event.stream_id in back:
+                    ended.add(event.stream_id)
+            for stream, left in back.items():
+                while left:
+                    room = http.local_flow_control_window(stream)
+                    piece = left[: min(room, http.max_outbound_frame_size)]
+                    if not piece:
+                        break
+                    http.send_data(stream, bytes(piece))
+                    del left[: len(piece)]
+                if stream in ended and not left:
+                    ended.remove(stream)
+                    http.end_stream(stream)
+            writer.write(http.data_to_send())
+            await writer.drain()
+            data = await reader.read(1 << 16)
+
+    def _open(
+        self,
+        http: h2.connection.H2Connection,
+        event: h2.events.RequestReceived,
+        back: dict[int, bytearray],
+    ) -> None:
+        asked = {str(name): str(value) for name, value in event.headers}
+        self.asked.append(asked)
+        if asked[":path"] == "/chat?a=b" and asked.get(":protocol") == "websocket":
+            back[event.stream_id] = bytearray()
+            http.send_headers(
+                event.stream_id, [(":status", "200"), ("sec-websocket-protocol", "chat")]
+            )
+        else:
+            http.send_headers(event.stream_id, [(":status", "403")], end_stream=True)
+
+
+@pytest.mark.parametrize("opened", [_by_http_1, _by_http_2], ids=["http1", "http2"])
+async def test_an_app_by_http_2_that_says_so_is_asked_by_http_2(
+    front: FrontLab, opened: Callable[..., contextlib.AbstractAsyncContextManager[_Tunnel]]
+) -> None:
+    app = _Http2App()
+    async with _served(front, app.serve, h2_backend=True):
+        async with opened(front, "/chat?a=b") as tunnel:
+            assert tunnel.headers["sec-websocket-protocol"] == "chat"
+            if opened is _by_http_1:
+                digest = hashlib.sha1(f"{_KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode())
+                accept = base64.b64encode(digest.digest()).decode()
+                assert tunnel.headers["sec-websocket-accept"] == accept
+            for name, frame in FRAMES.items():
+                assert await tunnel.repeated(frame) == frame, name
+        (asked,) = app.asked
+        assert (asked[":method"], asked[":protocol"]) == ("CONNECT", "websocket")
+        assert (asked[":authority"], asked["sec-websocket-version"]) == (NAME, "13")
+        assert not {"sec-websocket-key", "connection", "upgrade"} & set(asked)
+
+
+@pytest.mark.parametrize("opened", [_by_http_1, _by_http_2], ids=["http1", "http2"])
+async def test_an_app_by_http_2_that_does_not_is_asked_by_http_1(
+    front: FrontLab, opened: Callable[..., contextlib.AbstractAsyncContextManager[_Tunnel]]
+) -> None:
+    app = _Http2App(announces=False, falls_back=True)
+    async with _served(front, app.serve, h2_backend=True), opened(front, "/chat?a=b") as tunnel:
+        for size in (1, 70_000):
+            sent = os.urandom(size)
+            assert await tunnel.repeated(sent) == sent
+    assert app.asked == []
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "status"),
+    [(_Http2App(announces=False), "/chat?a=b", 502), (_Http2App(), "/elsewhere", 403)],
+    ids=["takes-none", "refuses"],
+)
+async def test_an_app_by_http_2_that_opens_none_is_no_tunnel(
+    front: FrontLab, app: _Http2App, path: str, status: int
+) -> None:
+    async with _served(front, app.serve, h2_backend=True), _http_2(front) as client:
+        _open(client, path)
+        await client.until(lambda: client.ended)
+        assert client.status == status
+        if status == 502:
+            assert b"[PU0" in client.came
+
+
+async def test_an_app_by_http_2_of_another_host_opens_websockets(servers: Servers) -> None:
+    near, far = await servers.add(), await servers.add()
+    port = {"start_port": 80, "end_port": 80, "handlers": ["http"]}
+    fact = far.machine("m1", service={"ports": [port | {"http_options": {"h2_backend": True}}]})
+    app = _Http2App()
+    async with parts.raw_app(fact.local_ipv4, far.lab.app_port, app.serve):
+        await servers.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", near.lab.port)
+        writer.write(
+            f"GET /chat?a=b HTTP/1.1\r\nHost: {NAME}\r\nConnection: Upgrade\r\n"
+            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {_KEY}\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(parts.PATIENCE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            writer.write(FRAMES["text-125"])
+            assert await reader.readexactly(len(FRAMES["text-125"])) == FRAMES["text-125"]
+        writer.close()
+    assert app.asked[0][":protocol"] == "websocket"

@@ -23,8 +23,9 @@ use crate::front::relay::relay;
 use crate::front::worker::Worker;
 use crate::machines::departure::departed;
 use crate::machines::load::Slot;
-use crate::machines::reach::{Link, Need, Patience, Reached, Scope, Search};
+use crate::machines::reach::{Link, Patience, Reached, Scope, Search};
 use crate::machines::targets::{Handling, Targets};
+use crate::machines::upstream::Need;
 use crate::machines::wish::Wish;
 use crate::metrics::count;
 use crate::request::body::{Download, Upload};
@@ -37,6 +38,7 @@ const NEED: Need<'static> = Need {
     repeatable: false,
     fresh: true,
     path: None,
+    becomes: None,
 };
 
 /// A machine that takes a stream of bytes.

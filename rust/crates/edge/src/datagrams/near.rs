@@ -19,8 +19,9 @@ use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Visit};
 use crate::edge::Edge;
 use crate::front::worker::Worker;
 use crate::machines::departure::departed;
-use crate::machines::reach::{Link, Need, Patience, Reached, Scope, Search};
+use crate::machines::reach::{Link, Patience, Reached, Scope, Search};
 use crate::machines::targets::{Ground, Handling, Targets};
+use crate::machines::upstream::Need;
 use crate::machines::wish::Wish;
 use crate::metrics::count;
 use crate::request::body::Upload;
@@ -39,6 +40,7 @@ pub(super) const NEED: Need<'static> = Need {
     repeatable: true,
     fresh: true,
     path: None,
+    becomes: None,
 };
 
 /// Begin a flow with its first datagram, if that may be.

@@ -15,6 +15,7 @@ mod decision;
 pub(crate) mod departure;
 pub(crate) mod files;
 mod framing;
+mod heard;
 pub(crate) mod line;
 pub(crate) mod load;
 pub(crate) mod reach;

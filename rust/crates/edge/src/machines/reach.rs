@@ -30,7 +30,7 @@ use crate::front::worker::Worker;
 use crate::machines::decision::Verdict;
 use crate::machines::load::{Slot, Ticket};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
-use crate::machines::upstream::{self, Upstream};
+use crate::machines::upstream::{self, Need, Upstream};
 use crate::machines::wish::Wish;
 use crate::metrics::count;
 use crate::request::refusal::{self, Refusal};
@@ -72,17 +72,6 @@ impl Link {
     pub(crate) fn lend(&mut self) -> Self {
         std::mem::replace(self, Link::Lent)
     }
-}
-
-/// What a request asks of its connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Need<'a> {
-    /// It may be sent a second time.
-    pub(crate) repeatable: bool,
-    /// Only a connection that carried nothing yet will do.
-    pub(crate) fresh: bool,
-    /// Its path, if it may be for a file.
-    pub(crate) path: Option<&'a str>,
 }
 
 /// How long a request waits, by what it waits for.
@@ -355,7 +344,7 @@ impl<'a> Search<'a> {
             return Ok(Link::Here(kept));
         }
         count(&targets.metrics.upstream_connects);
-        Box::pin(upstream::connect(target, within, home))
+        Box::pin(upstream::connect(target, within, home, need.becomes))
             .await
             .map(Link::Here)
             .map_err(failed)

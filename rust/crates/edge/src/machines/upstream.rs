@@ -13,14 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper::{Request, Response};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::front::gather::Gather;
 use crate::machines::app_body::{AppBody, LineBody};
+use crate::machines::heard::Heard;
 use crate::machines::line::{Asked, Line, Unanswered};
 use crate::machines::load::Shelf;
 use crate::machines::targets::{Place, Target};
@@ -48,6 +51,37 @@ pub(crate) struct Upstream {
     home: Option<Arc<Kept>>,
     /// It leads to the machine's file server.
     is_files: bool,
+}
+
+/// What a request needs of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need<'a> {
+    /// It may be sent a second time.
+    pub(crate) repeatable: bool,
+    /// Only a connection that carried nothing yet will do.
+    pub(crate) fresh: bool,
+    /// Its path, if it may be for a file.
+    pub(crate) path: Option<&'a str>,
+    /// What the connection, or a stream of it, is to become.
+    pub(crate) becomes: Option<Becomes>,
+}
+
+/// What a request with `Upgrade` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Becomes {
+    /// HTTP/2 has a way for it, too (RFC 8441).
+    WebSocket,
+    Other,
+}
+
+impl Becomes {
+    pub(crate) fn of(protocol: &HeaderValue) -> Self {
+        if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            Becomes::WebSocket
+        } else {
+            Becomes::Other
+        }
+    }
 }
 
 /// A connection by its protocol, and who drives it.
@@ -81,16 +115,28 @@ struct Idle {
 }
 
 /// Connect to a machine.
+///
+/// An app that speaks HTTP/2 is asked for a `WebSocket` that way if it says that it takes them so,
+/// and for everything else that a connection can become by HTTP/1.1.
 pub(crate) async fn connect(
     target: &Target,
     within: Duration,
     home: Option<&Arc<Kept>>,
+    becomes: Option<Becomes>,
 ) -> io::Result<Upstream> {
-    let stream = dial(target, within).await?;
-    if target.h2 {
-        return connect_h2(stream, home).await;
+    match becomes {
+        None if target.h2 => {
+            return connect_h2(dial(target, within).await?, home).await;
+        }
+        Some(Becomes::WebSocket) if target.h2 => {
+            if let Some(upstream) = connect_for_websocket(target, within).await? {
+                return Ok(upstream);
+            }
+        }
+        _ => {}
     }
-    Ok(on_line(stream, home))
+    let stream = dial(target, within).await?;
+    Ok(on_line(stream, home.filter(|_| !target.h2)))
 }
 
 /// Connect to a machine's file server.
@@ -111,6 +157,23 @@ fn on_line(stream: TcpStream, home: Option<&Arc<Kept>>) -> Upstream {
     }
 }
 
+/// A connection by HTTP/2 on which an app takes a `WebSocket`; `None` if it does not say so.
+async fn connect_for_websocket(target: &Target, within: Duration) -> io::Result<Option<Upstream>> {
+    let (stream, heard) = Heard::on(Gather(dial(target, within).await?));
+    let (sender, connection) = speak_h2(stream).await?;
+    // The app's settings come first, and are known when this ends, one way or the other.
+    let _ = timeout(within, heard).await?;
+    if !connection.is_extended_connect_protocol_enabled() {
+        return Ok(None);
+    }
+    keep_going(connection);
+    Ok(Some(Upstream {
+        sender: Sender::Shared(sender),
+        home: None,
+        is_files: false,
+    }))
+}
+
 /// Begin to speak HTTP on a connection that a task of its own drives.
 pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Upload>> {
     let handshake = http1::Builder::new().handshake(TokioIo::new(Gather(stream)));
@@ -123,18 +186,8 @@ pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Up
 }
 
 async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<Upstream> {
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW * SHARE)
-        .keep_alive_interval(KEEPALIVE_AFTER)
-        .keep_alive_timeout(PONG_WITHIN)
-        .handshake(TokioIo::new(Gather(stream)));
-    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
-        // Whoever sends on it is told of its end.
-        let _ = connection.await;
-    });
+    let (sender, connection) = speak_h2(Gather(stream)).await?;
+    keep_going(connection);
     if let Some(kept) = home {
         *kept.shared() = Some(sender.clone());
     }
@@ -143,6 +196,34 @@ async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<U
         home: None,
         is_files: false,
     })
+}
+
+type Driven<S> = http2::Connection<TokioIo<S>, Upload, TokioExecutor>;
+
+/// Begin to speak HTTP/2 on a connection.
+async fn speak_h2<S>(stream: S) -> io::Result<(http2::SendRequest<Upload>, Driven<S>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * SHARE)
+        .keep_alive_interval(KEEPALIVE_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
+        .handshake(TokioIo::new(stream));
+    handshake.await.map_err(io::Error::other)
+}
+
+/// Have a task of its own drive a connection.
+fn keep_going<S>(connection: Driven<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        // Whoever sends on it is told of its end.
+        let _ = connection.await;
+    });
 }
 
 /// Connect to a machine of this host, for bytes of any kind.

@@ -245,7 +245,10 @@ impl<'a> Chain<'a> {
     fn permits(&self, from: &Arc<App>, to: &Arc<str>) -> Result<(), Refusal> {
         let view: &View = &self.edge.watch.view();
         let other = view.app(to).ok_or_else(|| refusal::no_replay_target(to))?;
-        let across = from.record.as_ref().is_some_and(|own| own.replays_across_networks);
+        let across = from
+            .record
+            .as_ref()
+            .is_some_and(|own| own.replays_across_networks);
         let allowed = from.name == other.name
             || matches!((tenant(from), tenant(other)), (Some(one), Some(same))
                 if one.0 == same.0 && (one.1 == same.1 || across));

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
@@ -23,8 +23,9 @@ use crate::machines::app_body::AppBody;
 use crate::machines::departure::departed;
 use crate::machines::files;
 use crate::machines::line::{Asked, Unanswered};
-use crate::machines::reach::{Link, Need, Reached, Search};
+use crate::machines::reach::{Link, Reached, Search};
 use crate::machines::targets::Targets;
+use crate::machines::upstream::{Becomes, Need};
 use crate::metrics::{AppMetrics, count};
 use crate::request::body::Upload;
 use crate::request::ending::Held;
@@ -32,6 +33,7 @@ use crate::request::headers;
 use crate::request::introduction::Introduction;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
+use crate::request::websocket;
 
 /// A request is sent so many times at most.
 const SENDS: usize = 3;
@@ -134,6 +136,7 @@ impl Errand<'_> {
                 repeatable: self.is_repeatable(),
                 fresh: sends > 0 || self.protocol.is_some(),
                 path: (!is_for_app && self.may_be_for_file()).then(|| self.uri.path()),
+                becomes: self.protocol.as_ref().map(Becomes::of),
             };
             let reached = search.next(need, &find).await?;
             note(&reached);
@@ -207,7 +210,9 @@ impl Errand<'_> {
                         };
                         let hints = self.hints.as_ref();
                         let told = |status, headers: &HeaderMap| {
-                            hints.is_some_and(|hints| hints.tell(status, headers));
+                            if let Some(hints) = hints {
+                                hints.tell(status, headers);
+                            }
                         };
                         let response = upstream.ask(&asked, told).await?;
                         Ok((response, Link::Lent))
@@ -279,6 +284,9 @@ impl Errand<'_> {
         match link {
             Link::Here(upstream) => {
                 if upstream.is_h2() {
+                    if self.protocol.is_some() {
+                        websocket::to_http_2(&mut request);
+                    }
                     headers::to_h2(&mut request);
                 } else {
                     if let Some(protocol) = &self.protocol {
@@ -286,7 +294,11 @@ impl Errand<'_> {
                     }
                     self.listen(&mut request).await;
                 }
-                let (response, upstream) = upstream.send(request).await?;
+                let (mut response, upstream) = upstream.send(request).await?;
+                if self.protocol.is_some() && upstream.is_h2() {
+                    let key = self.headers.get(SEC_WEBSOCKET_KEY);
+                    websocket::opened_by_http_2(&mut response, key);
+                }
                 Ok((response, Link::Here(upstream)))
             }
             Link::There { mut stream, queue } => {

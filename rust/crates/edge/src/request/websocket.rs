@@ -1,16 +1,20 @@
-//! What is a `WebSocket` for a client by HTTP/2 (RFC 8441): the app hears of it by HTTP/1.1.
+//! `WebSockets` by HTTP/2 (RFC 8441), which are requests with `Upgrade` in between.
 //!
-//! Called by the exchange, before the request is routed and when the app has answered.
+//! Called by the exchange for a client that asks so, before the request is routed and when the app
+//! has answered; by the errand for an app that takes them so.
 
 use hyper::ext::Protocol;
 use hyper::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use hyper::http::response;
-use hyper::{Method, Request, StatusCode};
-use rand::RngExt;
+use hyper::{Method, Request, Response, StatusCode};
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
+use super::headers;
 use super::refusal::{self, Refusal};
 
 const WEBSOCKET: &str = "websocket";
+/// What makes an answer of a key.
+const ACCEPTED: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Make a CONNECT the request that HTTP/1.1 has for it; returns the protocol to upgrade to.
@@ -35,15 +39,51 @@ pub(crate) fn opened(response: &mut response::Parts) {
     response.headers.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
+/// Make a request for a `WebSocket` what HTTP/2 has for it.
+pub(crate) fn to_http_2<B>(request: &mut Request<B>) {
+    *request.method_mut() = Method::CONNECT;
+    let protocol = Protocol::from_static(WEBSOCKET);
+    request.extensions_mut().insert(protocol);
+    request.headers_mut().remove(SEC_WEBSOCKET_KEY);
+}
+
+/// Make an app's 200 by HTTP/2 what HTTP/1.1 has for it, to a request that had this key.
+pub(crate) fn opened_by_http_2<B>(response: &mut Response<B>, key: Option<&HeaderValue>) {
+    if response.status() != StatusCode::OK {
+        return;
+    }
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers::set_upgrade(headers, HeaderValue::from_static(WEBSOCKET));
+    if let Some(key) = key {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept(key));
+    }
+}
+
 /// Sixteen random bytes in base64, which HTTP/1.1 asks for and HTTP/2 does without (RFC 8441 §5).
 fn key() -> HeaderValue {
-    let mut random = rand::rng();
-    let mut text = [b'='; 24];
-    for letter in &mut text[..21] {
-        *letter = BASE64[random.random_range(0..64)];
+    base64(&rand::random::<[u8; 16]>())
+}
+
+/// What a key is answered with (RFC 6455 §4.2.2).
+fn accept(key: &HeaderValue) -> HeaderValue {
+    let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key.as_bytes());
+    hash.update(ACCEPTED);
+    base64(hash.finish().as_ref())
+}
+
+fn base64(bytes: &[u8]) -> HeaderValue {
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let mut bits = [0; 4];
+        bits[1..=three.len()].copy_from_slice(three);
+        let bits = u32::from_be_bytes(bits);
+        for place in 0..4 {
+            let letter = BASE64[((bits >> (18 - 6 * place)) & 63) as usize];
+            text.push(if place <= three.len() { letter } else { b'=' });
+        }
     }
-    // Of the last sextet that counts two bits belong to the bytes.
-    text[21] = BASE64[random.random_range(0..4) << 4];
     HeaderValue::from_bytes(&text).expect("letters, digits and signs")
 }
 
@@ -68,6 +108,27 @@ mod tests {
         let key = request.headers()[SEC_WEBSOCKET_KEY].to_str().unwrap();
         assert_eq!((key.len(), &key[22..]), (24, "=="));
         assert!("AQgw".contains(&key[21..22]), "{key}");
+    }
+
+    #[test]
+    fn an_apps_200_is_a_101_with_the_answer_to_the_key() {
+        // RFC 6455 §1.3 and RFC 4648 §10.
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        let mut response = Response::new(());
+        opened_by_http_2(&mut response, Some(&key));
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers();
+        assert_eq!(
+            headers[SEC_WEBSOCKET_ACCEPT],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+        assert_eq!(headers["upgrade"], "websocket");
+        for (bytes, text) in [("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        opened_by_http_2(&mut response, Some(&key));
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
     }
 
     #[test]
