@@ -13,7 +13,9 @@ from tests.vm import vm_lab
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 PORT = 62_080
-PID = "$(cd /proc; for each in [0-9]*; do [ $(cat $each/comm) != exe ] || echo $each; done)"
+# A process that ends meanwhile has no name any more.
+NOT_IT = '[ "$(cat $each/comm 2>/dev/null)" != exe ]'
+PID = f"$(cd /proc; for each in [0-9]*; do {NOT_IT} || echo $each; done)"
 STATICS = guest.Statics(
     listen=f"0.0.0.0:{PORT}",
     revision="abc",
