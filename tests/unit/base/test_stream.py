@@ -19,10 +19,11 @@ def read(pid_file):
 
 
 def is_alive(pid):
-    try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+    # A process may also end between the opening of its file and the reading: no such process.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        stat = Path("/proc", str(pid), "stat").read_text()
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 async def lines(code, **more):
@@ -64,14 +65,6 @@ async def test_what_is_not_installed_is_said_so():
         await anext(processes.stream(["/no/such/program"], timeout_s=1))
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 CHILD = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print(p.pid, flush=True); p.wait()"
 
 
@@ -80,9 +73,9 @@ async def test_closing_early_ends_the_whole_family():
         processes.stream([sys.executable, "-c", CHILD], timeout_s=20)
     ) as found:
         child = int(await anext(found))
-        assert alive(child)
+        assert is_alive(child)
     async with asyncio.timeout(60):
-        while alive(child):
+        while is_alive(child):
             await asyncio.sleep(0.01)
 
 

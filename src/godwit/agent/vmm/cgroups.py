@@ -291,8 +291,12 @@ def _refused(file: Path, value: str, error: OSError) -> errors.Failure:
 def _members(groups: Mapping[str, Path]) -> frozenset[int]:
     found: set[int] = set()
     for group in groups.values():
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found.update(map(int, (group / "cgroup.procs").read_text().split()))
+        except OSError as error:
+            # The second: it was removed between opening and reading.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
     return frozenset(found)
 
 
