@@ -7,6 +7,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.edge_lab import HELLO, Lab, make_lab  # noqa: F401
+from tests.host.packets import arrived, taken_in
 from tests.host.rust_components import raw_app, read_request, response
 
 pytestmark = pytest.mark.host
@@ -55,9 +56,8 @@ def app(lab: Lab, *pieces: bytes) -> tuple[list[str], parts.Serve]:
         asked.append(request.path)
         for piece in pieces:
             writer.write(piece)
-            await writer.drain()
-            # In a packet of its own.
-            await asyncio.sleep(0.02)
+            # The next one is read by itself.
+            await taken_in(writer)
         writer.close()
 
     return asked, serve
@@ -99,6 +99,7 @@ async def test_a_body_that_breaks_off_is_no_whole_one(lab: Lab, name: str) -> No
 async def test_what_an_app_says_unasked_is_nobodys_response(lab: Lab) -> None:
     """Bytes after a response's end, in its packet or later: the connection is not used again."""
     connections = 0
+    heard, said = asyncio.Event(), asyncio.Event()
 
     async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
@@ -107,8 +108,11 @@ async def test_what_an_app_says_unasked_is_nobodys_response(lab: Lab) -> None:
             more = response(b"poison")
             writer.write(response(request.path.encode()) + (more if request.path == "/a" else b""))
             if request.path == "/b":
-                await asyncio.sleep(0.05)
+                # Its response is there, and the connection kept for the next request.
+                await heard.wait()
                 writer.write(more)
+                await arrived(writer)
+                said.set()
 
     fact = lab.machine("m1")
     async with (
@@ -119,7 +123,10 @@ async def test_what_an_app_says_unasked_is_nobodys_response(lab: Lab) -> None:
         for path in ("/a", "/b", "/c", "/d"):
             got = await client.get(lab.url + path, headers=HELLO)
             assert got.text == path
-            await asyncio.sleep(0.1)
+            if path == "/b":
+                heard.set()
+                async with asyncio.timeout(parts.PATIENCE_S):
+                    await said.wait()
         assert connections == 3
 
 
