@@ -8,6 +8,7 @@ from tests.host import rust_components as parts
 from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
 from tests.host.edge_lab import HELLO, QUICK, Lab, curl, echo, make_lab  # noqa: F401
 from tests.host.front_lab import NAME, OWN, FrontLab, connected, make_front  # noqa: F401
+from tests.host.http2_client import STREAM, Http2, speaking
 from tests.host.rust_components import raw_app, read_request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -176,18 +177,35 @@ async def test_a_client_by_http_1_0_is_told_no_hint(lab: Lab) -> None:
     assert b"103" not in answered
 
 
-async def test_a_client_by_http_2_gets_the_response_alone(lab: Lab) -> None:
-    """docs/howto/http.md says so."""
-    app = Hinting(let=True)
-    fact = lab.machine("m1")
-    async with raw_app(fact.local_ipv4, lab.app_port, app.serve):
-        await lab.start()
-        for _ in range(2):
-            asked = ("--http2-prior-knowledge", "-i", "-H", "Host: hello.godwit.localhost")
-            printed = await curl(*asked, lab.url)
-            head, _, body = printed.partition(b"\r\n\r\n")
-            assert head.split()[1] == b"200"
-            assert (b"</a.css>" in head, body) == (True, b"page")
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_client_by_http_2_gets_the_hint_first_too(front: FrontLab, secure: bool) -> None:
+    services = [front.service(7080, "http"), front.service(7443, "tls", "http")]
+    fact = front.machine("m1", services=services)
+    app = Hinting()
+    async with raw_app(fact.local_ipv4, front.app_port, app.serve):
+        await front.start()
+        for port in (7080, 7443):
+            await front.listens(OWN, port)
+        context = front.trusting
+        context.set_alpn_protocols(["h2"])
+        tls = {"ssl": context, "server_hostname": NAME} if secure else {}
+        way = connected(OWN, 7443 if secure else 7080, **tls)
+        async with way as streams, speaking(*streams) as client:
+            await hinted_by_http_2(client, app)
+
+
+async def hinted_by_http_2(client: Http2, app: Hinting) -> None:
+    """Ask, and let the app respond when its hint is there."""
+    asked = {":method": "GET", ":scheme": "http", ":path": "/", ":authority": NAME}
+    async with asyncio.timeout(parts.PATIENCE_S):
+        client.http.send_headers(STREAM, list(asked.items()), end_stream=True)
+        await client.until(lambda: bool(client.hints))
+        assert client.hints == [{":status": "103", "link": "</a.css>; rel=preload"}]
+        assert client.status is None
+        app.let.set()
+        await client.until(lambda: client.ended)
+    assert (client.status, bytes(client.came)) == (200, b"page")
+    assert len(client.hints) == 1
 
 
 async def test_a_hint_of_a_machine_of_another_host_is_left_out(servers: Servers) -> None:

@@ -23,6 +23,7 @@ import pytest
 from tests.host import rust_components as parts
 from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
 from tests.host.front_lab import NAME, OWN, FrontLab, make_front  # noqa: F401
+from tests.host.http2_client import Http2, speaking
 
 pytestmark = pytest.mark.host
 
@@ -97,83 +98,19 @@ async def _by_http_1(front: FrontLab, path: str) -> AsyncIterator[_Tunnel]:
         writer.close()
 
 
-@dataclass
-class _Http2:
-    """A client's connection; one stream of it is looked at."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    http: h2.connection.H2Connection
-    settled: bool = False
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    came: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    pong: bool = False
-
-    async def until(self, wanted: Callable[[], bool]) -> None:
-        """Take in what comes until something is so."""
-        self.writer.write(self.http.data_to_send())
-        while not wanted():
-            data = await self.reader.read(1 << 16)
-            assert data, "the edge has closed the connection"
-            for event in self.http.receive_data(data):
-                self._take(event)
-            self.writer.write(self.http.data_to_send())
-            await self.writer.drain()
-
-    def _take(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.RemoteSettingsChanged):
-            self.settled = True
-        elif isinstance(event, h2.events.ResponseReceived):
-            self.headers = {bytes(k).decode(): bytes(v).decode() for k, v in event.headers}
-            self.status = int(self.headers[":status"])
-        elif isinstance(event, h2.events.DataReceived):
-            self.came += event.data
-            self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.PingAckReceived):
-            self.pong = True
-        elif isinstance(event, h2.events.StreamEnded):
-            self.ended = True
-
-    async def send(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            room = min(self.http.local_flow_control_window(1), self.http.max_outbound_frame_size)
-            if not room:
-                await self.until(lambda: self.http.local_flow_control_window(1) > 0)
-                continue
-            self.http.send_data(1, bytes(left[:room]))
-            left = left[room:]
-        self.writer.write(self.http.data_to_send())
-        await self.writer.drain()
-
-    async def repeated(self, data: bytes) -> bytes:
-        await self.send(data)
-        await self.until(lambda: len(self.came) >= len(data))
-        got, self.came = bytes(self.came[: len(data)]), self.came[len(data) :]
-        return got
-
-
 @contextlib.asynccontextmanager
-async def _http_2(front: FrontLab, port: int = _PORT) -> AsyncIterator[_Http2]:
+async def _http_2(front: FrontLab, port: int = _PORT) -> AsyncIterator[Http2]:
     tls = {}
     if port == _PORT:
         context = front.trusting
         context.set_alpn_protocols(["h2"])
         tls = {"ssl": context, "server_hostname": NAME}
     reader, writer = await asyncio.open_connection(OWN, port, **tls)
-    http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-    http.initiate_connection()
-    client = _Http2(reader, writer, http)
-    try:
-        await client.until(lambda: client.settled)
+    async with speaking(reader, writer) as client:
         yield client
-    finally:
-        writer.close()
 
 
-def _open(client: _Http2, path: str, protocol: str | None = "websocket") -> None:
+def _open(client: Http2, path: str, protocol: str | None = "websocket") -> None:
     """Ask for a WebSocket, or for a tunnel of another kind."""
     asked = [(":method", "CONNECT"), (":authority", NAME)]
     if protocol is not None:

@@ -16,6 +16,7 @@ mod replay;
 mod request;
 mod run;
 mod status;
+mod streams;
 
 use std::process::ExitCode;
 

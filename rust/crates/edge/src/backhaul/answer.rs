@@ -1,12 +1,11 @@
 //! Answering another host's edge: its request goes to a machine of this host, or back.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Response, StatusCode, Uri};
 
 use crate::autostop;
 use crate::backhaul::bytes;
@@ -18,6 +17,7 @@ use crate::machines::reach::{Patience, Scope, Search};
 use crate::machines::targets::{Ground, Handling, Targets};
 use crate::machines::wish::Wish;
 use crate::metrics::count;
+use crate::request::arrived::{Arrived, Hints, Opening};
 use crate::request::body::Download;
 use crate::request::ending::Ending;
 use crate::request::errand::{Answer, Errand};
@@ -30,11 +30,11 @@ use crate::request::source::Source;
 pub(crate) async fn answer(
     worker: Arc<Worker>,
     host: Arc<str>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Download>, Infallible> {
-    let order = Order::take(request.headers_mut());
+    mut arrived: Arrived,
+) -> Response<Download> {
+    let order = Order::take(arrived.request.headers_mut());
     let member = worker.edge.watch.view().host(&host).is_some();
-    Ok(match order {
+    match order {
         _ if !member => told(StatusCode::FORBIDDEN, &refused(&refusal::no_member())),
         None => told(StatusCode::BAD_REQUEST, &refused(&refusal::no_order())),
         Some(Order::Ping {}) => told(StatusCode::NO_CONTENT, &Reply::default()),
@@ -55,8 +55,8 @@ pub(crate) async fn answer(
             };
             told(StatusCode::OK, &reply)
         }
-        Some(Order::Carry(carry)) => take(&worker, *carry, &host, request).await,
-    })
+        Some(Order::Carry(carry)) => take(&worker, *carry, &host, arrived).await,
+    }
 }
 
 fn refused(refusal: &Refusal) -> Reply {
@@ -79,21 +79,18 @@ async fn take(
     worker: &Arc<Worker>,
     carry: Carry,
     host: &str,
-    mut request: Request<Incoming>,
+    mut arrived: Arrived,
 ) -> Response<Download> {
     let metrics = &worker.edge.metrics.backhaul;
     count(&metrics.taken);
     if carry.handling == Handling::Bytes {
-        return bytes::answer(worker, &carry, request).await;
+        return bytes::answer(worker, &carry, arrived.opening()).await;
     }
     if carry.handling == Handling::Datagrams {
         return datagrams::answer(worker, &carry, host).await;
     }
-    let client = carry
-        .tunnel
-        .is_some()
-        .then(|| hyper::upgrade::on(&mut request));
-    let mut errand = match errand(&carry, request) {
+    let client = carry.tunnel.is_some().then(|| arrived.opening());
+    let mut errand = match errand(&carry, arrived) {
         Ok(errand) => errand,
         Err(refusal) => return told(StatusCode::BAD_REQUEST, &refused(&refusal)),
     };
@@ -137,8 +134,8 @@ pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refus
 }
 
 /// The request as this host's machines get it.
-fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand<'static>, Refusal> {
-    let (parts, body) = request.into_parts();
+fn errand(carry: &Carry, arrived: Arrived) -> Result<Errand<'static>, Refusal> {
+    let (parts, body) = arrived.request.into_parts();
     let (method, uri, protocol) = match &carry.tunnel {
         None => (parts.method, parts.uri, None),
         Some(tunnel) => asked_for(tunnel).ok_or_else(refusal::no_order)?,
@@ -152,7 +149,7 @@ fn errand(carry: &Carry, request: Request<Incoming>) -> Result<Errand<'static>, 
         source: (!body.is_end_stream()).then(|| Source::new(body)),
         protocol,
         metrics: None,
-        hints: None,
+        hints: arrived.hints.as_ref().map(Hints::teller),
         may_repeat: carry.repeatable,
         touched: false,
     })
@@ -165,11 +162,7 @@ fn asked_for(tunnel: &Tunnel) -> Option<(Method, Uri, Option<HeaderValue>)> {
     Some((method, uri, Some(protocol)))
 }
 
-fn respond(
-    worker: &Arc<Worker>,
-    answer: Answer,
-    client: Option<hyper::upgrade::OnUpgrade>,
-) -> Response<Download> {
+fn respond(worker: &Arc<Worker>, answer: Answer, client: Option<Opening>) -> Response<Download> {
     let Answer {
         response,
         mut held,
@@ -201,6 +194,7 @@ fn respond(
             idle: None,
         };
         let ending = ending(status, held);
+        let app = Opening::Connection(app);
         tokio::spawn(tunnel::run(client, app, far, ending, worker.alive.clone()));
         return Response::from_parts(parts, Download::page(String::new(), None));
     }

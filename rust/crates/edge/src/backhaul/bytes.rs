@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -28,6 +27,7 @@ use crate::machines::targets::{Handling, Targets};
 use crate::machines::upstream::Need;
 use crate::machines::wish::Wish;
 use crate::metrics::count;
+use crate::request::arrived::Opening;
 use crate::request::body::{Download, Upload};
 use crate::request::refusal::{self, Refusal};
 
@@ -147,7 +147,7 @@ async fn ask(
 pub(super) async fn answer(
     worker: &Arc<Worker>,
     carry: &Carry,
-    request: Request<Incoming>,
+    opening: Opening,
 ) -> Response<Download> {
     let at = (carry.port, Handling::Bytes);
     let wish = Wish::default().instance(&carry.machine, carry.only);
@@ -176,8 +176,7 @@ pub(super) async fn answer(
     };
     let (edge, alive) = (worker.edge.clone(), worker.alive.clone());
     tokio::spawn(async move {
-        if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            let mut near = TokioIo::new(upgraded);
+        if let Ok(mut near) = opening.opened().await {
             // The client's own edge counts.
             let (to_machine, from_machine) = (AtomicU64::new(0), AtomicU64::new(0));
             tokio::select! {

@@ -5,14 +5,10 @@
 //! does.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hyper::server::conn::http2::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -22,6 +18,8 @@ use crate::edge::Edge;
 use crate::front::listen;
 use crate::front::worker::Worker;
 use crate::metrics::count;
+use crate::request::arrived::Arrived;
+use crate::streams::{self, Settings};
 
 /// What may be on its way on one stream before the other end has taken it.
 pub(crate) const STREAM_WINDOW: u32 = 512 * 1024;
@@ -31,8 +29,17 @@ pub(crate) const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// More than a client may send, with what edges add.
 pub(crate) const HEADER_LIST: u32 = 192 * 1024;
 
-const PING_EVERY: Duration = Duration::from_secs(5);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
+const SETTINGS: Settings = Settings {
+    stream_window: STREAM_WINDOW,
+    connection_window: CONNECTION_WINDOW,
+    streams: STREAMS,
+    header_list: HEADER_LIST,
+    pending_resets: 20,
+    error_resets: 1024,
+    protocols: false,
+    ping_every: Duration::from_secs(5),
+    pong_within: Duration::from_secs(10),
+};
 /// The mesh may not be there yet, as on a host that is alone.
 const BIND_AGAIN: Duration = Duration::from_secs(2);
 /// After an accept that failed, as when files run out.
@@ -98,24 +105,12 @@ fn member(edge: &Edge, ip: IpAddr) -> Option<Arc<str>> {
 async fn carry(worker: Arc<Worker>, stream: TcpStream, host: Arc<str>) {
     let alive = worker.alive.clone();
     let mut phases = worker.phases.clone();
-    let service = service_fn(move |request| answer::answer(worker.clone(), host.clone(), request));
-    let serving = Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADER_LIST)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut serving = pin!(serving);
-    tokio::select! {
-        // The other edge is told by the connection's end.
-        _ = serving.as_mut() => {}
-        () = drain::begun(&mut phases) => {
-            serving.as_mut().graceful_shutdown();
-            let _ = serving.await;
-        }
-    }
+    let answering = |request, beside| {
+        let arrived = Arrived::by_stream(request, beside);
+        answer::answer(worker.clone(), host.clone(), arrived)
+    };
+    let closing = drain::begun(&mut phases);
+    // The other edge is told by the connection's end.
+    let _ = streams::serve(stream, &SETTINGS, closing, answering).await;
     drop(alive);
 }

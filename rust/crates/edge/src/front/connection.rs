@@ -1,39 +1,47 @@
 //! One client connection that speaks HTTP: 1.1 or 2, told apart by TLS or by how it begins.
 
-use std::error::Error;
-use std::pin::{Pin, pin};
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use godwit_wire::components::Listener;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::{Builder, Connection as Pinned, UpgradeableConnection};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::aside::aside;
 use super::greeting::Visitor;
 use super::interim::{Hints, Interim};
+use super::preface;
 use super::worker::Worker;
 use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
 use crate::machines::targets::Handling;
+use crate::request::arrived::Arrived;
 use crate::request::exchange;
 use crate::request::introduction::Connected;
+use crate::streams::{self, Settings};
 
 /// A request's head, and the greatest piece read at once.
-const HEAD_BYTES: usize = 64 * 1024;
+const HEAD_BYTES: u32 = 64 * 1024;
 const HTTPS: u16 = 443;
-const STREAMS: u32 = 250;
-/// Streams that a client opened and reset before they were looked at: more is a flood.
-const PENDING_RESETS: usize = 20;
-/// Streams that were reset here for the client's mistakes.
-const ERROR_RESETS: usize = 1024;
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
+const HTTP_2: Settings = Settings {
+    stream_window: 1024 * 1024,
+    connection_window: 1024 * 1024,
+    streams: 250,
+    header_list: HEAD_BYTES,
+    pending_resets: 20,
+    error_resets: 1024,
+    protocols: true,
+    ping_every: Duration::from_secs(20),
+    pong_within: Duration::from_secs(20),
+};
 
 /// How HTTP came to be spoken.
 #[derive(Clone, Debug)]
@@ -41,18 +49,10 @@ pub(crate) struct Spoken {
     pub(crate) handling: Handling,
     /// The app whose own address this is; otherwise each request's host says which.
     pub(crate) app: Option<Arc<str>>,
-    pub(crate) version: Version,
+    /// HTTP/2 was agreed on, and nothing else is taken; otherwise the client's first bytes say it.
+    pub(crate) only_http_2: bool,
     /// Seconds, if the app says so.
     pub(crate) headers_read_timeout: Option<u32>,
-}
-
-/// How it is known what a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// HTTP/2 was agreed on: nothing else is taken.
-    Http2,
-    /// The client's first bytes say it.
-    ByPreface,
 }
 
 /// What requests of one connection share.
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) https_port: u16,
     /// What is said before responses by HTTP/1.1.
     pub(crate) hints: Arc<Hints>,
+    /// Told when it is to end once what it began is answered.
+    closing: Notify,
     activity: Activity,
 }
 
@@ -99,6 +101,7 @@ impl Connection {
             handling: spoken.handling,
             app: spoken.app.clone(),
             hints: Arc::default(),
+            closing: Notify::new(),
             activity: Activity::default(),
         }
     }
@@ -135,37 +138,81 @@ where
         .map_or(Duration::from_millis(limits.header_ms), |seconds| {
             Duration::from_secs(seconds.into())
         });
-    let builder = builder(head_within);
-    let answering = connection.clone();
-    // Boxed: hyper holds room for the answer as long as the connection lives.
-    let service =
-        service_fn(move |request| Box::pin(exchange::answer(answering.clone(), request)));
-    match spoken.version {
-        // The only one of the two that keeps to HTTP/2; streams of it need nothing to be upgraded.
-        Version::Http2 => {
-            let builder = builder.http2_only();
-            let serving = builder.serve_connection(TokioIo::new(stream), service);
-            drive(&connection, serving, Pinned::graceful_shutdown).await;
-        }
-        Version::ByPreface => {
-            let stream = TokioIo::new(Interim::new(stream, connection.hints.clone()));
-            let serving = builder.serve_connection_with_upgrades(stream, service);
-            drive(
-                &connection,
-                serving,
-                UpgradeableConnection::graceful_shutdown,
-            )
-            .await;
-        }
+    let speaking = speak(&connection, stream, &spoken, head_within);
+    drive(&connection, speaking).await;
+}
+
+/// Speak what the client does, until it ends or is to close once what it began is answered.
+async fn speak<I>(
+    connection: &Arc<Connection>,
+    stream: I,
+    spoken: &Spoken,
+    head_within: Duration,
+) -> Result<(), Broken>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if spoken.only_http_2 {
+        return by_http_2(connection, stream).await;
+    }
+    let hearing = preface::hear(stream);
+    let (is_http_2, stream) = tokio::select! {
+        heard = hearing => heard.map_err(|_| Broken::Gone)?,
+        () = connection.closing.notified() => return Ok(()),
+    };
+    if is_http_2 {
+        by_http_2(connection, stream).await
+    } else {
+        by_http_1(connection, stream, head_within).await
     }
 }
 
-/// Drive what hyper makes of a connection; `close` has it end once what it began is answered.
-async fn drive<S>(connection: &Connection, serving: S, close: fn(Pin<&mut S>))
+async fn by_http_1<I>(
+    connection: &Arc<Connection>,
+    stream: I,
+    head_within: Duration,
+) -> Result<(), Broken>
 where
-    S: Future<Output = Result<(), Box<dyn Error + Send + Sync>>>,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let answering = connection.clone();
+    // Boxed: hyper holds room for the answer as long as the connection lives.
+    let service = service_fn(move |request| {
+        let arrived = Arrived::by_line(request, || answering.hints.begin());
+        let answer = exchange::answer(answering.clone(), arrived);
+        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+    });
+    let stream = TokioIo::new(Interim::new(stream, connection.hints.clone()));
+    let serving = http1::Builder::new()
+        .timer(OneAlarm::default())
+        .header_read_timeout(head_within)
+        .max_buf_size(HEAD_BYTES as usize)
+        .serve_connection(stream, service)
+        .with_upgrades();
     let mut serving = pin!(serving);
+    tokio::select! {
+        biased;
+        served = serving.as_mut() => return served.map_err(Broken::Http1),
+        () = aside(connection.closing.notified()) => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await.map_err(Broken::Http1)
+}
+
+async fn by_http_2<I>(connection: &Arc<Connection>, stream: I) -> Result<(), Broken>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answering = |request, beside| {
+        exchange::answer(connection.clone(), Arrived::by_stream(request, beside))
+    };
+    let closing = connection.closing.notified();
+    let served = streams::serve(stream, &HTTP_2, closing, answering).await;
+    served.map_err(Broken::Http2)
+}
+
+/// Drive a connection, and have it close when it is time.
+async fn drive(connection: &Connection, speaking: impl Future<Output = Result<(), Broken>>) {
+    let mut speaking = pin!(speaking);
     let mut phases = connection.worker.phases.clone();
     let mut watch = IdleWatch::new(connection);
     let mut closing = false;
@@ -173,9 +220,9 @@ where
         let due = due(&mut watch, &mut phases, !closing);
         let due = tokio::select! {
             biased;
-            served = serving.as_mut() => {
-                if let Err(error) = served {
-                    broke(connection, &*error);
+            spoken = speaking.as_mut() => {
+                if let Err(broken) = spoken {
+                    broke(connection, &broken);
                 }
                 break;
             }
@@ -192,10 +239,10 @@ where
                     .add("http_head_timeout");
                 break;
             }
-            Due::Look(Idle::TooLong) => close(serving.as_mut()),
+            Due::Look(Idle::TooLong) => connection.closing.notify_one(),
             Due::Close => {
                 closing = true;
-                close(serving.as_mut());
+                connection.closing.notify_one();
             }
         }
     }
@@ -216,48 +263,29 @@ async fn due(watch: &mut IdleWatch<'_>, phases: &mut Phases, may_close: bool) ->
     }
 }
 
+/// Why a connection ended that should not have.
+#[derive(Debug)]
+enum Broken {
+    /// The client left before it said what it speaks.
+    Gone,
+    Http1(hyper::Error),
+    Http2(h2::Error),
+}
+
 /// Count what a client did that ends its connection; that it left is no matter.
-fn broke(connection: &Connection, error: &(dyn Error + 'static)) {
-    let reason = match error.downcast_ref::<hyper::Error>() {
-        Some(error) if error.is_parse_too_large() => "http_too_large",
-        Some(error) if error.is_parse() => "http_malformed",
-        Some(error) if error.is_timeout() => "http_head_timeout",
-        Some(error) if is_protocol(error) => "http2_protocol",
+fn broke(connection: &Connection, broken: &Broken) {
+    let reason = match broken {
+        Broken::Http1(error) if error.is_parse_too_large() => "http_too_large",
+        Broken::Http1(error) if error.is_parse() => "http_malformed",
+        Broken::Http1(error) if error.is_timeout() => "http_head_timeout",
+        // Of the protocol's own rules or limits one was broken, or there was a flood.
+        Broken::Http2(error) if error.is_go_away() || error.is_library() || error.is_reset() => {
+            "http2_protocol"
+        }
         _ => return,
     };
-    log::debug!("a connection to port {} ends: {error}", connection.port);
+    log::debug!("a connection to port {} ends: {broken:?}", connection.port);
     connection.worker.edge.front.refused.add(reason);
-}
-
-/// Whether HTTP/2's own rules or limits were broken, a flood among them.
-fn is_protocol(error: &hyper::Error) -> bool {
-    let source = Error::source(error);
-    source.is_some_and(|error| {
-        error
-            .downcast_ref::<h2::Error>()
-            .is_some_and(|error| error.is_go_away() || error.is_library() || error.is_reset())
-    })
-}
-
-fn builder(head_within: Duration) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(OneAlarm::default())
-        .header_read_timeout(head_within)
-        .max_buf_size(HEAD_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(ERROR_RESETS)
-        // WebSockets, RFC 8441.
-        .enable_connect_protocol()
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN);
-    builder
 }
 
 /// Return when the drain asks this connection to close.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::connection::{self, Spoken, Version};
+use super::connection::{self, Spoken};
 use super::gather::Gather;
 use super::plan::Plan;
 use super::postgres::{self, Asks};
@@ -146,7 +146,7 @@ impl Greeting<'_> {
             let spoken = Spoken {
                 handling: Handling::Http,
                 app: Some(app.name.clone()),
-                version: Version::ByPreface,
+                only_http_2: false,
                 headers_read_timeout: plan.headers_read_timeout,
             };
             return self.http(Gather(stream), spoken).await;
@@ -162,7 +162,7 @@ impl Greeting<'_> {
                 let spoken = Spoken {
                     handling: Handling::Http,
                     app: None,
-                    version: Version::ByPreface,
+                    only_http_2: false,
                     headers_read_timeout: None,
                 };
                 self.http(Gather(stream), spoken).await
@@ -283,10 +283,7 @@ impl Greeting<'_> {
         let spoken = Spoken {
             handling: Handling::Https,
             app: owner.map(|app| app.name.clone()),
-            version: match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Version::Http2,
-                _ => Version::ByPreface,
-            },
+            only_http_2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
             headers_read_timeout: plan.headers_read_timeout,
         };
         self.http(stream, spoken).await

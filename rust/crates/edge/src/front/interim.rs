@@ -10,12 +10,10 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::request::headers;
 
 /// Of all that is said before one response.
 const MOST_BYTES: usize = 16 * 1024;
@@ -91,23 +89,8 @@ impl Drop for Turn {
 }
 
 impl Teller {
-    /// Pass on what an app answers to a request before its response; `task` is the one that
-    /// serves the client, as another one hears of it.
-    pub(crate) fn listen<B>(&self, request: &mut Request<B>, task: Waker) {
-        let teller = self.clone();
-        hyper::ext::on_informational(request, move |response| {
-            if teller.tell(response.status(), response.headers()) {
-                task.wake_by_ref();
-            }
-        });
-    }
-
     /// Have it said; whether that may be. The client's own task has yet to be run.
-    pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        // 100 is the edge's own to say, 101 is a response.
-        if !(102..200).contains(&status.as_u16()) {
-            return false;
-        }
+    pub(crate) fn say(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let head = head(status, headers);
         let mut said = self.hints.said();
         if said.turn != self.turn || said.length + head.len() > MOST_BYTES {
@@ -121,11 +104,9 @@ impl Teller {
 }
 
 fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut headers = headers.clone();
-    headers::to_interim(&mut headers);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in &headers {
+    for (name, value) in headers {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
@@ -231,7 +212,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Interim<S> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::{CONTENT_LENGTH, HeaderValue, LINK};
+    use std::task::Waker;
+
+    use hyper::header::{HeaderValue, LINK};
 
     use super::*;
 
@@ -282,10 +265,7 @@ mod tests {
     fn hint(teller: &Teller) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, HeaderValue::from_static("</a.css>"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
-        headers.insert("connection", HeaderValue::from_static("close"));
-        headers.insert("fly-replay", HeaderValue::from_static("app=other"));
-        teller.tell(StatusCode::from_u16(103).unwrap(), &headers)
+        teller.say(StatusCode::from_u16(103).unwrap(), &headers)
     }
 
     fn cx() -> Context<'static> {
@@ -356,14 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_neither_the_edges_nor_a_response_is_said_and_not_too_much() {
+    fn no_more_is_said_than_a_client_should_take_in() {
         let (_, hints) = stream();
         let turn = hints.begin();
         let teller = turn.teller();
-        for status in [100, 101, 200] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert!(!teller.tell(status, &HeaderMap::new()), "{status}");
-        }
         let most = MOST_BYTES / HINT.len();
         assert!((0..most).all(|_| hint(&teller)));
         assert!(!hint(&teller));

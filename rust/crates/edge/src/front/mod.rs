@@ -21,6 +21,7 @@ pub(crate) mod listen;
 pub(crate) mod plan;
 pub(crate) mod ports;
 pub(crate) mod postgres;
+pub(crate) mod preface;
 pub(crate) mod prefix;
 pub(crate) mod proxy_header;
 pub(crate) mod proxy_text;

@@ -6,14 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::time::sleep;
 
 use super::relay::relay;
 use crate::drain::Alive;
 use crate::edge::Edge;
 use crate::machines::departure::departed;
+use crate::request::arrived::Opening;
 use crate::request::ending::Ending;
 
 /// In the time that nothing may be said, so often it is looked.
@@ -30,20 +29,19 @@ pub(crate) struct Far {
 
 /// Join client and app; `alive` keeps a drain waiting.
 pub(crate) async fn run(
-    client: OnUpgrade,
-    app: OnUpgrade,
+    client: Opening,
+    app: Opening,
     far: Far,
     mut ending: Ending,
     alive: Alive,
 ) {
-    let (client, app) = match tokio::try_join!(client, app) {
+    let (mut client, mut app) = match tokio::try_join!(client.opened(), app.opened()) {
         Ok(both) => both,
         Err(error) => {
             log::debug!("an upgrade was not completed: {error}");
             return;
         }
     };
-    let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
     let (from_client, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
     tokio::select! {
         // Either side may end without a farewell; that is no failure of the edge.

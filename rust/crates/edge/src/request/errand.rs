@@ -17,7 +17,6 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
 
 use crate::backhaul::{Bounce, Carry, ORDER, Order, Reply, Tunnel};
-use crate::front::interim::Teller;
 use crate::front::worker::Worker;
 use crate::machines::app_body::AppBody;
 use crate::machines::departure::departed;
@@ -27,6 +26,7 @@ use crate::machines::reach::{Link, Reached, Search};
 use crate::machines::targets::Targets;
 use crate::machines::upstream::{Becomes, Need};
 use crate::metrics::{AppMetrics, count};
+use crate::request::arrived::Teller;
 use crate::request::body::Upload;
 use crate::request::ending::Held;
 use crate::request::headers;

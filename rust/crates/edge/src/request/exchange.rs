@@ -7,24 +7,22 @@
 
 mod control;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::http::response::Parts;
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::front::connection::Connection;
-use crate::front::interim::Turn;
 use crate::front::tunnel::{self, Far};
 use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
 use crate::machines::wish::Wish;
 use crate::metrics::{AppMetrics, count};
 use crate::replay::chain::{self, Chain, Leg, Said};
+use crate::request::arrived::{Arrived, ClientBody, Hints, Opening};
 use crate::request::body::Download;
 use crate::request::compress::{self, Accepted, Packed};
 use crate::request::ending::{AccessLine, Ending, Held};
@@ -37,13 +35,10 @@ use crate::request::source::Source;
 use crate::request::{request_id, route, websocket};
 
 /// Answer a request; what goes wrong is an answer too.
-pub(crate) async fn answer(
-    connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Download>, Infallible> {
-    let _busy = connection.busy(request.version());
-    let mut exchange = Exchange::new(&connection, &request);
-    let mut response = match exchange.carry(request).await {
+pub(crate) async fn answer(connection: Arc<Connection>, arrived: Arrived) -> Response<Download> {
+    let _busy = connection.busy(arrived.request.version());
+    let mut exchange = Exchange::new(&connection, &arrived.request);
+    let mut response = match exchange.carry(arrived).await {
         Ok(response) => response,
         Err(refusal) => exchange.refuse(&refusal),
     };
@@ -55,7 +50,7 @@ pub(crate) async fn answer(
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    Ok(response)
+    response
 }
 
 struct Exchange<'a> {
@@ -69,11 +64,11 @@ struct Exchange<'a> {
     targets: Option<Arc<Targets>>,
     log: Option<Box<AccessLine>>,
     /// For what the app says before its response, where the client can be told.
-    hints: Option<Turn>,
+    hints: Option<Hints>,
 }
 
 impl<'a> Exchange<'a> {
-    fn new(connection: &'a Connection, request: &Request<Incoming>) -> Self {
+    fn new(connection: &'a Connection, request: &Request<ClientBody>) -> Self {
         let edge = &connection.worker.edge;
         let id = request_id::new(&edge.config.region);
         let log = edge.config.access_log.then(|| {
@@ -97,16 +92,15 @@ impl<'a> Exchange<'a> {
             accepted: Accepted::default(),
             targets: None,
             log,
-            hints: (version == Version::HTTP_11).then(|| connection.hints.begin()),
+            hints: None,
         }
     }
 
-    async fn carry(
-        &mut self,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Download>, Refusal> {
+    async fn carry(&mut self, mut arrived: Arrived) -> Result<Response<Download>, Refusal> {
+        self.hints = arrived.hints.take();
+        let request = &mut arrived.request;
         let by_http_2 = match *request.method() {
-            Method::CONNECT => Some(websocket::from_http_2(&mut request)?),
+            Method::CONNECT => Some(websocket::from_http_2(request)?),
             _ => None,
         };
         let connection = self.connection;
@@ -114,7 +108,7 @@ impl<'a> Exchange<'a> {
         let host = route::host(request.uri(), request.headers());
         let host = host.map_err(|_| refusal::no_host())?.into_owned();
         if self.is_of_control(&host) {
-            return Box::pin(self.ask_control(request)).await;
+            return Box::pin(self.ask_control(arrived.request)).await;
         }
         let targets = find(connection, &host)?;
         self.targets = Some(targets.clone());
@@ -133,8 +127,8 @@ impl<'a> Exchange<'a> {
         };
         let protocol =
             by_http_2.or_else(|| headers::upgrade_of(request.version(), request.headers(), seen));
-        let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut errand = self.errand(request, seen, &targets.metrics, protocol);
+        let upgrade = protocol.is_some().then(|| arrived.opening());
+        let mut errand = self.errand(arrived.request, seen, &targets.metrics, protocol);
         let (mut chain, mut leg) =
             Chain::new(&worker.edge, &host, &targets, wish, seen, &mut errand);
         let mut found = Some(targets);
@@ -182,7 +176,7 @@ impl<'a> Exchange<'a> {
     /// Turn the client's request into the app's.
     fn errand(
         &self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         seen: Seen,
         metrics: &Arc<AppMetrics>,
         protocol: Option<HeaderValue>,
@@ -204,7 +198,7 @@ impl<'a> Exchange<'a> {
             source: (!body.is_end_stream()).then(|| Source::new(body)),
             protocol,
             metrics: Some(metrics.clone()),
-            hints: self.hints.as_ref().map(Turn::teller),
+            hints: self.hints.as_ref().map(Hints::teller),
             may_repeat: false,
             touched: false,
         };
@@ -220,7 +214,7 @@ impl<'a> Exchange<'a> {
         answer: Answer,
         seen: Seen,
         source: Option<&Arc<Source>>,
-        upgrade: Option<OnUpgrade>,
+        upgrade: Option<Opening>,
     ) -> Response<Download> {
         let Answer {
             response,
@@ -259,6 +253,7 @@ impl<'a> Exchange<'a> {
             };
             let guard = worker.alive.clone();
             let ending = self.ending(status, Some(held));
+            let app = Opening::Connection(app);
             tokio::spawn(tunnel::run(client, app, far, ending, guard));
             return Response::from_parts(parts, Download::page(String::new(), None));
         }

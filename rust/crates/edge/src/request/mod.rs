@@ -7,6 +7,7 @@
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
 //! ```
 
+pub(crate) mod arrived;
 pub(crate) mod body;
 pub(crate) mod compress;
 pub(crate) mod ending;

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
+
+use crate::request::arrived::ClientBody;
 
 /// A body that is longer cannot be sent again (spec/network.md §2.3).
 pub(crate) const MOST_KEPT: usize = 1024 * 1024;
@@ -35,7 +37,7 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 struct Held {
-    body: Incoming,
+    body: ClientBody,
     kept: VecDeque<Bytes>,
     bytes: usize,
     trailers: Option<HeaderMap>,
@@ -74,7 +76,7 @@ pub(crate) struct Reading {
 }
 
 impl Source {
-    pub(crate) fn new(body: Incoming) -> Arc<Self> {
+    pub(crate) fn new(body: ClientBody) -> Arc<Self> {
         let length = body.size_hint().exact();
         Arc::new(Source {
             held: Mutex::new(Held {

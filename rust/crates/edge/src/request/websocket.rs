@@ -22,7 +22,10 @@ const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 /// # Errors
 /// Another kind of CONNECT is refused: the edge is no forward proxy.
 pub(crate) fn from_http_2<B>(request: &mut Request<B>) -> Result<HeaderValue, Refusal> {
-    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    let protocol = request
+        .extensions()
+        .get::<h2::ext::Protocol>()
+        .map(h2::ext::Protocol::as_str);
     match protocol {
         Some(name) if name.eq_ignore_ascii_case(WEBSOCKET) => {}
         Some(name) => return Err(refusal::protocol(name)),
@@ -95,7 +98,8 @@ mod tests {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         if let Some(name) = protocol {
-            request.extensions_mut().insert(Protocol::from_static(name));
+            let protocol = h2::ext::Protocol::from_static(name);
+            request.extensions_mut().insert(protocol);
         }
         request
     }

@@ -20,6 +20,7 @@ use super::Exchange;
 use crate::machines::app_body::AppBody;
 use crate::machines::upstream;
 use crate::metrics::count;
+use crate::request::arrived::ClientBody;
 use crate::request::body::{Download, Upload};
 use crate::request::errand::Errand;
 use crate::request::headers::{self, Seen};
@@ -49,7 +50,7 @@ impl Exchange<'_> {
     /// Have one of the controls answer.
     pub(super) async fn ask_control(
         &mut self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Result<Response<Download>, Refusal> {
         let edge = self.connection.worker.edge.clone();
         let Some(api) = &edge.config.api else {

@@ -1,0 +1,54 @@
+//! Whether the other end of a connection is still there: it is asked by a ping now and then.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, Sleep, sleep};
+
+pub(super) struct Pulse {
+    pings: PingPong,
+    every: Duration,
+    within: Duration,
+    /// Until the next ping, or until the answer to the last one is late.
+    sleep: Pin<Box<Sleep>>,
+    asked: bool,
+}
+
+impl Pulse {
+    /// Ask so often, and wait so long for an answer.
+    pub(super) fn new(pings: PingPong, every: Duration, within: Duration) -> Self {
+        Pulse {
+            pings,
+            every,
+            within,
+            sleep: Box::pin(sleep(every)),
+            asked: false,
+        }
+    }
+
+    /// Ready once the other end is gone; `cx` is woken when it has to be asked again.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.asked {
+                match self.pings.poll_pong(cx) {
+                    Poll::Ready(Ok(_)) => {
+                        self.asked = false;
+                        self.sleep.as_mut().reset(Instant::now() + self.every);
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.asked || self.pings.send_ping(Ping::opaque()).is_err() {
+                return Poll::Ready(());
+            }
+            self.asked = true;
+            self.sleep.as_mut().reset(Instant::now() + self.within);
+        }
+    }
+}
