@@ -178,11 +178,16 @@ async def test_what_is_no_answer_is_said_in_words(server: Server, tls: Tls) -> N
     assert (silent.passing, silent.output) == (False, "no answer by HTTP")
     no_header = await ask(session, server.port, headers=[{"name": "X", "values": ["✓"]}])
     assert no_header.output.startswith("the check cannot be made: "), no_header
-    plain = Server()
-    listening = await asyncio.start_server(plain.answer, "127.0.0.1", 0)
-    plain.port = listening.sockets[0].getsockname()[1]
-    no_tls = await ask(session, plain.port, tls_skip_verify=True)
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(plain, "127.0.0.1", 0)
+    no_tls = await ask(session, listening.sockets[0].getsockname()[1], tls_skip_verify=True)
     assert not no_tls.passing
+    assert "no answer within" not in no_tls.output
     listening.close()
 
 
