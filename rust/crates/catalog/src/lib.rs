@@ -1,15 +1,17 @@
 //! The catalog: what edges and DNS know of apps, machines and hosts.
 //!
 //! Pure: facts go in (`Catalog::apply_*`), immutable views come out (`Catalog::view`). A view is
-//! built of persistent maps, so taking one costs a few pointer copies and a change costs the
-//! depth of a tree, whatever the number of machines. No clock, no socket, no tokio: the tasks
-//! that follow the bus and the agent are in `godwit-watch`; `disk` reads and writes one file.
+//! built of persistent maps, so taking one costs a few pointer copies and a change costs a few
+//! pages (`pages`) and the depth of a tree, whatever the number of machines. No clock, no socket,
+//! no tokio: the tasks that follow the bus and the agent are in `godwit-watch`; `disk` reads and
+//! writes one file.
 #![forbid(unsafe_code)]
 
 mod catalog;
 pub mod disk;
 mod intern;
 mod nearness;
+mod pages;
 mod ports;
 mod presence;
 pub mod private;

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use godwit_wire::facts::Fact;
-use imbl::{HashMap, OrdMap};
+use imbl::OrdMap;
 
+use crate::pages::Pages;
 use crate::ports::{PortRange, Ports};
 use crate::presence::{self, Presence};
 use crate::record::{AppRecord, Host, Machine, MachineKey};
@@ -15,14 +16,14 @@ use crate::record::{AppRecord, Host, Machine, MachineKey};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     machines: OrdMap<MachineKey, Arc<Machine>>,
-    apps: HashMap<Arc<str>, Arc<App>>,
-    hostnames: HashMap<Arc<str>, Claim>,
-    addresses: HashMap<IpAddr, Claim>,
-    shared_udp: HashMap<SocketAddr, Claim>,
-    hosts: HashMap<Arc<str>, Arc<Host>>,
+    apps: Pages<Arc<str>, Arc<App>>,
+    hostnames: Pages<Arc<str>, Claim>,
+    addresses: Pages<IpAddr, Claim>,
+    shared_udp: Pages<SocketAddr, Claim>,
+    hosts: Pages<Arc<str>, Arc<Host>>,
     /// Counts changes of `hosts`.
     hosts_change: u64,
-    networks: HashMap<u32, Arc<Network>>,
+    networks: Pages<u32, Arc<Network>>,
     ports: Ports,
     controls: Arc<Vec<Control>>,
 }
@@ -318,7 +319,7 @@ impl View {
                 presence: Vec::new(),
             })
         };
-        Arc::make_mut(self.apps.entry(name.clone()).or_insert_with(new))
+        Arc::make_mut(self.apps.get_or_insert_with(name.clone(), new))
     }
 
     fn drop_app_if_empty(&mut self, name: &str) {
@@ -329,7 +330,7 @@ impl View {
     }
 
     fn enter_network(&mut self, number: u32, app: &Arc<str>) {
-        let network = Arc::make_mut(self.networks.entry(number).or_default());
+        let network = Arc::make_mut(self.networks.get_or_insert_with(number, Arc::default));
         match network.position(app) {
             Ok(at) => network.apps[at].1 += 1,
             Err(at) => network.apps.insert(at, (app.clone(), 1)),
@@ -403,7 +404,7 @@ fn newest<'a>(
 
 /// Have an app claim a key; `own` is the claim of that app alone.
 fn claim<K: Clone + Eq + Hash>(
-    claims: &mut HashMap<K, Claim>,
+    claims: &mut Pages<K, Claim>,
     key: &K,
     own: &Claim,
     app: &Arc<str>,
@@ -412,11 +413,11 @@ fn claim<K: Clone + Eq + Hash>(
     claims.insert(key.clone(), claim.unwrap_or_else(|| own.clone()));
 }
 
-fn unclaim<K: Clone + Eq + Hash>(claims: &mut HashMap<K, Claim>, key: &K, app: &str) {
+fn unclaim<K: Clone + Eq + Hash>(claims: &mut Pages<K, Claim>, key: &K, app: &str) {
     match claims.get(key).and_then(|held| held.without(app)) {
         Some(claim) => claims.insert(key.clone(), claim),
-        None => claims.remove(key),
-    };
+        None => drop(claims.remove(key)),
+    }
 }
 
 impl Claim {
