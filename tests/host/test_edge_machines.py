@@ -8,7 +8,16 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.conftest import until
-from tests.host.edge_lab import HELLO, PATIENT, QUICK, REFUSED, Lab, echo, make_lab  # noqa: F401
+from tests.host.edge_lab import (  # noqa: F401
+    CONNECTED,
+    HELLO,
+    PATIENT,
+    QUICK,
+    REFUSED,
+    Lab,
+    echo,
+    make_lab,
+)
 from tests.host.rust_components import Request, WebApp, response, web_app
 
 pytestmark = pytest.mark.host
@@ -303,3 +312,32 @@ async def test_a_connection_that_the_app_closed_fails_no_request(lab: Lab) -> No
         async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
             for _ in range(200):
                 assert (await client.get(lab.url, headers=HELLO)).status_code == 200
+
+
+async def test_a_kept_connection_goes_where_each_request_and_the_view_lead(lab: Lab) -> None:
+    """The edge remembers where the last request of a connection led: no longer than that is so."""
+    one, two = lab.machine("m1"), lab.machine("m2", app="other")
+    async with (
+        web_app(one.local_ipv4, lab.app_port, echo) as first,
+        web_app(two.local_ipv4, lab.app_port, echo) as second,
+    ):
+        await lab.start()
+        async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+
+            async def ask(name: str) -> int:
+                host = {"Host": f"{name}.godwit.localhost"}
+                return (await client.get(lab.url, headers=host)).status_code
+
+            for name in ("hello", "hello", "Hello", "other", "other", "hello"):
+                assert await ask(name) == 200
+            assert (len(first.requests), len(second.requests)) == (4, 2)
+            lab.machine("m3", app="third")
+            await lab.knows(3)
+            assert await ask("hello") == 200
+            moved = one.model_copy(update={"app": "other", "app_id": "app_other"})
+            lab.agent.say(moved)
+            await lab.shows(lambda view: view["apps"] == 2)
+            assert await ask("hello") == 404
+            assert await ask("other") == 200
+        assert len(first.requests) + len(second.requests) == 8
+        assert (await lab.metrics())[CONNECTED] == 1

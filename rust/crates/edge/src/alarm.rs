@@ -99,6 +99,13 @@ impl Timer for OneAlarm {
             due,
         })
     }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, due: Instant) {
+        match sleep.as_mut().downcast_mut_pin::<Waiting>() {
+            Some(waiting) => waiting.get_mut().due = due,
+            None => *sleep = self.sleep_until(due),
+        }
+    }
 }
 
 struct Waiting {

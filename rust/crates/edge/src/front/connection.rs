@@ -26,6 +26,7 @@ use crate::machines::targets::Handling;
 use crate::request::arrived::Arrived;
 use crate::request::exchange;
 use crate::request::introduction::Connected;
+use crate::request::last::Last;
 use crate::streams::{self, Settings};
 
 /// A request's head, and the greatest piece read at once.
@@ -71,6 +72,8 @@ pub(crate) struct Connection {
     pub(crate) hints: Arc<Hints>,
     /// Told when it is to end once what it began is answered.
     closing: Notify,
+    /// Where the last request led.
+    pub(crate) last: Last,
     activity: Activity,
 }
 
@@ -102,6 +105,7 @@ impl Connection {
             app: spoken.app.clone(),
             hints: Arc::default(),
             closing: Notify::new(),
+            last: Last::default(),
             activity: Activity::default(),
         }
     }

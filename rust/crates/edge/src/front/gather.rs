@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// From so many bytes on the kernel gathers.
 const SMALL: usize = 2048;
+/// Most are no longer than this; room for more takes longer to be emptied than to be filled.
+const USUAL: usize = 512;
 
 /// A stream whose small pieces are gathered here.
 #[derive(Debug)]
@@ -42,18 +44,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         if let [piece] = pieces {
             return stream.poll_write(cx, piece);
         }
-        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         if length > SMALL {
-            return stream.poll_write_vectored(cx, pieces);
+            stream.poll_write_vectored(cx, pieces)
+        } else if length > USUAL {
+            stream.poll_write(cx, joined(pieces, &mut [0; SMALL]))
+        } else {
+            stream.poll_write(cx, joined(pieces, &mut [0; USUAL]))
         }
-        let mut whole = [0; SMALL];
-        let mut rest = &mut whole[..];
-        for piece in pieces {
-            let (place, after) = rest.split_at_mut(piece.len());
-            place.copy_from_slice(piece);
-            rest = after;
-        }
-        stream.poll_write(cx, &whole[..length])
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -67,6 +65,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
+}
+
+/// Pieces as one, in a place that has room for all of them.
+fn joined<'a>(pieces: &[IoSlice<'_>], place: &'a mut [u8]) -> &'a [u8] {
+    let mut length = 0;
+    for piece in pieces {
+        place[length..][..piece.len()].copy_from_slice(piece);
+        length += piece.len();
+    }
+    &place[..length]
 }
 
 #[cfg(test)]
@@ -118,15 +126,18 @@ mod tests {
 
     #[test]
     fn small_pieces_become_one_and_great_ones_stay_as_they_are() {
-        let great = vec![b'x'; SMALL];
+        let (long, great) = (vec![b'y'; USUAL], vec![b'x'; SMALL]);
         let mut stream = Gather(Taker::default());
         let cx = &mut Context::from_waker(Waker::noop());
-        for body in [b"body".as_slice(), &great] {
+        for body in [b"body".as_slice(), &long, &great] {
             let pieces = [IoSlice::new(b"head"), IoSlice::new(body)];
             let written = Pin::new(&mut stream).poll_write_vectored(cx, &pieces);
             assert!(matches!(written, Poll::Ready(Ok(count)) if count == 4 + body.len()));
         }
-        assert_eq!(stream.0.calls, [1, 2]);
-        assert_eq!(stream.0.bytes, [b"headbodyhead", &great[..]].concat());
+        assert_eq!(stream.0.calls, [1, 1, 2]);
+        assert_eq!(
+            stream.0.bytes,
+            [&b"headbodyhead"[..], &long, b"head", &great].concat()
+        );
     }
 }

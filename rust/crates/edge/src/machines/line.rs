@@ -138,7 +138,8 @@ impl Line {
         self.read_at_once = LEAST_READ;
         self.request.clear();
         self.request.shrink_to(USUAL_REQUEST);
-        if self.came.capacity() > LEAST_READ {
+        // What was said unasked stays, for `is_open` to see.
+        if self.came.is_empty() && self.came.capacity() > LEAST_READ {
             self.came = BytesMut::new();
         }
     }
@@ -176,7 +177,26 @@ fn unanswered(unsent: bool, error: impl Into<io::Error>) -> Unanswered {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_unasked_is_heard_of_when_the_line_is_taken_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for room in [LEAST_READ, 2 * LEAST_READ] {
+            let mut line = Line::on(TcpStream::connect(address).await.unwrap());
+            let _machine = listener.accept().await.unwrap();
+            line.came.reserve(room);
+            line.rest();
+            assert!(line.is_open());
+            line.came.reserve(room);
+            line.came.extend_from_slice(b"HTTP/1.1 200 OK");
+            line.rest();
+            assert!(!line.is_open());
+        }
+    }
 
     fn written(headers: &[(&'static str, &'static str)]) -> String {
         let headers: HeaderMap = headers

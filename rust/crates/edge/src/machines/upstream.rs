@@ -396,8 +396,9 @@ impl Kept {
     }
 
     fn put(&self, sender: Sender) {
+        // Whether it is open is for whoever takes it to see.
         let mut idle = self.idle();
-        if sender.is_open() && idle.len() < KEPT_PER_MACHINE {
+        if idle.len() < KEPT_PER_MACHINE {
             let since = Instant::now();
             idle.push(Idle { sender, since });
         }

@@ -7,6 +7,7 @@
 
 mod control;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
 use crate::request::headers::{self, Seen};
 use crate::request::introduction::Introduction;
+use crate::request::last::Named;
 use crate::request::paced::Paced;
 use crate::request::refusal::{self, Refusal};
 use crate::request::source::Source;
@@ -76,7 +78,8 @@ impl<'a> Exchange<'a> {
                 id: id.clone(),
                 client: connection.connected.client_ip.clone(),
                 method: request.method().to_string(),
-                host: route::host(request.uri(), request.headers())
+                host: route::authority(request.uri(), request.headers())
+                    .and_then(route::host)
                     .map_or_else(|_| String::new(), std::borrow::Cow::into_owned),
                 path: request.uri().path().to_owned(),
                 machine: None,
@@ -105,12 +108,9 @@ impl<'a> Exchange<'a> {
         };
         let connection = self.connection;
         let worker = &*connection.worker;
-        let host = route::host(request.uri(), request.headers());
-        let host = host.map_err(|_| refusal::no_host())?.into_owned();
-        if self.is_of_control(&host) {
+        let Some(Named { host, targets }) = self.named(request)? else {
             return Box::pin(self.ask_control(arrived.request)).await;
-        }
-        let targets = find(connection, &host)?;
+        };
         self.targets = Some(targets.clone());
         if targets.force_https {
             return Ok(self.redirect(&host, request.uri()));
@@ -146,7 +146,12 @@ impl<'a> Exchange<'a> {
             let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
             search.found = found.take().filter(|_| app.is_none());
             let note = |reached: &Reached| self.note(reached);
-            let answer = match errand.run(worker, &mut search, note, find).await {
+            let ran = {
+                // Where it is made it stays: it is large.
+                let running = pin!(errand.run(worker, &mut search, note, find));
+                running.await
+            };
+            let answer = match ran {
                 Ok(answer) => answer,
                 Err(refusal) => {
                     leg = chain.failed(refusal, &mut errand)?;
@@ -164,6 +169,27 @@ impl<'a> Exchange<'a> {
                 Said::Replay(replay, origin) => chain.follow(*replay, origin, &mut errand)?,
             };
         }
+    }
+
+    /// Where the host that a request names leads; `None` for the platform's own API.
+    fn named(&self, request: &Request<ClientBody>) -> Result<Option<Named>, Refusal> {
+        let connection = self.connection;
+        let authority = route::authority(request.uri(), request.headers());
+        let authority = authority.map_err(|_| refusal::no_host())?;
+        let view = connection.worker.edge.watch.view();
+        if let Some(named) = connection.last.get(authority, &view) {
+            return Ok(Some(named));
+        }
+        let host = route::host(authority).map_err(|_| refusal::no_host())?;
+        if self.is_of_control(&host) {
+            return Ok(None);
+        }
+        let named = Named {
+            targets: find(connection, &host)?,
+            host: host.into(),
+        };
+        connection.last.keep(authority, &view, &named);
+        Ok(Some(named))
     }
 
     fn note(&mut self, reached: &Reached) {

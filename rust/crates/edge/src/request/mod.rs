@@ -15,6 +15,7 @@ pub(crate) mod errand;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod introduction;
+pub(crate) mod last;
 pub(crate) mod paced;
 pub(crate) mod refusal;
 pub(crate) mod request_id;

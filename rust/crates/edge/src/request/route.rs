@@ -11,13 +11,23 @@ use hyper::{HeaderMap, Uri};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoHost;
 
-/// The host a request names: `:authority` or an absolute target before the Host header.
-pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Cow<'a, str>, NoHost> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => only_host(headers)?,
-    };
-    normalise(authority).ok_or(NoHost)
+/// What a request says of its host: `:authority` or an absolute target before the Host header.
+pub(crate) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a [u8], NoHost> {
+    if let Some(authority) = uri.authority() {
+        return Ok(authority.as_str().as_bytes());
+    }
+    let mut values = headers.get_all(HOST).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value.as_bytes()),
+        _ => Err(NoHost),
+    }
+}
+
+/// The host's name in that, in lower case.
+pub(crate) fn host(authority: &[u8]) -> Result<Cow<'_, str>, NoHost> {
+    let ascii = authority.is_ascii().then_some(authority);
+    let text = ascii.and_then(|ascii| std::str::from_utf8(ascii).ok());
+    text.and_then(normalise).ok_or(NoHost)
 }
 
 /// The app that a normalised host name leads to.
@@ -43,14 +53,6 @@ pub(crate) fn https(host: &str, port: u16, uri: &Uri) -> String {
     match port {
         443 => format!("https://{host}{path}"),
         port => format!("https://{host}:{port}{path}"),
-    }
-}
-
-fn only_host(headers: &HeaderMap) -> Result<&str, NoHost> {
-    let mut values = headers.get_all(HOST).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().map_err(|_| NoHost),
-        _ => Err(NoHost),
     }
 }
 
@@ -86,14 +88,20 @@ fn is_normal(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
     use hyper::header::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn of_header(value: &'static str) -> Result<String, NoHost> {
-        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]);
-        host(&Uri::from_static("/path"), &headers).map(Cow::into_owned)
+    fn of(uri: &Uri, headers: &HeaderMap) -> Result<String, NoHost> {
+        host(authority(uri, headers)?).map(Cow::into_owned)
+    }
+
+    fn of_header(value: impl TryInto<HeaderValue, Error: Debug>) -> Result<String, NoHost> {
+        let headers = HeaderMap::from_iter([(HOST, value.try_into().unwrap())]);
+        of(&Uri::from_static("/path"), &headers)
     }
 
     #[test]
@@ -114,18 +122,19 @@ mod tests {
         assert_eq!(of_header(""), Err(NoHost));
         assert_eq!(of_header(":80"), Err(NoHost));
         assert_eq!(of_header("[::1"), Err(NoHost));
-        assert_eq!(host(&Uri::from_static("/"), &HeaderMap::new()), Err(NoHost));
+        assert_eq!(of_header("a\u{e9}.example".as_bytes()), Err(NoHost));
+        assert_eq!(of(&Uri::from_static("/"), &HeaderMap::new()), Err(NoHost));
         let mut twice = HeaderMap::new();
         twice.append(HOST, HeaderValue::from_static("a.example"));
         twice.append(HOST, HeaderValue::from_static("b.example"));
-        assert_eq!(host(&Uri::from_static("/"), &twice), Err(NoHost));
+        assert_eq!(of(&Uri::from_static("/"), &twice), Err(NoHost));
     }
 
     #[test]
     fn the_target_goes_before_the_header() {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("other.example"))]);
         let uri = Uri::from_static("http://user@Hello.example:81/x");
-        assert_eq!(host(&uri, &headers).as_deref(), Ok("hello.example"));
+        assert_eq!(of(&uri, &headers).as_deref(), Ok("hello.example"));
     }
 
     #[test]
