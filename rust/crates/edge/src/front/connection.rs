@@ -180,11 +180,12 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answering = connection.clone();
-    // Boxed: hyper holds room for the answer as long as the connection lives.
+    // Boxed: hyper holds room for the answer as long as the connection lives. It alone: what
+    // awaits it would hold room for it twice, and 8 KB be filled for every request.
     let service = service_fn(move |request| {
         let arrived = Arrived::by_line(request, || answering.hints.begin());
-        let answer = exchange::answer(answering.clone(), arrived);
-        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+        let answer = Box::pin(exchange::answer(answering.clone(), arrived));
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let stream = TokioIo::new(Interim::new(stream, connection.hints.clone()));
     let serving = http1::Builder::new()

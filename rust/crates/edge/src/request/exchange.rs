@@ -7,7 +7,6 @@
 
 mod control;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -146,12 +145,7 @@ impl<'a> Exchange<'a> {
             let mut search = Search::new(worker, wish, at, patience, Scope::Everywhere);
             search.found = found.take().filter(|_| app.is_none());
             let note = |reached: &Reached| self.note(reached);
-            let ran = {
-                // Where it is made it stays: it is large.
-                let running = pin!(errand.run(worker, &mut search, note, find));
-                running.await
-            };
-            let answer = match ran {
+            let answer = match errand.run(worker, &mut search, note, find).await {
                 Ok(answer) => answer,
                 Err(refusal) => {
                     leg = chain.failed(refusal, &mut errand)?;
