@@ -236,9 +236,10 @@ class Machines:
         for machine in await self.store.machines():
             newest = tuple(await self.store.events(machine.machine_id, 5))
             known = self._add(machine, runs.get(machine.machine_id), newest)
+            # A destroyed one's too: who still knows its address must not take another for it.
+            self._last_slot = max(self._last_slot, machine.slot)
             if machine.state == "destroyed" and known.run is None:
                 continue
-            self._last_slot = max(self._last_slot, machine.slot)
             recorded = self._recorded(known, parked=parked)
             observed = recovery.Observed(
                 shim=machine.machine_id in shims, tap=machine.slot in taps

@@ -34,6 +34,24 @@ def test_machines_get_slots_of_their_own_and_old_ones_rest_before_they_come_agai
     scenario(body)
 
 
+def test_the_next_agent_lets_slots_rest_too() -> None:
+    """An edge that has not heard of an end would take a new machine for the one before it."""
+
+    async def body(host: agents.FakeHost, agent: agents.Agent) -> None:
+        gone = await agent.create(M)
+        await agent.rest(M)
+        await agent.ask(M, "kill")
+        await agent.rest(M)
+        await agent.ask(M, "destroy")
+        assert await agent.rest(M) == "destroyed"
+        await agent.kill()
+        after = await host.agent()
+        created = await after.create(N)
+        assert (gone.machine.slot, created.machine.slot) == (2, 3)
+
+    scenario(body)
+
+
 def test_other_organizations_machines_do_not_exist() -> None:
     async def body(_: agents.FakeHost, agent: agents.Agent) -> None:
         await agent.create(M)
