@@ -241,6 +241,7 @@ EXAMPLES: dict[str, BaseModel] = {
         epoch=1,
         revision=7,
         org_id="org_01k8",
+        org_slug="acme",
         network_id="net_01k8",
         network_number=1,
         app_id="app_01k8",

@@ -179,6 +179,7 @@ def fact(
         revision=revision,
         deleted=deleted,
         org_id=app.org_id,
+        org_slug=app.org_slug,
         network_id=app.network_id,
         network_number=app.network_number,
         app_id=app.id,

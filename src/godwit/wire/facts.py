@@ -26,6 +26,7 @@ class AppFact(Record):
     """An app as edges and DNS need it.
 
     Attributes:
+        org_slug: What people call the organization; empty where control is of a former release.
         hostnames: Full names the edge answers for, lower case.
         addresses: IP addresses that are this app's alone, on every edge that has them.
         shared_udp: UDP ports that are this app's alone at addresses that apps share, `ip:port`.
@@ -40,6 +41,7 @@ class AppFact(Record):
     revision: int
     deleted: bool = False
     org_id: str
+    org_slug: str = ""
     network_id: str
     network_number: int
     app_id: str

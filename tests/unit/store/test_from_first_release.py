@@ -40,14 +40,14 @@ def steps() -> list[str]:
     return [one.revision for one in ScriptDirectory.from_config(script()).walk_revisions()][::-1]
 
 
-async def make_earlier(url: str, step: str) -> None:
-    """Make a database as it was after a step, with one machine in it."""
+async def make_earlier(url: str, step: str, *more: str) -> None:
+    """Make a database as it was after a step, with one machine in it, and do more with it."""
 
     def upgrade(connection: sa.Connection) -> None:
         config = script()
         config.attributes["connection"] = connection
         command.upgrade(config, step)
-        for statement in ROWS:
+        for statement in (*ROWS, *more):
             connection.exec_driver_sql(statement)
 
     engine = engines.make(url, busy_ms=100)
@@ -74,3 +74,15 @@ async def test_machines_of_earlier_releases_are_there_and_in_order(
             assert await rows.standbys.due("a1b2c3d4", (), 10) == []
     finally:
         await store.close()
+
+
+async def test_facts_of_apps_are_newer_than_those_without_a_slug(empty_url: str) -> None:
+    await make_earlier(empty_url, "0017", "UPDATE meta SET revision = 1")
+    store = await database.open_database(empty_url)
+    try:
+        async with store.read() as rows:
+            ((app,), newest) = await rows.apps.newest_facts("", 10), await rows.meta.get()
+    finally:
+        await store.close()
+    assert (app.name, app.org_slug) == ("shop", "acme")
+    assert app.revision == newest.revision > 1

@@ -1,7 +1,7 @@
 //! An immutable picture of the catalog, with the indexes that edge and DNS ask.
 
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use godwit_wire::facts::Fact;
@@ -16,6 +16,8 @@ use crate::record::{AppRecord, Host, Machine, MachineKey};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     machines: OrdMap<MachineKey, Arc<Machine>>,
+    /// Machines of this host by their private address; several only where something is wrong.
+    own: Pages<Ipv6Addr, Vec<Arc<Machine>>>,
     apps: Pages<Arc<str>, Arc<App>>,
     hostnames: Pages<Arc<str>, Claim>,
     addresses: Pages<IpAddr, Claim>,
@@ -144,6 +146,14 @@ impl View {
         newest(self.machines.range(first..).map(|(_, machine)| machine), id)
     }
 
+    /// The machine of this host that has a private address; `None` also where two claim it.
+    pub fn own_machine(&self, address: Ipv6Addr) -> Option<&Arc<Machine>> {
+        match self.own.get(&address)?.as_slice() {
+            [machine] => Some(machine),
+            _ => None,
+        }
+    }
+
     /// The record of a machine as one host tells it.
     pub fn machine_record(&self, key: &MachineKey) -> Option<&Arc<Machine>> {
         self.machines.get(key)
@@ -237,7 +247,10 @@ impl View {
         let app = self.app_entry(&machine.app);
         if &*machine.key.host == own_host {
             insert(&mut app.local, machine.clone());
+            let at = self.own.get_or_insert_with(machine.private_ip, Vec::new);
+            at.push(machine.clone());
         }
+        let app = self.app_entry(&machine.app);
         presence::enter(&mut app.presence, &machine);
         insert(&mut app.machines, machine);
     }
@@ -253,6 +266,7 @@ impl View {
             app.local.retain(|held| held.key != *key);
         }
         self.drop_app_if_empty(&machine.app);
+        self.leave_address(&machine);
         Some(machine)
     }
 
@@ -326,6 +340,16 @@ impl View {
         let empty = |app: &Arc<App>| app.record.is_none() && app.machines.is_empty();
         if self.apps.get(name).is_some_and(empty) {
             self.apps.remove(name);
+        }
+    }
+
+    fn leave_address(&mut self, machine: &Machine) {
+        let Some(at) = self.own.get_mut(&machine.private_ip) else {
+            return;
+        };
+        at.retain(|held| held.key != machine.key);
+        if at.is_empty() {
+            self.own.remove(&machine.private_ip);
         }
     }
 

@@ -22,6 +22,9 @@ pub struct AppFact {
     #[serde(default)]
     pub deleted: bool,
     pub org_id: String,
+    /// What people call the organization; empty where control is of a former release.
+    #[serde(default)]
+    pub org_slug: String,
     pub network_id: String,
     pub network_number: u32,
     pub app_id: String,

@@ -19,6 +19,7 @@ pub(crate) fn app(name: &str, network: u32, revision: u64) -> AppFact {
         revision,
         deleted: false,
         org_id: format!("org_{network}"),
+        org_slug: format!("slug-{network}"),
         network_id: format!("net_{network}"),
         network_number: network,
         app_id: format!("app_{name}"),
