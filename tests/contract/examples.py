@@ -367,6 +367,7 @@ EXAMPLES: dict[str, BaseModel] = {
         region_aliases=regions.aliases(),
         api=components.Api(name="api.godwit.localhost", servers=("127.0.0.1:4280",)),
         flycast="[fdaa::3]:4283",
+        fly_src_key_file="/var/lib/godwit/keys/fly-src.key",
     ),
     "dns_config": components.DnsConfig(
         host_id="a1b2c3d4",

@@ -108,15 +108,24 @@ class Servers:
         return await server.lab.start(known=sum(len(one.lab.agent.machines) for one in self.hosts))
 
 
+@contextlib.asynccontextmanager
+async def several(tmp_path: Path) -> AsyncIterator[Servers]:
+    """Give servers, of which there are none yet, and end those that were."""
+    made = Servers(tmp_path)
+    try:
+        yield made
+    finally:
+        for server in made.hosts:
+            for edge in server.lab.edges:
+                await edge.kill()
+            with contextlib.suppress(Exception):
+                await server.lab.agent.stop()
+
+
 @pytest.fixture(name="servers")
 async def make_servers(tmp_path: Path) -> AsyncIterator[Servers]:
-    made = Servers(tmp_path)
-    yield made
-    for server in made.hosts:
-        for edge in server.lab.edges:
-            await edge.kill()
-        with contextlib.suppress(Exception):
-            await server.lab.agent.stop()
+    async with several(tmp_path) as made:
+        yield made
 
 
-__all__ = ["HELLO", "Server", "Servers", "make_servers"]
+__all__ = ["HELLO", "Server", "Servers", "make_servers", "several"]

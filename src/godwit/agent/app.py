@@ -7,7 +7,7 @@ Receives its ports; `godwit.cmd.agent` makes them. Starting order: the network, 
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -80,6 +80,7 @@ class Parts:
         usage_kept_ms: How long usage intervals stay after their end.
         meter: What usage intervals are counted by.
         sealing_key: Opens what is sealed for this host.
+        fly_src_key: As `work.Host`.
         cpu: Holds machines to their baseline and balance; `None` lets each use its vCPUs.
     """
 
@@ -96,6 +97,7 @@ class Parts:
     meter: meters.Meter = field(default_factory=meters.NoMeter)
     cpu: burst.Cpu | None = None
     sealing_key: X25519PrivateKey | None = None
+    fly_src_key: Callable[[], str] = str
 
 
 def make_host(
@@ -128,6 +130,7 @@ def make_host(
         withdrawn=withdrawn,
         answered=answered,
         standings=standing.Standings(),
+        fly_src_key=parts.fly_src_key,
         **({} if limits is None else {"sized": limits.sized}),
     )
 

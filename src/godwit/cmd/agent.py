@@ -43,7 +43,7 @@ from godwit.host.identity import HostIdentity, mesh_key_file, read_sealing_key
 from godwit.images import collection
 from godwit.images.store import ImageStore
 from godwit.keyring import client as keyring
-from godwit.wire import host_rpc
+from godwit.wire import fly_src, host_rpc
 from godwit.wire.members import backhaul
 
 logger = logging.getLogger("godwit.agent")
@@ -303,10 +303,15 @@ async def _parts(
             meter=meters.HostMeter(groups, places.machines),
             cpu=groups if _holds_cpu(settings, accelerator) else None,
             sealing_key=read_sealing_key(paths.data),
+            fly_src_key=lambda: _fly_src_key(paths.data / "keys" / fly_src.PUBLIC_FILE),
         )
     finally:
         await vmm.close()
         await store.close()
+
+
+def _fly_src_key(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _registries(data: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from godwit.base import errors, ids, principal
 from godwit.base.principal import Principal
-from godwit.control import audit, join_rules, members, replicas
+from godwit.control import audit, fly_src_key, join_rules, members, replicas
 from godwit.control.context import Context
 from godwit.control.records import Host, JoinToken
 from godwit.control.rows import Rows
@@ -204,6 +204,7 @@ async def standing(ctx: Context, signed: joining.Signed) -> StandingAnswer:
         state=host.state,
         members=await _all_there_were(ctx),
         edge_chain=_vouched(ctx, host, request.edge_key),
+        fly_src_key=_signing_key(ctx, host) if request.wants_fly_src_key else "",
     )
 
 
@@ -335,6 +336,7 @@ async def _answer(ctx: Context, host: Host, edge_key: str) -> JoinAnswer:
         members=everybody,
         edge_chain=_vouched(ctx, host, edge_key),
         control=await replicas.parts(ctx, host),
+        fly_src_key=_signing_key(ctx, host),
     )
 
 
@@ -343,6 +345,11 @@ def _vouched(ctx: Context, host: Host, edge_key: str) -> str:
     if not edge_key or ctx.authority is None or "edge" not in host.roles:
         return ""
     return ctx.authority.vouch(edge_key, host.id, ctx.clock.now_ms())
+
+
+def _signing_key(ctx: Context, host: Host) -> str:
+    """Return what a host's edge signs `Fly-Src` with, empty where it has no edge."""
+    return fly_src_key.read(ctx.options.keys) if "edge" in host.roles else ""
 
 
 async def _everybody(ctx: Context) -> tuple[MemberFact, ...]:

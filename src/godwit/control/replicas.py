@@ -21,6 +21,7 @@ KEYS = (
     "cluster.key",
     "edge-root.crt",
     "edge-root.key",
+    "fly-src.key",
     "machine-tokens.key",
     "registry.crt",
     "registry.key",

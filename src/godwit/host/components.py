@@ -15,7 +15,7 @@ from godwit.control import regions, registry_events
 from godwit.host import bus_file, edge_keys, membership
 from godwit.host.identity import HostIdentity, Keys
 from godwit.images.auth import Credentials
-from godwit.wire import components, members
+from godwit.wire import components, fly_src, members
 from godwit.wire.private import RESOLVER
 
 _UPLOADS = {"enabled": True, "age": "24h", "interval": "6h", "dryrun": False}
@@ -119,6 +119,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         handover_socket=str(settings.paths.run / "edge.handover"),
         api=_api(settings, identity),
         flycast=f"[{RESOLVER}]:{settings.listen.flycast}",
+        fly_src_key_file=str(settings.paths.data / "keys" / fly_src.KEY_FILE),
     )
 
 

@@ -17,6 +17,7 @@ import godwit
 from godwit.base import errors, private_files
 from godwit.base.clock import Clock
 from godwit.base.settings import ROLES, Role, Settings
+from godwit.control import fly_src_key
 from godwit.host import (
     cluster_certificate,
     control_parts,
@@ -193,11 +194,13 @@ def standing(data: Path, clock: Clock) -> StandingAnswer | None:
         host_id=who.host_id,
         at_ms=now_ms,
         edge_key="" if vouched else edge_keys.public_key(data),
+        wants_fly_src_key="edge" in who.roles and not fly_src_key.read(data / "keys"),
     )
     signed = joining.sign("standing", asked, [(data / "keys" / "host.seed").read_text()])
     answer = _read(StandingAnswer, _ask_any(_doors(data, cluster), cluster.fingerprint, signed))
     if answer.edge_chain:
         edge_keys.keep(data, answer.edge_chain)
+    fly_src_key.keep(data / "keys", answer.fly_src_key)
     return answer
 
 
@@ -260,6 +263,7 @@ def _keep(
     membership.keep(data, answer.members)
     if answer.edge_chain:
         edge_keys.keep(data, answer.edge_chain)
+    fly_src_key.keep(data / "keys", answer.fly_src_key)
     if answer.bus_secret:
         private_files.write(data / "keys" / "cluster.secret", answer.bus_secret + "\n")
     if answer.control is not None:

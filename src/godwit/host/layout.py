@@ -15,6 +15,7 @@ from pathlib import Path
 from godwit.base import errors, private_files, processes
 from godwit.base.clock import SystemClock
 from godwit.base.settings import Settings
+from godwit.control import fly_src_key
 from godwit.host import (
     bus_file,
     cluster_certificate,
@@ -24,6 +25,7 @@ from godwit.host import (
     membership,
     mounts,
 )
+from godwit.host.joining import read_cluster
 from godwit.wire import joining
 
 _FICLONE = 0x40049409
@@ -73,6 +75,8 @@ async def prepare(settings: Settings) -> tuple[identity.HostIdentity, identity.K
     who, keys = identity.ensure(paths.data, settings.host.region, settings.host.zone)
     if {"control", "edge"} <= set(who.roles):
         edge_keys.ensure_here(paths.data, who.host_id, SystemClock().now_ms())
+    if "control" in who.roles and read_cluster(paths.data) is None:
+        fly_src_key.ensure(paths.data / "keys")
     write_files(settings, who, keys)
     return who, keys
 

@@ -119,6 +119,8 @@ class EdgeConfig(Record):
         api: Without it the API is not served here.
         flycast: Where the host's packet policy leads what machines send to private addresses of
             apps, whatever port it is for.
+        fly_src_key_file: The key by which apps are told which machine asks them (`wire.fly_src`).
+            It may come later than this; without it they are told nothing.
     """
 
     v: int = 1
@@ -144,6 +146,7 @@ class EdgeConfig(Record):
     handover_socket: str | None = None
     api: Api | None = None
     flycast: str | None = None
+    fly_src_key_file: str | None = None
 
 
 class DnsConfig(Record):

@@ -150,6 +150,7 @@ class JoinAnswer(Record):
         members: Every member, this one among them.
         edge_chain: What vouches for `JoinRequest.edge_key`, the root's certificate last, PEM.
         control: `None` where it is not to run.
+        fly_src_key: What its edge signs `Fly-Src` with, PEM; empty when it has none.
     """
 
     v: int = 1
@@ -164,6 +165,7 @@ class JoinAnswer(Record):
     members: tuple[MemberFact, ...]
     edge_chain: str = ""
     control: ControlParts | None = None
+    fly_src_key: str = pydantic.Field("", repr=False)
 
 
 class BusRequest(Record):
@@ -198,21 +200,28 @@ class StandingRequest(Record):
 
     Attributes:
         edge_key: As in `JoinRequest`, if it is to be vouched for (again).
+        wants_fly_src_key: It has none yet.
     """
 
     v: int = 1
     host_id: str
     at_ms: int
     edge_key: str = ""
+    wants_fly_src_key: bool = False
 
 
 class StandingAnswer(Record):
-    """What may be done with it, and where the others are now."""
+    """What may be done with it, and where the others are now.
+
+    Attributes:
+        fly_src_key: As in `JoinAnswer`, where it was asked for.
+    """
 
     v: int = 1
     state: MemberState
     members: tuple[MemberFact, ...] = ()
     edge_chain: str = ""
+    fly_src_key: str = pydantic.Field("", repr=False)
 
 
 class Problem(Record):

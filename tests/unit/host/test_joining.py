@@ -15,7 +15,7 @@ from godwit.api import joining as endpoint
 from godwit.base import errors, tasks
 from godwit.base.clock import SystemClock
 from godwit.base.settings import ROLES, Settings
-from godwit.control import edge_authority
+from godwit.control import edge_authority, fly_src_key
 from godwit.control import joining as service
 from godwit.host import (
     cluster_certificate,
@@ -28,6 +28,7 @@ from godwit.host import (
 )
 from godwit.host.joining import Wanted
 from godwit.testing.control import OPERATOR, World, world
+from godwit.wire import fly_src
 from godwit.wire.joining import Invitation
 
 WANTED = Wanted("fra", "00a1", ("198.51.100.7:51820",))
@@ -63,8 +64,12 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     listening = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{listening.getsockname()[1]}"
     async with world(tmp_path / "control") as made:
+        fly_src_key.ensure(tmp_path / "keys")
         around = made.options(
-            join_address=address, join_fingerprint=certificate.fingerprint, join_root=b"root"
+            join_address=address,
+            join_fingerprint=certificate.fingerprint,
+            join_root=b"root",
+            keys=tmp_path / "keys",
         )
         authority = edge_authority.ensure(tmp_path / "keys", SystemClock().now_ms())
         around = replace(around, ctx=replace(around.ctx, authority=authority))
@@ -134,6 +139,26 @@ async def test_the_edge_of_a_server_that_joins_is_vouched_for(
     assert again != first
     await asyncio.to_thread(standing.demand, data, SystemClock())
     assert (data / "keys" / "edge.crt").read_text() == again
+
+
+async def test_the_edge_of_a_server_that_joins_can_say_who_asks(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    data = tmp_path / "new"
+    data.mkdir()
+    await cluster.join(data, await cluster.token())
+    keys, theirs = tmp_path / "keys", data / "keys"
+
+    def held() -> list[str]:
+        return [(theirs / name).read_text() for name in (fly_src.KEY_FILE, fly_src.PUBLIC_FILE)]
+
+    made = [(keys / name).read_text() for name in (fly_src.KEY_FILE, fly_src.PUBLIC_FILE)]
+    assert held() == made
+    # As one that joined before there was such a key.
+    for name in (fly_src.KEY_FILE, fly_src.PUBLIC_FILE):
+        (theirs / name).unlink()
+    await asyncio.to_thread(standing.demand, data, SystemClock())
+    assert held() == made
 
 
 async def test_an_answer_that_was_lost_is_asked_for_again(

@@ -16,6 +16,7 @@ use crate::front::Front;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
 use crate::replay::cache::Cache;
+use crate::request::caller::Callers;
 use crate::request::compress;
 
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Edge {
     pub(crate) standings: Standings,
     /// What apps let the edge remember.
     pub(crate) replays: Cache,
+    /// Machines that ask, and how apps are told of them.
+    pub(crate) callers: Callers,
     /// Room for responses that are being compressed.
     pub(crate) encoders: Arc<Semaphore>,
     /// A worker measures the regions.
@@ -58,6 +61,7 @@ impl Edge {
         let standings = Standings::new(estimates.map(|(region, ms)| (region.clone(), *ms)));
         let front = Front::new(&config)?;
         let datagrams = Datagrams::new(&config.limits);
+        let callers = Callers::new(config.fly_src_key_file.clone());
         Ok(Edge {
             config,
             region,
@@ -70,6 +74,7 @@ impl Edge {
             datagrams,
             standings,
             replays: Cache::default(),
+            callers,
             encoders: Arc::new(Semaphore::new(compress::MOST_AT_ONCE)),
             probing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -146,6 +146,10 @@ pub struct EdgeConfig {
     /// Where the host's packet policy leads what machines send to private addresses of apps.
     #[serde(default)]
     pub flycast: Option<SocketAddr>,
+    /// PEM, PKCS #8: the cluster's Ed25519 key, by which apps are told which machine asks them. It
+    /// may come later than this; without it they are told nothing.
+    #[serde(default)]
+    pub fly_src_key_file: Option<PathBuf>,
 }
 
 /// How the platform's API is reached through the edge.

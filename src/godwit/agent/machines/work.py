@@ -50,6 +50,7 @@ class Host:
 
     Attributes:
         random: Returns that many bytes nobody can guess.
+        fly_src_key: Returns the public key of `Fly-Src`, hex; empty while there is none.
     """
 
     host_id: str
@@ -70,6 +71,7 @@ class Host:
     withdrawn: Withdrawn = at_once
     answered: Answered = at_once
     standings: standing.Standings = field(default_factory=standing.Standings)
+    fly_src_key: Callable[[], str] = str
 
 
 Told = Callable[[records.Machine, tuple[records.Event, ...]], None]

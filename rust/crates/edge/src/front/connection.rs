@@ -1,6 +1,7 @@
 //! One client connection that speaks HTTP: 1.1 or 2, told apart by TLS or by how it begins.
 
 use std::convert::Infallible;
+use std::net::Ipv6Addr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,6 +67,8 @@ pub(crate) struct Connection {
     pub(crate) handling: Handling,
     /// The app whose own address the client connected to.
     pub(crate) app: Option<Arc<str>>,
+    /// The private address of the machine that the client is.
+    pub(crate) caller: Option<Ipv6Addr>,
     /// Where clients find HTTPS if this is not it.
     pub(crate) https_port: u16,
     /// What is said before responses by HTTP/1.1.
@@ -103,6 +106,7 @@ impl Connection {
             port: who.at.port,
             handling: spoken.handling,
             app: spoken.app.clone(),
+            caller: who.caller,
             hints: Arc::default(),
             closing: Notify::new(),
             last: Last::default(),

@@ -3,7 +3,7 @@
 //! At an address that is an app's alone its plan says what is spoken; so it does at a private one,
 //! at which nobody but the machines of its network gets here. At a shared one the first byte does: a TLS handshake and a PostgreSQL client's name the app by SNI, HTTP by its host.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(crate) struct Visitor {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) at: Listener,
+    /// The private address of the machine that it is, where nobody but one gets.
+    pub(crate) caller: Option<Ipv6Addr>,
 }
 
 /// Serve a connection to its end; `alive` keeps a drain waiting.
@@ -70,7 +72,12 @@ async fn greet(
     let local = stream.local_addr().map_err(|_| Refused::Left)?;
     let mut greeting = Greeting {
         worker,
-        who: Visitor { peer, local, at },
+        who: Visitor {
+            peer,
+            local,
+            at,
+            caller: None,
+        },
         by: Instant::now() + Duration::from_millis(worker.edge.config.limits.handshake_ms),
         private: ports::flycast(&worker.edge.config) == Some(at),
     };
@@ -126,6 +133,9 @@ impl Greeting<'_> {
         let app = edge.watch.view().app_of_address(meant.ip()).cloned();
         let app = app.ok_or(Refused::NoApp)?;
         (self.who.local, self.who.at.port) = (meant, meant.port());
+        if let IpAddr::V6(caller) = self.who.peer.ip() {
+            self.who.caller = Some(caller);
+        }
         count(&edge.metrics.private_connects);
         self.at_own_address(stream, app).await
     }

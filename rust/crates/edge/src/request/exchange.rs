@@ -205,6 +205,11 @@ impl<'a> Exchange<'a> {
         let authority = parts.uri.authority().map(ToString::to_string);
         let host = authority.and_then(|authority| HeaderValue::from_str(&authority).ok());
         headers::to_app(&mut parts.headers, seen, self.version, host);
+        if let Some(caller) = self.connection.caller {
+            let edge = &self.connection.worker.edge;
+            let view = edge.watch.view();
+            edge.callers.introduce(&view, caller, &mut parts.headers);
+        }
         let introduction = Introduction {
             connected: &self.connection.connected,
             id: self.id.clone(),

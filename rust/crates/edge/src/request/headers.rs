@@ -9,6 +9,7 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Request, Uri, Version};
 
 use crate::backhaul;
+use crate::request::caller;
 use crate::request::introduction::FLY_REQUEST_ID;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -20,13 +21,14 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
 /// What only the platform may say to an app.
-const PLATFORM_ONLY: [HeaderName; 6] = [
+const PLATFORM_ONLY: [HeaderName; 7] = [
     HeaderName::from_static("fly-replay-src"),
     HeaderName::from_static("fly-replay-failed"),
     HeaderName::from_static("fly-replay-cache-status"),
     PREFERRED_UNAVAILABLE,
-    HeaderName::from_static("fly-src"),
-    HeaderName::from_static("fly-src-signature"),
+    caller::SOURCE,
+    caller::SIGNATURE,
+    caller::OPT_IN,
 ];
 
 /// Which headers a message came with of those that mean something to the edge.
@@ -114,9 +116,7 @@ pub(crate) fn to_app(
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     if seen.fly {
-        for name in PLATFORM_ONLY {
-            headers.remove(name);
-        }
+        drop_claims(headers);
     }
     // The edge itself asks the client to continue, once a machine takes the request.
     if seen.expect {
@@ -127,6 +127,13 @@ pub(crate) fn to_app(
     }
     if seen.cookie && version == Version::HTTP_2 {
         join_cookies(headers);
+    }
+}
+
+/// Drop what only the platform may say to an app, from headers or from trailers.
+pub(crate) fn drop_claims(headers: &mut HeaderMap) {
+    for name in PLATFORM_ONLY {
+        headers.remove(name);
     }
 }
 
@@ -372,6 +379,9 @@ mod tests {
             ("fly-forwarded-port", "1"),
             ("fly-region", "xxx"),
             ("fly-src", "instance=x"),
+            ("fly-src", "instance=y"),
+            ("fly-src-signature", "x"),
+            ("fly-src-optin", "*"),
             ("via", "1.0 cache"),
         ];
         let headers = edited(&sent, Version::HTTP_2);
@@ -382,7 +392,9 @@ mod tests {
         assert_eq!(all(&headers, "fly-client-ip"), ["203.0.113.9"]);
         assert_eq!(all(&headers, "fly-forwarded-port"), ["80"]);
         assert_eq!(all(&headers, "fly-region"), ["lcl"]);
-        assert!(!headers.contains_key("fly-src"));
+        for name in ["fly-src", "fly-src-signature", "fly-src-optin"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
         assert_eq!(all(&headers, "via"), ["1.0 cache, 2 godwit"]);
     }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
-//!    │ route, headers, introduction,     │ source (a body, kept while it may be needed again)
-//!    │ websocket, refusal                │
+//!    │ route, headers, caller,           │ source (a body, kept while it may be needed again)
+//!    │ introduction, websocket, refusal  │
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
 //! ```
 
 pub(crate) mod arrived;
 pub(crate) mod body;
+pub(crate) mod caller;
 pub(crate) mod compress;
 pub(crate) mod ending;
 pub(crate) mod errand;

@@ -13,6 +13,8 @@ use hyper::body::{Body, Frame};
 
 use crate::request::arrived::ClientBody;
 
+use crate::request::headers;
+
 /// A body that is longer cannot be sent again (spec/network.md §2.3).
 pub(crate) const MOST_KEPT: usize = 1024 * 1024;
 
@@ -175,7 +177,7 @@ impl Reading {
             }
             Rest::More => {}
         }
-        let frame = match ready!(Pin::new(&mut held.body).poll_frame(cx)) {
+        let mut frame = match ready!(Pin::new(&mut held.body).poll_frame(cx)) {
             None => {
                 held.rest = Rest::None;
                 return Poll::Ready(None);
@@ -192,7 +194,8 @@ impl Reading {
             held.keep(data, &mut self.next);
             held.read = self.next;
             self.bytes += data.len() as u64;
-        } else if let Some(trailers) = frame.trailers_ref() {
+        } else if let Some(trailers) = frame.trailers_mut() {
+            headers::drop_claims(trailers);
             held.trailers = Some(trailers.clone());
             held.rest = Rest::None;
             self.trailers_read = true;

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from godwit.agent import ports
-from godwit.agent.machines import config, records, run_containers, run_spec, web_identity
+from godwit.agent.machines import (
+    caller_key,
+    config,
+    records,
+    run_containers,
+    run_spec,
+    web_identity,
+)
 from godwit.agent.machines.work import Work
 from godwit.base import errors
 from godwit.durable.runner import Abort, HandOff, Step
@@ -64,6 +71,7 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
     )
     contained = image.get("containers", ())
     configs = [ImageConfig.model_validate(one["config"]) for one in contained]
+    whole = run_containers.added(spec, machine, configs, addresses, secrets)
     return ports.VmPlan(
         machine_id=machine.machine_id,
         instance_id=machine.instance_id,
@@ -80,7 +88,7 @@ def plan(work: Work, outputs: Outputs, secrets: Mapping[str, bytes] | None) -> p
         volume_bytes=run_containers.volume_bytes(machine),
         kernel_arguments=config.kernel_arguments(machine.config),
         lasting_root=_lasts(machine),
-        run_spec=run_containers.added(spec, machine, configs, addresses, secrets),
+        run_spec=caller_key.added(whole, work.host.fly_src_key()),
         keep_scratch=_kept(work) != "nothing",
         suspendable=(
             config.suspends_idle(machine.config) and config.unsuspendable(machine.config) is None
