@@ -11,6 +11,7 @@ import pytest
 from tests.host import rust_components as parts
 from tests.host.conftest import until
 from tests.host.edge_lab import HELLO, QUICK, Lab, curl, echo, make_lab  # noqa: F401
+from tests.host.http2_client import STREAM, speaking
 from tests.host.rust_components import Request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -107,6 +108,31 @@ async def test_a_slow_reader_slows_the_app(lab: Lab) -> None:
         assert written < 64 << 20
         assert edge.memory_mb() < 64
         writer.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "PUT"])
+async def test_a_body_of_no_known_length_arrives_whatever_the_method(
+    lab: Lab, method: str
+) -> None:
+    fact = lab.machine("m1")
+    asked = {":method": method, ":scheme": "http", ":path": "/", ":authority": HELLO["Host"]}
+    async with web_app(fact.local_ipv4, lab.app_port, echo) as app:
+        await lab.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+        head = (
+            f"{method} / HTTP/1.1\r\nHost: {HELLO['Host']}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        writer.write(head.encode() + b"4\r\nbody\r\n0\r\n\r\n")
+        async with asyncio.timeout(parts.PATIENCE_S):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        streams = await asyncio.open_connection("127.0.0.1", lab.port)
+        async with speaking(*streams) as client, asyncio.timeout(parts.PATIENCE_S):
+            client.http.send_headers(STREAM, list(asked.items()))
+            client.http.send_data(STREAM, b"body", end_stream=True)
+            await client.until(lambda: client.ended)
+            assert client.status == 200
+        assert [request.body for request in app.requests] == [b"body"] * 2
 
 
 async def test_trailers_go_both_ways(lab: Lab) -> None:

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY};
+use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
@@ -291,6 +291,15 @@ impl Errand<'_> {
                 } else {
                     if let Some(protocol) = &self.protocol {
                         headers::set_upgrade(request.headers_mut(), protocol.clone());
+                    }
+                    if self
+                        .source
+                        .as_ref()
+                        .is_some_and(|source| source.length.is_none())
+                    {
+                        // hyper leaves such a body away where a method seldom has one, as GET.
+                        let chunked = HeaderValue::from_static("chunked");
+                        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
                     }
                     self.listen(&mut request).await;
                 }
