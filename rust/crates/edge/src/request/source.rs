@@ -12,7 +12,6 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Frame};
 
 use crate::request::arrived::ClientBody;
-
 use crate::request::headers;
 
 /// A body that is longer cannot be sent again (spec/network.md §2.3).
