@@ -10,7 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute(sa.text("UPDATE meta SET revision = revision + 1"))
+    # A new database begins where it always did.
+    more = (
+        "UPDATE meta SET revision = revision + 1"
+        " WHERE EXISTS (SELECT 1 FROM apps WHERE deleted_at_ms IS NULL)"
+    )
+    op.execute(sa.text(more))
     # Tombstones stay older than a living app of the same name.
     newest = "UPDATE apps SET revision = (SELECT revision FROM meta) WHERE deleted_at_ms IS NULL"
     op.execute(sa.text(newest))
