@@ -113,6 +113,7 @@ def test_a_machine_that_takes_a_role_is_told_why_there_is_no_token(
     assert api.post(f"{path}/exec", json=show).json()["stdout"].split() == [
         "/.fly/oidc/token",
         "api",
+        "fly-src.pub",
     ]
 
 
