@@ -79,9 +79,10 @@ async def test_a_copy_is_a_machine_of_its_own():
         assert sizes == sorted(size // 512 for size in bytes_of_disks)
         assert await asked(machine, "cat /sys/class/net/eth0/address") == slots.guest_mac(5)
         source = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-        # The kernel may change to it a moment after the template was saved.
-        waiting = f"until grep -q '^tsc$' {source}; do sleep 0.1; done; cat {source}"
-        assert await asked(machine, waiting) == "tsc"
+        # Refined some time after the template was saved; a kernel that is emulated on a busy host
+        # may find that it runs unevenly, and says so.
+        if await asked(machine, f"cat {source}") not in ("tsc-early", "tsc"):
+            assert "Marking TSC unstable" in await asked(machine, "busybox dmesg")
         began = time.time()
         then = int(await asked(machine, "sleep 2; busybox date +%s"))
         # On a busy host the word of the hour is late by as much as it took.
