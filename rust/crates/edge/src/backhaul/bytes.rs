@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::backhaul::answer::{find, patience, told};
 use crate::backhaul::order::{Bounce, Carry, ORDER, Order, Reply};
-use crate::front::relay::relay;
+use crate::front::relay::{Side, relay};
 use crate::front::worker::Worker;
 use crate::machines::departure::departed;
 use crate::machines::load::Slot;
@@ -188,6 +188,15 @@ pub(super) async fn answer(
         drop((slot, alive));
     });
     told(StatusCode::OK, &reply)
+}
+
+impl Side for Bytes {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Bytes::Here(stream) => Some(stream),
+            Bytes::There(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Bytes {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::greeting::Visitor;
 use super::plan::Plan;
 use super::refused::Refused;
-use super::relay::relay;
+use super::relay::{Side, relay};
 use super::{proxy_header, worker::Worker};
 use crate::backhaul::bytes::{self, Open};
 use crate::machines::departure::departed;
@@ -25,7 +25,7 @@ pub(crate) struct Client<'a, I> {
 ///
 /// # Errors
 /// No machine took it, or the one that did broke it off at once.
-pub(crate) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn serve<I: Side>(
     worker: &Worker,
     who: &Visitor,
     app: &Arc<str>,
@@ -59,11 +59,7 @@ fn find(worker: &Worker, app: &Arc<str>, port: u16) -> Result<Arc<Targets>, Refu
     Ok(worker.targets.get(app, at, Ground::of(worker, &view)))
 }
 
-async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
-    worker: &Worker,
-    client: &mut I,
-    mut open: Open,
-) {
+async fn carry<I: Side>(worker: &Worker, client: &mut I, mut open: Open) {
     let metrics = &open.targets.metrics;
     let (counted_in, counted_out) = (&metrics.data_in, &metrics.data_out);
     let gone = async {

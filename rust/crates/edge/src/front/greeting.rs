@@ -23,6 +23,7 @@ use super::plan::Plan;
 use super::postgres::{self, Asks};
 use super::proxy_header::{self, Read, Said};
 use super::refused::Refused;
+use super::relay::Side;
 use super::tls::{Shown, Tls};
 use super::worker::Worker;
 use super::{bytes, ports, tls};
@@ -200,7 +201,7 @@ impl Greeting<'_> {
         said: &[u8],
     ) -> Result<(), Refused>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: Side,
     {
         let client = bytes::Client { said, stream };
         Box::pin(bytes::serve(

@@ -18,6 +18,7 @@ pub(crate) mod handover;
 pub(crate) mod handshakes;
 pub(crate) mod interim;
 pub(crate) mod listen;
+mod pipe;
 pub(crate) mod plan;
 pub(crate) mod ports;
 pub(crate) mod postgres;

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::front::interim::{self, Turn};
+use crate::front::relay::Side;
 use crate::request::body::Broke;
 use crate::request::headers;
 use crate::streams::{self, Beside, StreamBody};
@@ -62,6 +63,8 @@ pub(crate) enum Opening {
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Side for Box<dyn Duplex> {}
 
 impl Arrived {
     /// By HTTP/1: `turn` begins to answer it, for a client that can be told something before.
