@@ -358,6 +358,7 @@ EXAMPLES: dict[str, BaseModel] = {
         addresses=("198.51.100.80", "::"),
         reserved_ports=(22, 4222, 4280, 4282, 4283, 5050, 6222, 8090, 51_820),
         proxies=("192.0.2.0/24", "2001:db8::1"),
+        forwarders=("203.0.113.0/24",),
         tls=components.TlsAuthority(
             certificate_file="/var/lib/godwit/keys/edge.crt",
             key_file="/var/lib/godwit/keys/edge.key",

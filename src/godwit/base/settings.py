@@ -240,6 +240,9 @@ class Edge(BaseModel):
     trusted_proxies: tuple[str, ...] = ()
     """Load balancers in front of this host: what comes from these addresses or prefixes
     (`192.0.2.0/24`) has to begin with a PROXY header, and comes from whom it names."""
+    trusted_forwarders: tuple[str, ...] = ()
+    """HTTP proxies, CDNs and load balancers in front of this host: what X-Forwarded-For and
+    X-Forwarded-Proto of a request say is believed from these addresses or prefixes."""
 
 
 class Settings(BaseModel):
@@ -328,6 +331,7 @@ _LISTS = (
     "addresses",
     "reserved_ports",
     "trusted_proxies",
+    "trusted_forwarders",
 )
 
 

@@ -115,6 +115,7 @@ def edge_config(settings: Settings, identity: HostIdentity, keys: Keys) -> compo
         addresses=settings.edge.addresses,
         reserved_ports=_reserved_ports(settings),
         proxies=settings.edge.trusted_proxies,
+        forwarders=settings.edge.trusted_forwarders,
         tls=edge_keys.tls(settings.paths.data),
         handover_socket=str(settings.paths.run / "edge.handover"),
         api=_api(settings, identity),

@@ -114,6 +114,8 @@ class EdgeConfig(Record):
         reserved_ports: Ports that are never listened on for an app, by TCP or UDP.
         proxies: Peers that begin with a PROXY header: addresses, or prefixes such as
             `192.0.2.0/24`.
+        forwarders: Peers whose X-Forwarded-For and X-Forwarded-Proto are believed, written the
+            same way.
         tls: Without it no TLS is spoken.
         handover_socket: Where a successor of the process asks for its listening sockets.
         api: Without it the API is not served here.
@@ -142,6 +144,7 @@ class EdgeConfig(Record):
     addresses: tuple[str, ...] = ()
     reserved_ports: tuple[int, ...] = ()
     proxies: tuple[str, ...] = ()
+    forwarders: tuple[str, ...] = ()
     tls: TlsAuthority | None = None
     handover_socket: str | None = None
     api: Api | None = None

@@ -32,3 +32,10 @@ def test_resolved_settings_read_back_as_themselves(tmp_path: Path) -> None:
     made = settings.load(None, {"GODWIT_HOST_DNS_UPSTREAMS": "192.0.2.1,192.0.2.2"}, {})
     (tmp_path / "s.json").write_text(made.model_dump_json())
     assert settings.read_resolved(tmp_path / "s.json") == made
+
+
+def test_who_may_speak_for_clients_is_a_list() -> None:
+    name = "GODWIT_EDGE_TRUSTED_FORWARDERS"
+    made = settings.load(None, {name: "192.0.2.0/24,2001:db8::1"}, {})
+    assert made.edge.trusted_forwarders == ("192.0.2.0/24", "2001:db8::1")
+    assert settings.load(None, {}, {}).edge.trusted_forwarders == ()

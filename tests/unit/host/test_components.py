@@ -37,7 +37,11 @@ def golden(name: str) -> dict:
 
 
 def test_the_edge_is_told_the_golden_example() -> None:
-    edge = Edge(addresses=("198.51.100.80", "::"), trusted_proxies=("192.0.2.0/24", "2001:db8::1"))
+    edge = Edge(
+        addresses=("198.51.100.80", "::"),
+        trusted_proxies=("192.0.2.0/24", "2001:db8::1"),
+        trusted_forwarders=("203.0.113.0/24",),
+    )
     settings = Settings(edge=edge, api=Api(name="api.godwit.localhost"))
     told = components.edge_config(settings, HOST, KEYS)
     wanted = golden("edge_config.json")

@@ -106,7 +106,11 @@ def test_the_edge_is_told_where_to_listen_and_what_is_not_for_apps(data: Path) -
         {
             "paths": {"data": data, "run": "/run/g"},
             "listen": {"join": "0.0.0.0:4281"},
-            "edge": {"addresses": ["0.0.0.0"], "trusted_proxies": ["192.0.2.0/24"]},
+            "edge": {
+                "addresses": ["0.0.0.0"],
+                "trusted_proxies": ["192.0.2.0/24"],
+                "trusted_forwarders": ["198.51.100.0/24"],
+            },
         }
     )
     told = components.edge_config(settings, HOST, KEYS)
@@ -115,6 +119,7 @@ def test_the_edge_is_told_where_to_listen_and_what_is_not_for_apps(data: Path) -
         Listener(address="0.0.0.0:8443", port=443),
     )
     assert (told.addresses, told.proxies) == (("0.0.0.0",), ("192.0.2.0/24",))
+    assert told.forwarders == ("198.51.100.0/24",)
     assert told.reserved_ports == (22, 4222, 4280, 4281, 4282, 4283, 5050, 6222, 8090, 51_820)
     assert told.tls is not None
     assert told.handover_socket == "/run/g/edge.handover"

@@ -134,6 +134,9 @@ pub struct EdgeConfig {
     /// Peers that begin with a PROXY header: addresses, or prefixes such as `192.0.2.0/24`.
     #[serde(default)]
     pub proxies: Vec<String>,
+    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed, written the same way.
+    #[serde(default)]
+    pub forwarders: Vec<String>,
     /// Without it no TLS is spoken.
     #[serde(default)]
     pub tls: Option<TlsAuthority>,

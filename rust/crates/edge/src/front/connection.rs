@@ -20,6 +20,7 @@ use super::aside::aside;
 use super::greeting::Visitor;
 use super::interim::{Hints, Interim};
 use super::preface;
+use super::prefix::any_has;
 use super::worker::Worker;
 use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
@@ -32,7 +33,8 @@ use crate::streams::{self, Settings};
 
 /// A request's head, and the greatest piece read at once.
 const HEAD_BYTES: u32 = 64 * 1024;
-const HTTPS: u16 = 443;
+/// The port of HTTPS.
+pub(crate) const HTTPS: u16 = 443;
 const HTTP_2: Settings = Settings {
     stream_window: 1024 * 1024,
     connection_window: 1024 * 1024,
@@ -62,6 +64,8 @@ pub(crate) struct Spoken {
 pub(crate) struct Connection {
     pub(crate) worker: Arc<Worker>,
     pub(crate) connected: Connected,
+    /// It comes from a forwarder, whose word about each request's client counts.
+    pub(crate) forwarded: bool,
     /// The external port the client connected to.
     pub(crate) port: u16,
     pub(crate) handling: Handling,
@@ -98,11 +102,15 @@ impl Connection {
         let local = who.local.ip().to_canonical();
         let secure = spoken.handling == Handling::Https;
         let region = &worker.edge.region;
+        let forwarders = &worker.edge.front.forwarders;
+        // What a machine says at a private address is its app's word.
+        let forwarded = who.caller.is_none() && any_has(forwarders, peer);
         let connected = Connected::new(peer, local, who.at.port, secure, region);
         Connection {
             https_port: https_port(&worker.edge.config.listeners, who.at),
             worker,
             connected,
+            forwarded,
             port: who.at.port,
             handling: spoken.handling,
             app: spoken.app.clone(),

@@ -21,6 +21,7 @@ use super::connection::{self, Spoken};
 use super::gather::Gather;
 use super::plan::Plan;
 use super::postgres::{self, Asks};
+use super::prefix::any_has;
 use super::proxy_header::{self, Read, Said};
 use super::refused::Refused;
 use super::relay::Side;
@@ -87,7 +88,7 @@ async fn greet(
     }
     let mut stream = stream;
     let proxies = &worker.edge.front.proxies;
-    if proxies.iter().any(|prefix| prefix.has(peer.ip())) {
+    if any_has(proxies, peer.ip()) {
         greeting.heed_proxy(&mut stream).await?;
     }
     let address = greeting.who.local.ip().to_canonical();

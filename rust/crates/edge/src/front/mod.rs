@@ -44,6 +44,8 @@ use tls::Tls;
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) proxies: Vec<Prefix>,
+    /// Whose word about their requests' clients counts.
+    pub(crate) forwarders: Vec<Prefix>,
     /// `None` where this edge has no authority to make certificates with.
     pub(crate) tls: Option<Tls>,
     pub(crate) refused: RefusedCounts,
@@ -55,9 +57,9 @@ impl Front {
     /// # Errors
     /// A sentence: a prefix that is none, or an authority that cannot be used.
     pub(crate) fn new(config: &EdgeConfig) -> Result<Self, String> {
-        let proxies: Result<_, _> = config.proxies.iter().map(|text| text.parse()).collect();
         Ok(Front {
-            proxies: proxies?,
+            proxies: prefix::all(&config.proxies)?,
+            forwarders: prefix::all(&config.forwarders)?,
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
             refused: RefusedCounts::default(),
             handshakes: Handshakes::new(

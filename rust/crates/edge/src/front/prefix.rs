@@ -10,6 +10,19 @@ pub(crate) struct Prefix {
     bits: u32,
 }
 
+/// Read a list of the configuration.
+///
+/// # Errors
+/// A sentence about the first that is no prefix.
+pub(crate) fn all(texts: &[String]) -> Result<Vec<Prefix>, String> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+/// Whether one of them has an address.
+pub(crate) fn any_has(prefixes: &[Prefix], address: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.has(address))
+}
+
 impl FromStr for Prefix {
     type Err = String;
 

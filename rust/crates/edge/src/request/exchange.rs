@@ -15,7 +15,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::front::connection::Connection;
+use crate::front::connection::{Connection, HTTPS};
 use crate::front::tunnel::{self, Far};
 use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
@@ -27,6 +27,7 @@ use crate::request::body::Download;
 use crate::request::compress::{self, Accepted, Packed};
 use crate::request::ending::{AccessLine, Ending, Held};
 use crate::request::errand::{Answer, Errand};
+use crate::request::forwarded::Forwarded;
 use crate::request::headers::{self, Seen};
 use crate::request::introduction::Introduction;
 use crate::request::last::Named;
@@ -59,6 +60,8 @@ struct Exchange<'a> {
     id: HeaderValue,
     version: Version,
     begun: Instant,
+    /// What a forwarder says of the client.
+    forwarded: Option<Box<Forwarded>>,
     /// With what the answer may be compressed.
     accepted: Accepted,
     /// Known once the app is.
@@ -72,10 +75,16 @@ impl<'a> Exchange<'a> {
     fn new(connection: &'a Connection, request: &Request<ClientBody>) -> Self {
         let edge = &connection.worker.edge;
         let id = request_id::new(&edge.config.region);
+        let forwarded = connection
+            .forwarded
+            .then(|| Forwarded::read(request.headers(), &edge.front.forwarders))
+            .flatten()
+            .map(Box::new);
+        let client = || forwarded.as_ref().and_then(|said| said.client_ip.clone());
         let log = edge.config.access_log.then(|| {
             Box::new(AccessLine {
                 id: id.clone(),
-                client: connection.connected.client_ip.clone(),
+                client: client().unwrap_or_else(|| connection.connected.client_ip.clone()),
                 method: request.method().to_string(),
                 host: route::authority(request.uri(), request.headers())
                     .and_then(route::host)
@@ -91,6 +100,7 @@ impl<'a> Exchange<'a> {
             id,
             version,
             begun,
+            forwarded,
             accepted: Accepted::default(),
             targets: None,
             log,
@@ -111,7 +121,7 @@ impl<'a> Exchange<'a> {
             return Box::pin(self.ask_control(arrived.request)).await;
         };
         self.targets = Some(targets.clone());
-        if targets.force_https {
+        if targets.force_https && !self.is_secure_before() {
             return Ok(self.redirect(&host, request.uri()));
         }
         let seen = Seen::of(request.headers());
@@ -212,6 +222,7 @@ impl<'a> Exchange<'a> {
         }
         let introduction = Introduction {
             connected: &self.connection.connected,
+            forwarded: self.forwarded.clone(),
             id: self.id.clone(),
             version: self.version,
         };
@@ -316,9 +327,20 @@ impl<'a> Exchange<'a> {
         Response::from_parts(parts, body)
     }
 
-    /// Send the client to where it is answered by TLS.
+    /// Whether the client speaks TLS to a forwarder.
+    fn is_secure_before(&self) -> bool {
+        let forwarded = self.forwarded.as_ref();
+        forwarded.and_then(|forwarded| forwarded.secure) == Some(true)
+    }
+
+    /// Send the client to where it is answered by TLS: at a forwarder that it came to, by the port
+    /// that everybody knows.
     fn redirect(&mut self, host: &str, uri: &Uri) -> Response<Download> {
-        let location = route::https(host, self.connection.https_port, uri);
+        let port = self
+            .forwarded
+            .as_ref()
+            .map_or(self.connection.https_port, |_| HTTPS);
+        let location = route::https(host, port, uri);
         let mut response = self.page(StatusCode::MOVED_PERMANENTLY, format!("{location}\n"));
         if let Ok(location) = HeaderValue::from_str(&location) {
             response.headers_mut().insert(LOCATION, location);

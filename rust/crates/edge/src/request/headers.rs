@@ -332,6 +332,7 @@ mod tests {
         let region = HeaderValue::from_static("lcl");
         let introduction = Introduction {
             connected: &Connected::new(peer, local, 80, false, &region),
+            forwarded: None,
             id: HeaderValue::from_static("01K8-lcl"),
             version,
         };

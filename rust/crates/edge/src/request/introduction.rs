@@ -10,15 +10,14 @@ use bytes::Bytes;
 use hyper::Version;
 use hyper::header::{Entry, HeaderMap, HeaderName, HeaderValue, VIA};
 
+use crate::request::forwarded::{FORWARDED_FOR, FORWARDED_PROTO, Forwarded};
 use crate::request::headers::{extend, via};
 
 const FLY_CLIENT_IP: HeaderName = HeaderName::from_static("fly-client-ip");
 const FLY_FORWARDED_PORT: HeaderName = HeaderName::from_static("fly-forwarded-port");
 const FLY_REGION: HeaderName = HeaderName::from_static("fly-region");
 pub(super) const FLY_REQUEST_ID: HeaderName = HeaderName::from_static("fly-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
 
 /// Who connected where; made once per connection.
@@ -41,6 +40,8 @@ pub(crate) struct Connected {
 #[derive(Clone, Debug)]
 pub(crate) struct Introduction<'a> {
     pub(crate) connected: &'a Connected,
+    /// What a forwarder that connected says of whom it asks for.
+    pub(crate) forwarded: Option<Box<Forwarded>>,
     pub(crate) id: HeaderValue,
     /// In which the client has asked.
     pub(crate) version: Version,
@@ -64,22 +65,24 @@ impl Connected {
             lines: Bytes::new(),
         };
         let mut lines = Vec::new();
-        for (name, value) in connected.said() {
+        for (name, value) in connected.said(None) {
             write(&mut lines, &name, value.as_bytes());
         }
         connected.lines = lines.into();
         connected
     }
 
-    /// What is the same for all its requests.
-    fn said(&self) -> [(HeaderName, HeaderValue); 7] {
-        let (proto, ssl) = if self.secure {
+    /// What is the same for all its requests, but for what a forwarder says of one.
+    fn said(&self, forwarded: Option<&Forwarded>) -> [(HeaderName, HeaderValue); 7] {
+        let client_ip = forwarded.and_then(|forwarded| forwarded.client_ip.as_ref());
+        let secure = forwarded.and_then(|forwarded| forwarded.secure);
+        let (proto, ssl) = if secure.unwrap_or(self.secure) {
             ("https", "on")
         } else {
             ("http", "off")
         };
         [
-            (FLY_CLIENT_IP, self.client_ip.clone()),
+            (FLY_CLIENT_IP, client_ip.unwrap_or(&self.client_ip).clone()),
             (FLY_FORWARDED_PORT, self.port.clone()),
             (FLY_REGION, self.region.clone()),
             (FORWARDED_FOR, self.forwarded_for.clone()),
@@ -93,7 +96,7 @@ impl Connected {
 impl Introduction<'_> {
     /// Put it among a request's headers: its lists go on, its port is kept, its claims are not.
     pub(crate) fn put(&self, headers: &mut HeaderMap) {
-        for (name, value) in self.connected.said() {
+        for (name, value) in self.connected.said(self.forwarded.as_deref()) {
             if name == FORWARDED_FOR {
                 extend(headers, name, &value);
             } else if name == FORWARDED_PORT {
@@ -110,7 +113,13 @@ impl Introduction<'_> {
 
     /// Write it after headers that say nothing of the kind.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.connected.lines);
+        if self.forwarded.is_none() {
+            out.extend_from_slice(&self.connected.lines);
+        } else {
+            for (name, value) in self.connected.said(self.forwarded.as_deref()) {
+                write(out, &name, value.as_bytes());
+            }
+        }
         write(out, &FLY_REQUEST_ID, self.id.as_bytes());
         write(out, &VIA, via(self.version).as_bytes());
     }
@@ -137,11 +146,36 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_put() {
         let region = HeaderValue::from_static("lcl");
-        for (secure, version) in [(false, Version::HTTP_11), (true, Version::HTTP_2)] {
+        let forwarded = |client_ip: Option<&'static str>, secure| {
+            let client_ip = client_ip.map(HeaderValue::from_static);
+            Some(Box::new(Forwarded { client_ip, secure }))
+        };
+        for (secure, version, forwarded, told) in [
+            (
+                false,
+                Version::HTTP_11,
+                None,
+                ("203.0.113.9", "http", "off"),
+            ),
+            (true, Version::HTTP_2, None, ("203.0.113.9", "https", "on")),
+            (
+                false,
+                Version::HTTP_11,
+                forwarded(Some("198.51.100.7"), Some(true)),
+                ("198.51.100.7", "https", "on"),
+            ),
+            (
+                true,
+                Version::HTTP_2,
+                forwarded(None, Some(false)),
+                ("203.0.113.9", "http", "off"),
+            ),
+        ] {
             let peer = Ipv4Addr::new(203, 0, 113, 9).into();
             let connected = Connected::new(peer, Ipv4Addr::LOCALHOST.into(), 80, secure, &region);
             let introduction = Introduction {
                 connected: &connected,
+                forwarded,
                 id: HeaderValue::from_static("01K8-lcl"),
                 version,
             };
@@ -160,6 +194,15 @@ mod tests {
                     (name, HeaderValue::from_bytes(line.value).unwrap())
                 })
                 .collect();
+            for (name, value) in [
+                (FLY_CLIENT_IP, told.0),
+                (FORWARDED_PROTO, told.1),
+                (FORWARDED_SSL, told.2),
+                // Who connected is who forwards.
+                (FORWARDED_FOR, "203.0.113.9, 127.0.0.1"),
+            ] {
+                assert_eq!(put[&name], value, "{name}");
+            }
             assert_eq!((read.len(), read), (9, put));
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
 //!    │ route, headers, caller,           │ source (a body, kept while it may be needed again)
-//!    │ introduction, websocket, refusal  │
+//!    │ introduction, forwarded,          │
+//!    │ websocket, refusal                │
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
 //! ```
 
@@ -14,6 +15,7 @@ pub(crate) mod compress;
 pub(crate) mod ending;
 pub(crate) mod errand;
 pub(crate) mod exchange;
+pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod introduction;
 pub(crate) mod last;
