@@ -1,11 +1,11 @@
-"""Sections that are read and kept, but that this release does nothing with yet.
+"""Sections that are read and kept, but that this release does nothing with yet, or not alone.
 
 `deploy` says so plainly. A feature that arrives removes its line here.
 """
 
 from collections.abc import Iterator
 
-from godwit.appconfig.model import Config, HttpOptions, Section
+from godwit.appconfig.model import Config
 from godwit.appconfig.problems import Path, Problem
 
 Told = tuple[Path, str]
@@ -14,11 +14,11 @@ _NAMELESS = (
     "clients do not say which app they want: they reach the port only at an address that is the"
     " app's own, see `godwit ips allocate-v4`"
 )
-_UNHEEDED = {
-    "compress": "the edge does not compress answers yet",
-    "idle_timeout": "the edge does not cut idle connections to machines yet",
-    "replay_cache": "the edge keeps replays by path, not by session yet",
-}
+_NAMELESS_DATAGRAMS = (
+    "datagrams do not say which app they are for: clients reach the port at an address that is the"
+    " app's own, see `godwit ips allocate-v4`, or at the shared one while the port is this app's"
+    " there"
+)
 
 
 def without_effect(config: Config) -> list[Problem]:
@@ -94,25 +94,10 @@ def _build(config: Config) -> Iterator[Told]:
 
 
 def _services(config: Config) -> Iterator[Told]:
-    http = config.http_service
-    if http is not None:
-        yield from _options(("http_service",), http)
     for index, one in enumerate(config.services):
         if one.protocol == "udp":
-            yield ("services", index, "protocol"), _NAMELESS
+            yield ("services", index, "protocol"), _NAMELESS_DATAGRAMS
             continue
         for number, port in enumerate(one.ports):
-            path: Path = ("services", index, "ports", number)
-            yield from _options(path, port)
             if not _NAMING & set(port.handlers):
-                yield (*path, "handlers"), _NAMELESS
-
-
-def _options(path: Path, section: Section) -> Iterator[Told]:
-    """Yield the options of a port that the edge does not heed yet."""
-    options = getattr(section, "http_options", None)
-    if not isinstance(options, HttpOptions):
-        return
-    for name, message in _UNHEEDED.items():
-        if getattr(options, name):
-            yield (*path, "http_options", name), message
+                yield ("services", index, "ports", number, "handlers"), _NAMELESS

@@ -5,6 +5,11 @@ from godwit.appconfig.model import Config
 from godwit.appconfig.normalise import normalise
 from godwit.appconfig.problems import dotted
 
+OPTIONS = {
+    "idle_timeout": 9,
+    "replay_cache": [{"path_prefix": "/", "ttl_seconds": 60, "type": "cookie", "name": "sid"}],
+}
+
 
 def told(document):
     config = Config.model_validate(normalise(document))
@@ -35,18 +40,6 @@ def told(document):
         ({"build": {"builtin": "go"}}, "build.builtin"),
         ({"build": {"compression": "zstd"}}, "build.compression"),
         ({"build": {"compression_level": 3}}, "build.compression_level"),
-        (
-            {"http_service": {"http_options": {"compress": True}}},
-            "http_service.http_options.compress",
-        ),
-        (
-            {
-                "services": [
-                    {"ports": [{"handlers": ["http"], "http_options": {"idle_timeout": 9}}]}
-                ]
-            },
-            "services[0].ports[0].http_options.idle_timeout",
-        ),
         ({"services": [{"protocol": "udp", "ports": [{"port": 53}]}]}, "services[0].protocol"),
         ({"services": [{"ports": [{"port": 5432}]}]}, "services[0].ports[0].handlers"),
     ],
@@ -62,6 +55,8 @@ def test_what_has_no_effect_yet_is_told(document, place):
         {"http_service": {"force_https": True, "tls_options": {"alpn": ["h2"]}}},
         {"http_service": {"http_options": {"headers_read_timeout": 5, "h2_backend": True}}},
         {"http_service": {"http_options": {"response": {"pristine": True}}}},
+        {"http_service": {"http_options": {"compress": True, "idle_timeout": 9}}},
+        {"services": [{"ports": [{"handlers": ["http"], "http_options": OPTIONS}]}]},
         {"http_service": {"auto_stop_machines": "suspend", "min_machines_running": 1}},
         {"services": [{"ports": [{"port": 5432, "handlers": ["pg_tls"]}]}]},
         {
@@ -89,3 +84,11 @@ def test_what_has_no_effect_yet_is_told(document, place):
 )
 def test_what_works_is_not_told(document):
     assert told(document) == {}
+
+
+def test_datagrams_have_a_port_of_the_shared_address_too():
+    udp = {"protocol": "udp", "ports": [{"port": 53}]}
+    raw = {"ports": [{"port": 5432}]}
+    found = told({"services": [udp, raw]})
+    assert "or at the shared one" in found["services[0].protocol"]
+    assert "shared" not in found["services[1].ports[0].handlers"]
