@@ -9,7 +9,7 @@ ALONE := tests -m "(vm or host or net) and not e2e
 ISOLATED := unshare --net --mount --pid --fork --kill-child --mount-proc bash tools/isolated.sh
 
 .PHONY: help setup demo down test test-alone test-isolated test-fast test-full bench fmt lint types imports rust-lint \
-	rust-test programs
+	rust-test programs fuzz
 
 help: ## Show the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -54,6 +54,11 @@ test-full: setup lint types imports rust-lint rust-test ## Everything, the long 
 bench: setup ## Measure against peers; AREA=machine measures one area
 	@tools/setup.sh peers
 	$(ISOLATED) $(PYTHON) tools/bench.py $(AREA)
+
+CASES ?= 20000
+ONLY ?=
+fuzz: ## Look longer for what breaks a parser or a rule; CASES=200000 of each, ONLY=proxy_header
+	cd rust && PROPTEST_CASES=$(CASES) cargo test --quiet --locked -p godwit-catalog -p godwit-edge -p godwit-dns $(ONLY)
 
 programs: ## Build the Rust programs
 	@tools/setup.sh programs
