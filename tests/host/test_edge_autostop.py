@@ -65,6 +65,42 @@ async def test_what_is_to_run_and_what_has_no_autostop_is_left(lab: Lab) -> None
     assert lab.agent.stops[0].suspend
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "rests_at_last", "suspended"),
+    [
+        ("stop", "off", "m0", False),
+        ("off", "stop", "m1", False),
+        ("suspend", "off", "m0", True),
+        ("off", "suspend", "m1", True),
+    ],
+)
+async def test_each_machine_of_a_group_says_itself_whether_and_how_it_rests(
+    lab: Lab, first: str, second: str, rests_at_last: str, suspended: bool
+) -> None:
+    lab.limits = FAST
+    rests(lab)
+    lab.machine("m0", autostop=first)
+    lab.machine("m1", autostop=second)
+    await lab.start()
+    await until(lambda: stopped(lab))
+    await looks(4)
+    assert stopped(lab) == [rests_at_last]
+    assert {one.suspend for one in lab.agent.stops} == {suspended}
+
+
+async def test_one_stops_and_the_other_suspends(lab: Lab) -> None:
+    lab.limits = FAST
+    rests(lab)
+    lab.machine("m0", autostop="stop")
+    lab.machine("m1", autostop="suspend")
+    await lab.start()
+    await until(lambda: len(stopped(lab)) == 2)
+    assert {(one.machine_id, one.suspend) for one in lab.agent.stops} == {
+        ("m0", False),
+        ("m1", True),
+    }
+
+
 async def test_a_machine_with_something_to_do_is_left(lab: Lab) -> None:
     lab.limits = FAST
     rests(lab)
@@ -94,8 +130,8 @@ async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
     one, other = await servers.add(), await servers.add()
     for server in (one, other):
         rests(server.lab)
-    # It decides for all, and does so only once the load is there.
-    first = one.machine("m0")
+    # It decides for all, and has all run until the load is there.
+    first = one.machine("m0", min_running=3)
     busy = other.machine("m1", service={"soft_limit": 1}, **STOP)
     other.machine("m2", **STOP)
     release = asyncio.Event()
@@ -109,9 +145,24 @@ async def test_machines_of_two_hosts_are_one_group_that_one_edge_decides_for(
         held = {"fly-force-instance-id": "m1"}
         asking = parts.spawn(one.get(headers=held))
         await until(lambda: app.active)
-        one.lab.agent.say(first.model_copy(update=STOP))
+        one.lab.agent.say(first.model_copy(update={**STOP, "min_running": 0}))
         await until(lambda: stopped(other.lab))
         # The first one's edge decides: it knows that m1 is at its limit, and one more is enough.
         assert (stopped(one.lab), stopped(other.lab)) == ([], ["m2"])
         release.set()
         assert (await asking).status_code == 200
+
+
+async def test_the_edge_of_a_machine_that_stays_decides_for_those_of_another_host(
+    servers: Servers,
+) -> None:
+    servers.limits = FAST
+    one, other = await servers.add(), await servers.add()
+    for server in (one, other):
+        rests(server.lab)
+    one.machine("m0")
+    other.machine("m1", autostop="suspend")
+    await servers.start()
+    await until(lambda: stopped(other.lab))
+    assert (stopped(one.lab), stopped(other.lab)) == ([], ["m1"])
+    assert other.lab.agent.stops[0].suspend

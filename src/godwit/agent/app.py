@@ -290,9 +290,12 @@ class App:
         What it has in flight ends first; it stays when that does not end in time.
 
         Raises:
-            Failure: It is not there, or in no state to rest.
+            Failure: It is not there, in no state to rest, or to run whatever the load.
         """
         driver = self.machines.get(_EDGE, machine_id)
+        # What the edge has seen may be of a config that was replaced a moment ago.
+        if views.autostop(driver.machine.config) == "off":
+            raise errors.Failure("failed_precondition", f"autostop of {machine_id} is off")
         with log.bound(**driver.machine.about):
             left = await self._drains.drain(machine_id, _REST_AFTER_S)
             if left.requests or left.silent:

@@ -350,7 +350,7 @@ async def test_a_drain_returns_when_the_edges_have_nothing_more_in_flight(bench:
 async def test_a_machine_that_is_not_needed_rests_once_its_requests_have_ended(
     bench: Bench, suspend: bool, rests: str
 ) -> None:
-    await bench.create(config=SERVICES)
+    await bench.create(config=autostops("suspend" if suspend else "stop"))
     await bench.reach("started")
     reader = await edge(bench)
     for _ in range(2):
@@ -364,6 +364,22 @@ async def test_a_machine_that_is_not_needed_rests_once_its_requests_have_ended(
     await reader.state(rests)
     reader.ask(type="stop", machine_id="0000000000000f", suspend=suspend)
     await reader.close()
+
+
+def autostops(how: str) -> dict[str, Any]:
+    service = {"internal_port": 8080, "ports": [{"port": 80, "handlers": ["http"]}]}
+    return {"services": [service | {"autostop": how}]}
+
+
+async def test_a_machine_whose_autostop_is_off_runs_on_whatever_an_edge_has_seen(
+    bench: Bench,
+) -> None:
+    await bench.create(config=autostops("off"))
+    await bench.reach("started")
+    with pytest.raises(errors.Failure, match=f"autostop of {M} is off"):
+        await bench.app.rest(M, suspend=False)
+    view = await bench.call("machine.get", machine_id=M)
+    assert (view["state"], view["cordoned"]) == ("started", False)
 
 
 async def test_an_edge_that_goes_away_has_nothing_in_flight(bench: Bench) -> None:

@@ -227,7 +227,7 @@ def fact(
         process_group=settings.process_group(config),
         metadata=settings.metadata(config),
         services=services(machine.config, passing),
-        autostop=_autostop(machine.config),
+        autostop=autostop(machine.config),
         min_running=_min_running(machine.config, machine.region),
         statics=statics.told(machine.config),
     )
@@ -254,7 +254,7 @@ def check_told(config: Mapping[str, Any]) -> None:
         )
 
 
-def _autostop(config: Mapping[str, Any]) -> Literal["off", "stop", "suspend"]:
+def autostop(config: Mapping[str, Any]) -> Literal["off", "stop", "suspend"]:
     """Return what a machine's services allow, of which the one that allows least counts."""
     asked = [str(one.get("autostop")).lower() for one in settings.items(config.get("services"))]
     allowed = [_AUTOSTOPS.get(word, "off") for word in asked]

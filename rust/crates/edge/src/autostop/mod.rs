@@ -1,9 +1,10 @@
 //! Putting machines to rest that the load does not need (spec/network.md §1.4).
 //!
 //! Now and then, for every app, region and process group: `decide` says which machine is one too
-//! many, if any, and its own host's agent drains and stops or suspends it. Only one edge decides
-//! for a group: that of the host which has its first started machine. What machines of other
-//! hosts have to do their edges say; one that does not say it is held for busy.
+//! many, if any, and its own host's agent drains and stops or suspends it. Each machine says
+//! itself whether it may be, and how; one that may not takes its part of the load. Only one edge
+//! decides for a group: that of the host which has its first started machine. What machines of
+//! other hosts have to do their edges say; one that does not say it is held for busy.
 
 mod decide;
 
@@ -62,8 +63,8 @@ async fn run(worker: Arc<Worker>) {
             ticks.tick().await;
             let mut now = Seen::new();
             for app in apps(&worker.edge) {
-                for (group, how) in groups(&worker.edge, &app) {
-                    look(&worker, &app, &group, how, &seen, &mut now).await;
+                for group in groups(&worker.edge, &app) {
+                    look(&worker, &app, &group, &seen, &mut now).await;
                 }
             }
             seen = now;
@@ -75,45 +76,42 @@ async fn run(worker: Arc<Worker>) {
     }
 }
 
-/// Apps with machines of this host that may be stopped.
+/// Apps with machines of this host, of which some may be stopped, here or elsewhere.
 fn apps(edge: &Edge) -> Vec<Arc<App>> {
     let view = edge.watch.view();
     let stops = |app: &&Arc<App>| {
-        let mut own = app.local.iter();
-        own.any(|machine| may_rest(machine) && autostop(machine).is_some())
+        app.local.iter().any(|machine| serves(machine))
+            && app.machines.iter().any(|machine| may_rest(machine))
     };
     view.apps().filter(stops).cloned().collect()
 }
 
-/// The app's process groups that this edge decides for: started machines of the own region.
-fn groups(edge: &Edge, app: &App) -> Vec<(Vec<Arc<Machine>>, bool)> {
+/// The app's process groups that this edge decides for: started machines of the own region, of
+/// which at least one may rest.
+fn groups(edge: &Edge, app: &App) -> Vec<Vec<Arc<Machine>>> {
     let mut groups: HashMap<Arc<str>, Vec<Arc<Machine>>> = HashMap::new();
     for machine in app.machines.iter().filter(|machine| app.is_own(machine)) {
-        if *machine.region == *edge.config.region && may_rest(machine) {
+        if *machine.region == *edge.config.region && serves(machine) {
             let group = groups.entry(machine.process_group.clone()).or_default();
             group.push(machine.clone());
         }
     }
-    let decided = groups.into_values().filter_map(|group| {
-        let first = group.iter().min_by(|a, b| a.key.cmp(&b.key))?;
-        let suspend = autostop(first)?;
-        (*first.key.host == *edge.config.host_id).then_some((group, suspend))
+    let decided = groups.into_values().filter(|group| {
+        let first = group.iter().min_by(|a, b| a.key.cmp(&b.key));
+        let is_here = first.is_some_and(|first| *first.key.host == *edge.config.host_id);
+        is_here && group.iter().any(|machine| may_rest(machine))
     });
     decided.collect()
 }
 
-/// Whether a machine takes part: it serves.
-fn may_rest(machine: &Machine) -> bool {
+/// Whether a machine takes part in the load.
+fn serves(machine: &Machine) -> bool {
     machine.is_started() && !machine.cordoned && !machine.draining && !machine.services.is_empty()
 }
 
-/// Whether a machine that is not needed is suspended (true) or stopped; `None` if it is left.
-fn autostop(machine: &Machine) -> Option<bool> {
-    match machine.autostop {
-        Autostop::Off => None,
-        Autostop::Stop => Some(false),
-        Autostop::Suspend => Some(true),
-    }
+/// Whether a machine is put to rest when it is not needed.
+fn may_rest(machine: &Machine) -> bool {
+    machine.autostop != Autostop::Off
 }
 
 /// Look at one group, and put one machine to rest if it is one too many.
@@ -121,7 +119,6 @@ async fn look(
     worker: &Arc<Worker>,
     app: &App,
     group: &[Arc<Machine>],
-    suspend: bool,
     seen: &Seen,
     now: &mut Seen,
 ) {
@@ -136,7 +133,7 @@ async fn look(
             Candidate {
                 active: busy.active,
                 over: busy.over,
-                settled: before.is_some(),
+                may_rest: may_rest(machine) && before.is_some(),
                 quiet: before.is_some_and(|(_, held)| *held == taken),
             }
         })
@@ -158,13 +155,14 @@ async fn look(
         machine.region,
         machine.process_group,
     );
-    if let Err(why) = rest(worker, machine, suspend).await {
+    if let Err(why) = rest(worker, machine).await {
         log::warn!(machine_id = &*machine.key.id; "{} is not stopped: {why}", machine.key.id);
     }
 }
 
-async fn rest(worker: &Arc<Worker>, machine: &Machine, suspend: bool) -> Result<(), String> {
+async fn rest(worker: &Arc<Worker>, machine: &Machine) -> Result<(), String> {
     let edge = &worker.edge;
+    let suspend = machine.autostop == Autostop::Suspend;
     if *machine.key.host == *edge.config.host_id {
         let asked = edge.waker.stop(&machine.key.id, suspend).await;
         return asked.map_err(|why| why.to_string());
