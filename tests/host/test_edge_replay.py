@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.backhaul_lab import HELLO, Servers, make_servers  # noqa: F401
-from tests.host.edge_lab import QUICK, Lab, echo, make_lab  # noqa: F401
+from tests.host.edge_lab import PATIENT, QUICK, Lab, echo, make_lab  # noqa: F401
 from tests.host.rust_components import Request, WebApp, response, web_app
 
 pytestmark = pytest.mark.host
@@ -397,3 +398,58 @@ async def test_a_region_is_reached_by_way_of_its_host(servers: Servers) -> None:
         assert (await near.get(headers=preferred)).json()["path"] == "/"
         forced = await far.get(headers={"fly-force-region": "fra"})
         assert dict(forced.json()["headers"])["fly-region"] == "iad"
+
+
+async def test_a_replays_time_counts_at_another_host_too(servers: Servers) -> None:
+    """The far edge alone would wait a minute for its machine to start."""
+    near, far = await servers.add(), await servers.add()
+
+    async def answer(request: Request) -> bytes:
+        failed = request.header("fly-replay-failed")
+        if failed:
+            return response(failed.encode())
+        return response(b"", "200 OK", "fly-replay: app=other;fallback=force_self;timeout=1s")
+
+    async def never(_: str) -> str | None:
+        await asyncio.Event().wait()
+        return None
+
+    fact = near.machine("m1")
+    far.machine("m2", app="other", state="stopped")
+    far.lab.agent.on_wake = never
+    async with web_app(fact.local_ipv4, near.lab.app_port, answer):
+        await servers.start()
+        began = time.monotonic()
+        got = await near.get()
+        took_s = time.monotonic() - began
+    assert got.status_code == 200, got.text
+    assert "reason=timeout" in got.text
+    assert far.lab.agent.wakes == ["m2"]
+    assert 1 <= took_s < PATIENT.wake_ms / 1_000 / 2
+
+
+async def test_a_name_that_is_another_organizations_now_is_not_replayed_into(
+    servers: Servers,
+) -> None:
+    """The edge that is asked knows what the asking one, cut off, has not heard of."""
+    servers.limits = QUICK
+    near, far = await servers.add(), await servers.add()
+    fact = near.machine("m1")
+    stale = far.machine("m2", app="other", app_id="app_before")
+    async with (
+        web_app(fact.local_ipv4, near.lab.app_port, replay("app=other")),
+        web_app(stale.local_ipv4, near.lab.app_port, echo) as stranger,
+    ):
+        await servers.start()
+        assert (await near.get()).status_code == 200
+        taken = {"app_id": "app_after", "org_id": "org_2", "network_id": "net_2"}
+        far.lab.agent.say(stale.model_copy(update=taken))
+        async with asyncio.timeout(parts.PATIENCE_S):
+            while (got := await near.get()).status_code == 200:
+                await asyncio.sleep(0.02)
+        assert "[PR04]" in got.text
+        seen = len(stranger.requests)
+        for _ in range(5):
+            assert (await near.get()).status_code >= 500
+        assert len(stranger.requests) == seen
+        assert (await far.lab.metrics())["godwit_edge_backhaul_bounced_count"] >= 1

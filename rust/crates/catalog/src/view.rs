@@ -387,6 +387,14 @@ impl App {
         newest(self.machines[first..].iter(), id)
     }
 
+    /// Its id, which no namesake has; an app of which only machines are known has theirs.
+    pub fn id(&self) -> Option<&Arc<str>> {
+        match &self.record {
+            Some(record) => Some(&record.app_id),
+            None => self.machines.first().map(|machine| &machine.app_id),
+        }
+    }
+
     /// Whether a machine is of the app that now has this name, not of a deleted namesake.
     pub fn is_own(&self, machine: &Machine) -> bool {
         self.record

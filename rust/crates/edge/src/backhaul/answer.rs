@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use godwit_catalog::App;
 use hyper::body::Body;
 use hyper::header::HeaderValue;
 use hyper::{Method, Response, StatusCode, Uri};
@@ -116,18 +117,25 @@ async fn take(
 /// What does not work at once works elsewhere; only a machine that was started is waited for.
 pub(crate) fn patience(worker: &Worker, carry: &Carry) -> Patience {
     let limits = &worker.edge.config.limits;
-    let queue = Duration::from_millis(carry.queue_ms);
+    let queue = carry.queue_ms.min(limits.queue_ms);
+    let wake = carry.wake_ms.unwrap_or(u64::MAX).min(limits.wake_ms);
     Patience {
         reach: Duration::ZERO,
-        queue: queue.min(Duration::from_millis(limits.queue_ms)),
-        wake: Duration::from_millis(limits.wake_ms),
+        queue: Duration::from_millis(queue),
+        wake: Duration::from_millis(wake),
     }
 }
 
+/// The targets of the app that the near edge means: one of the two may not know yet that its name
+/// is another app's now.
 pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refusal> {
     let view = worker.edge.watch.view();
+    let is_meant = |app: &&Arc<App>| {
+        carry.app_id.is_empty() || app.id().is_some_and(|id| **id == *carry.app_id)
+    };
     let app = view
         .app(&carry.app)
+        .filter(is_meant)
         .ok_or_else(|| refusal::nothing(&carry.app, carry.port))?;
     let at = (carry.port, carry.handling);
     Ok(worker.targets.get(app, at, Ground::of(worker, &view)))

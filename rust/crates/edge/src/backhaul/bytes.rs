@@ -117,6 +117,12 @@ async fn ask(
     count(&worker.edge.metrics.backhaul.sent);
     let carry = Carry {
         app: reached.targets.app_name().to_string(),
+        app_id: reached
+            .targets
+            .app()
+            .id()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         port,
         handling: Handling::Bytes,
         machine: reached.machine_id.to_string(),

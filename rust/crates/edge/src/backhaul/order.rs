@@ -41,6 +41,9 @@ pub(crate) enum Order {
 #[serde(default)]
 pub(crate) struct Carry {
     pub(crate) app: String,
+    /// The id of the app that the near edge means; empty from one that does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) app_id: String,
     /// The external port that the client came to.
     pub(crate) port: u16,
     pub(crate) handling: Handling,
@@ -52,6 +55,9 @@ pub(crate) struct Carry {
     pub(crate) repeatable: bool,
     /// How long it may wait for a slot, ms; without it, it goes elsewhere.
     pub(crate) queue_ms: u64,
+    /// How long it may wait for a machine to be started, ms, if not as long as the far edge lets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wake_ms: Option<u64>,
     /// Of a stream that becomes a tunnel: what to ask the machine.
     pub(crate) tunnel: Option<Tunnel>,
     /// Of datagrams: whose they are.
@@ -211,7 +217,10 @@ mod tests {
             let tunnel = tunnel.then(|| Tunnel {
                 method: "GET".into(), path, protocol: "websocket".into(),
             });
-            let carry = Carry { app, port, machine, only, queue_ms, tunnel, ..Carry::default() };
+            let (app_id, wake_ms) = (machine.clone(), only.then_some(queue_ms));
+            let carry = Carry {
+                app, app_id, port, machine, only, queue_ms, wake_ms, tunnel, ..Carry::default()
+            };
             let order = Order::Carry(Box::new(carry));
             let mut headers = HeaderMap::from_iter([(ORDER, order.value())]);
             prop_assert_eq!(Order::take(&mut headers), Some(order));
@@ -225,6 +234,24 @@ mod tests {
             let _ = (Order::take(&mut headers), Reply::take(&mut headers));
             prop_assert!(headers.is_empty());
         }
+    }
+
+    #[test]
+    fn an_order_of_another_release_is_read() {
+        let said = r#"{"kind":"carry","app":"hello","port":80,"queue_ms":5,"news":[1]}"#;
+        let mut headers = HeaderMap::from_iter([(ORDER, HeaderValue::from_static(said))]);
+        let Some(Order::Carry(carry)) = Order::take(&mut headers) else {
+            panic!("no order");
+        };
+        assert_eq!((&*carry.app, &*carry.app_id), ("hello", ""));
+        assert_eq!((carry.queue_ms, carry.wake_ms), (5, None));
+        // Nor does it say what it has not to say.
+        let value = Order::Carry(carry).value();
+        let said = value.to_str().unwrap();
+        assert!(
+            !said.contains("app_id") && !said.contains("wake_ms"),
+            "{said}"
+        );
     }
 
     #[test]

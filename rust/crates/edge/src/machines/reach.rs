@@ -219,6 +219,12 @@ impl<'a> Search<'a> {
         self.at
     }
 
+    /// How long it may still wait for a machine to be started.
+    pub(crate) fn wake_left(&self) -> Duration {
+        let left = |by: Instant| by.saturating_duration_since(Instant::now());
+        self.wake_by.map_or(self.patience.wake, left)
+    }
+
     /// Whether a machine of this host was started for it: its app may take its time to listen.
     pub(crate) fn has_woken(&self) -> bool {
         self.woke

@@ -374,12 +374,20 @@ impl Errand<'_> {
         *request.version_mut() = Version::HTTP_2;
         let carry = Carry {
             app: reached.targets.app_name().to_string(),
+            app_id: reached
+                .targets
+                .app()
+                .id()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             port: search.at().0,
             handling: search.at().1,
             machine: reached.machine_id.to_string(),
             only: !search.wish.is_any(),
             repeatable: self.is_repeatable(),
             queue_ms: u64::try_from(queue.as_millis()).unwrap_or(u64::MAX),
+            // The millisecond begun counts, so that the time is over here when it is there.
+            wake_ms: u64::try_from(search.wake_left().as_millis() + 1).ok(),
             tunnel,
             visit: None,
         };
