@@ -6,7 +6,7 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
-from tests.host.rust_components import web_app
+from tests.host.rust_components import Request, web_app
 
 pytestmark = pytest.mark.host
 
@@ -72,3 +72,32 @@ async def test_length_and_chunks_together_are_one_request_of_chunks(lab: Lab) ->
             assert request.body == b"hello"
             assert request.header("content-length") is None
         assert got.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("asked", ["h2c", "H2C", "websocket, h2c"])
+async def test_an_upgrade_to_http_2_is_ignored_whatever_the_app_would_say(
+    lab: Lab, asked: str
+) -> None:
+    """Behind such a tunnel a client would talk to the app without the edge's looking at it."""
+    fact = lab.machine("m1")
+
+    async def willing(request: Request) -> bytes:
+        if request.header("upgrade"):
+            return (
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+            )
+        return await echo(request)
+
+    upgrade = (
+        f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {asked}\r\n"
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    )
+    close = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+    async with web_app(fact.local_ipv4, lab.app_port, willing) as app:
+        await lab.start()
+        got = await said(lab, GET + HOST + upgrade.encode() + close)
+    # It is answered by HTTP/1.1, and the connection goes on with the next request.
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 2, got
+    assert [request.path for request in app.requests] == ["/", "/last"]
+    names = {name.lower() for request in app.requests for name, _ in request.headers}
+    assert not names & {"upgrade", "http2-settings", "connection"}, names

@@ -12,6 +12,9 @@ use crate::backhaul;
 use crate::request::caller;
 use crate::request::introduction::FLY_REQUEST_ID;
 
+/// HTTP/2 without TLS by way of an upgrade, which RFC 9113 §3.1 has given up.
+const H2C: &[u8] = b"h2c";
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PREFERRED_UNAVAILABLE: HeaderName =
     HeaderName::from_static("fly-preferred-instance-unavailable");
@@ -65,7 +68,9 @@ impl Seen {
         for name in headers.keys() {
             match name.as_str() {
                 "connection" => seen.connection = true,
-                "keep-alive" | "proxy-connection" | "transfer-encoding" => seen.hop = true,
+                "http2-settings" | "keep-alive" | "proxy-connection" | "transfer-encoding" => {
+                    seen.hop = true;
+                }
                 "te" => seen.te = true,
                 "upgrade" => seen.upgrade = true,
                 "expect" => seen.expect = true,
@@ -98,7 +103,20 @@ pub(crate) fn upgrade_of(
         return None;
     }
     let listed = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    headers.get(UPGRADE).filter(|_| listed).cloned()
+    let protocol = headers.get(UPGRADE).filter(|_| listed)?;
+    let mut names = protocol
+        .as_bytes()
+        .split(|byte| matches!(byte, b',' | b'/'));
+    let is_h2c = names.any(|name| name.trim_ascii().eq_ignore_ascii_case(H2C));
+    (!is_h2c).then(|| protocol.clone())
+}
+
+/// Whether a request's body is in chunks and in nothing else, as all that read it agree.
+pub(crate) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    first.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 /// Turn a client's headers into the app's, but for what the edge says itself (`introduction`).
@@ -244,7 +262,12 @@ pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap, seen: Seen) {
         headers.remove(CONNECTION);
     }
     if seen.hop {
-        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING] {
+        for name in [
+            HTTP2_SETTINGS,
+            KEEP_ALIVE,
+            PROXY_CONNECTION,
+            TRANSFER_ENCODING,
+        ] {
             headers.remove(name);
         }
     }
@@ -411,6 +434,7 @@ mod tests {
             ("te", "gzip, trailers;q=0.5"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
             ("expect", "100-continue"),
         ];
         let headers = edited(&sent, Version::HTTP_11);
@@ -420,6 +444,7 @@ mod tests {
             "keep-alive",
             "proxy-connection",
             "upgrade",
+            "http2-settings",
         ] {
             assert!(!headers.contains_key(name), "{name}");
         }
@@ -444,6 +469,27 @@ mod tests {
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         assert!(upgrade(Version::HTTP_11, &headers).is_some());
         assert_eq!(upgrade(Version::HTTP_10, &headers), None);
+    }
+
+    #[test]
+    fn an_upgrade_to_http_2_is_none() {
+        for (asked, is_one) in [
+            ("h2c", false),
+            ("websocket, H2C", false),
+            ("h2c/1, websocket", false),
+            ("websocket", true),
+            ("h2cx", true),
+        ] {
+            let headers = HeaderMap::from_iter([
+                (
+                    CONNECTION,
+                    HeaderValue::from_static("Upgrade, HTTP2-Settings"),
+                ),
+                (UPGRADE, HeaderValue::from_static(asked)),
+            ]);
+            let protocol = upgrade_of(Version::HTTP_11, &headers, Seen::of(&headers));
+            assert_eq!(protocol.is_some(), is_one, "{asked}");
+        }
     }
 
     #[test]
