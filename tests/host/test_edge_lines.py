@@ -86,6 +86,30 @@ async def test_what_is_no_response_is_a_502(lab: Lab, name: str) -> None:
         assert asked == ["/a?b=c"] * 3
 
 
+@pytest.mark.parametrize(
+    ("method", "sends"),
+    # What must not be sent twice is not.
+    [("POST", 1), ("PUT", 3)],
+)
+async def test_a_switch_that_a_request_with_a_body_did_not_ask_for_is_a_502(
+    lab: Lab, method: str, sends: int
+) -> None:
+    fact = lab.machine("m1")
+    switch = NO_RESPONSE["a switch nobody asked for"].replace(
+        b"\r\n", b"\r\nConnection: Upgrade\r\n", 1
+    )
+    asked, serve = app(lab, switch, b"what follows")
+    async with (
+        raw_app(fact.local_ipv4, lab.app_port, serve),
+        httpx.AsyncClient(timeout=parts.PATIENCE_S) as client,
+    ):
+        await lab.start()
+        got = await client.request(method, lab.url, headers=HELLO, content=b"hello")
+    assert (got.status_code, "[PU02]" in got.text) == (502, True)
+    assert asked == ["/"] * sends
+    assert await lab.agent.count("m1") == (0, 0)
+
+
 @pytest.mark.parametrize("name", BROKEN_OFF)
 async def test_a_body_that_breaks_off_is_no_whole_one(lab: Lab, name: str) -> None:
     fact = lab.machine("m1")

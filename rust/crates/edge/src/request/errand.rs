@@ -308,6 +308,13 @@ impl Errand<'_> {
                     let key = self.headers.get(SEC_WEBSOCKET_KEY);
                     websocket::opened_by_http_2(&mut response, key);
                 }
+                let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if upgraded && self.protocol.is_none() {
+                    return Err(Unanswered {
+                        unsent: false,
+                        error: "it speaks another protocol that nobody asked for".into(),
+                    });
+                }
                 Ok((response, Link::Here(upstream)))
             }
             Link::There { mut stream, queue } => {
