@@ -29,6 +29,9 @@ from tests.host.rust_components import web_app
 
 pytestmark = pytest.mark.host
 
+HALF_A_HEAD = b"GET / HTTP/1.1\r\nHost: " + NAME.encode() + b"\r\n"
+HEADS_CUT = 'godwit_edge_refused_connections_count{reason="http_head_timeout"}'
+
 
 async def test_ports_open_and_close_as_services_come_and_go(front: FrontLab) -> None:
     fact = front.machine("m1", services=[front.service(7001, "http")])
@@ -342,3 +345,53 @@ async def test_a_renewed_authority_is_used_without_a_restart(front: FrontLab) ->
         while await issuer() == former:
             await asyncio.sleep(0.05)
     assert await issuer() == "Godwit edge renewed"
+
+
+async def heads(front: FrontLab, own_s: int) -> parts.WebApp:
+    """Serve an app whose port lets a client take so long for a head, by TCP and by TLS."""
+    options = {"http_options": {"headers_read_timeout": own_s}}
+    services = [front.service(7030, "http", **options)]
+    services.append(front.service(7031, "tls", "http", **options))
+    fact = front.machine("m1", services=services)
+    app = parts.WebApp(fact.local_ipv4, front.app_port, echo)
+    await app.start()
+    await front.start()
+    await front.listens(SHARED, 7031)
+    await front.listens(OWN, 7030)
+    return app
+
+
+async def test_an_app_that_gives_clients_longer_has_them_at_its_own_address_and_by_tls(
+    front: FrontLab,
+) -> None:
+    front.limits = front.limits.model_copy(update={"header_ms": 1_000})
+    app = await heads(front, own_s=300)
+    tls = {"ssl": front.trusting, "server_hostname": NAME}
+    async with (
+        connected(OWN, 7030) as own,
+        connected(OWN, 7030) as silent,
+        connected(SHARED, 7031, **tls) as secure,
+        connected(SHARED, 7030) as shared,
+    ):
+        for _, writer in (own, secure, shared):
+            writer.write(HALF_A_HEAD)
+        # Where the head says which app is meant, only the edge's own time can count.
+        assert await shared[0].read() == b""
+        await front.refused("http_head_timeout")
+        silent[1].write(HALF_A_HEAD)
+        for reader, writer in (own, silent, secure):
+            writer.write(b"\r\n")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        assert (await front.metrics())[HEADS_CUT] == 1
+    await app.stop()
+
+
+async def test_an_app_that_gives_clients_less_has_them_cut(front: FrontLab) -> None:
+    front.limits = front.limits.model_copy(update={"header_ms": 600_000})
+    app = await heads(front, own_s=1)
+    async with connected(OWN, 7030) as half, connected(OWN, 7030) as silent:
+        half[1].write(HALF_A_HEAD)
+        for reader, _ in (half, silent):
+            assert await reader.read() == b""
+        await front.refused("http_head_timeout", 2)
+    await app.stop()

@@ -154,8 +154,14 @@ where
         .map_or(Duration::from_millis(limits.header_ms), |seconds| {
             Duration::from_secs(seconds.into())
         });
+    // HTTP/2 has no such time of the app's, only the edge's for a first request.
+    let first_within = if spoken.only_http_2 {
+        Duration::from_millis(limits.header_ms)
+    } else {
+        head_within
+    };
     let speaking = speak(&connection, stream, &spoken, head_within);
-    drive(&connection, speaking).await;
+    drive(&connection, speaking, first_within).await;
 }
 
 /// Speak what the client does, until it ends or is to close once what it began is answered.
@@ -227,11 +233,15 @@ where
     served.map_err(Broken::Http2)
 }
 
-/// Drive a connection, and have it close when it is time.
-async fn drive(connection: &Connection, speaking: impl Future<Output = Result<(), Broken>>) {
+/// Drive a connection, and have it close when it is time; its first request comes `first_within`.
+async fn drive(
+    connection: &Connection,
+    speaking: impl Future<Output = Result<(), Broken>>,
+    first_within: Duration,
+) {
     let mut speaking = pin!(speaking);
     let mut phases = connection.worker.phases.clone();
-    let mut watch = IdleWatch::new(connection);
+    let mut watch = IdleWatch::new(connection, first_within);
     let mut closing = false;
     loop {
         let due = due(&mut watch, &mut phases, !closing);
@@ -338,9 +348,9 @@ struct IdleWatch<'a> {
 }
 
 impl<'a> IdleWatch<'a> {
-    fn new(connection: &'a Connection) -> Self {
+    fn new(connection: &'a Connection, first_within: Duration) -> Self {
         let limits = &connection.worker.edge.config.limits;
-        let mut ticks = interval(Duration::from_millis(limits.header_ms.max(1)));
+        let mut ticks = interval(first_within.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         IdleWatch {
