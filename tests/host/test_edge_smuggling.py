@@ -22,6 +22,17 @@ HOSTILE = {
     + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"
     + INNER,
     "a coding in disguise": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + INNER,
+    "two codings": POST
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
+    + INNER,
+    "chunks in chunks": POST
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    + INNER,
+    "a coding before the chunks": POST
+    + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    + INNER,
+    "a bare LF after a chunk's size": POST
+    + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
     "a folded header": GET + HOST + b"X-A: 1\r\n folded\r\n\r\n",
     "a space before the colon": GET + HOST + b"Transfer-Encoding : chunked\r\n\r\n",
     "a NUL": GET + HOST + b"X-A: a\x00b\r\n\r\n",
@@ -58,6 +69,28 @@ async def test_it_is_refused_and_no_app_sees_it(lab: Lab, name: str) -> None:
         assert app.requests == []
         assert not got or got.split(b" ", 2)[1] in {b"400", b"404", b"414", b"431", b"505"}, got
         assert (await lab.get()).status_code == 200
+
+
+async def test_a_bare_lf_is_a_lines_end_to_the_edge_and_none_that_the_app_sees(lab: Lab) -> None:
+    """RFC 9112 §2.2 lets it be read as CRLF; what goes on is written anew."""
+    fact = lab.machine("m1")
+    asked = POST + b"X-A: 1\nContent-Length: 5\nConnection: close\n\nhello"
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        heads.append(head)
+        assert await reader.readexactly(5) == b"hello"
+        writer.write(parts.response())
+
+    heads: list[bytes] = []
+    async with parts.raw_app(fact.local_ipv4, lab.app_port, raw):
+        await lab.start()
+        for said_so in (asked, asked.replace(b"\r\n", b"\n")):
+            assert (await said(lab, said_so)).startswith(b"HTTP/1.1 200")
+    for head in heads:
+        assert head.count(b"\n") == head.count(b"\r\n")
+        assert b"\r\nx-a: 1\r\n" in head.lower()
+        assert b"\r\ncontent-length: 5\r\n" in head.lower()
 
 
 async def test_length_and_chunks_together_are_one_request_of_chunks(lab: Lab) -> None:

@@ -40,11 +40,18 @@ use crate::request::{request_id, route, websocket};
 pub(crate) async fn answer(connection: Arc<Connection>, arrived: Arrived) -> Response<Download> {
     let _busy = connection.busy(arrived.request.version());
     let mut exchange = Exchange::new(&connection, &arrived.request);
-    let mut response = match exchange.carry(arrived).await {
-        Ok(response) => response,
-        Err(refusal) => exchange.refuse(&refusal),
+    let request = &arrived.request;
+    // What others may see more requests in is none, and nothing after it is read.
+    let is_framed =
+        request.body().is_end_stream() || headers::is_plainly_chunked(request.headers());
+    let carried = if is_framed {
+        exchange.carry(arrived).await
+    } else {
+        Err(refusal::coding())
     };
-    if connection.is_draining() && exchange.version != Version::HTTP_2 {
+    let mut response = carried.unwrap_or_else(|refusal| exchange.refuse(&refusal));
+    let is_last = !is_framed || connection.is_draining();
+    if is_last && exchange.version != Version::HTTP_2 {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !upgraded {
             response

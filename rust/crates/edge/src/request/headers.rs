@@ -94,6 +94,9 @@ impl Seen {
 }
 
 /// What tells a request with `Upgrade` from others: the protocol it asks for.
+///
+/// None if HTTP/2 is among those: behind such a tunnel a client would ask the app for what the edge
+/// never sees, as other hosts and paths. It is answered by HTTP/1.1 then (RFC 9110 §7.8).
 pub(crate) fn upgrade_of(
     version: Version,
     headers: &HeaderMap,
@@ -451,6 +454,24 @@ mod tests {
         assert!(!headers.contains_key("transfer-encoding") && !headers.contains_key("expect"));
         assert_eq!(all(&headers, "te"), ["trailers"]);
         assert_eq!(all(&headers, "host"), ["hello.example"]);
+    }
+
+    #[test]
+    fn chunks_are_plain_by_one_line_of_one_word() {
+        for (lines, plain) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked"], true),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["gzip, chunked"], false),
+            (&["gzip", "chunked"], false),
+            (&["identity"], false),
+        ] {
+            let coding = |line: &&'static str| (TRANSFER_ENCODING, HeaderValue::from_static(line));
+            let headers: HeaderMap = lines.iter().map(coding).collect();
+            assert_eq!(is_plainly_chunked(&headers), plain, "{lines:?}");
+        }
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub(crate) fn no_host() -> Refusal {
     )
 }
 
+pub(crate) fn coding() -> Refusal {
+    refuse(
+        StatusCode::BAD_REQUEST,
+        "",
+        "a body may be chunked once, and coded in no other way",
+    )
+}
+
 pub(crate) fn method(name: &str) -> Refusal {
     refuse(
         StatusCode::METHOD_NOT_ALLOWED,
