@@ -1,4 +1,4 @@
-"""A client by HTTP/2 that looks at one stream, the first of its connection."""
+"""A client by HTTP/2 that looks at one stream, the first of its connection, and frames by hand."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ import h2.connection
 import h2.events
 
 STREAM = 1
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 @dataclass
@@ -92,3 +93,13 @@ async def speaking(
         yield client
     finally:
         writer.close()
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    """Return a frame, whether a client may send it or not."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def get_block(authority: str) -> bytes:
+    """Return the header block of `GET /` by HPACK's static table."""
+    return b"\x82\x86\x84\x41" + bytes([len(authority)]) + authority.encode()

@@ -119,6 +119,47 @@ async def test_the_hard_limit_holds_whichever_edges_the_load_comes_from(servers:
     assert len(app.requests) == 60
 
 
+async def test_the_soft_limit_keeps_to_its_region_and_the_hard_one_does_not(
+    servers: Servers,
+) -> None:
+    near, beside, far = [await servers.add(region) for region in ("fra", "fra", "iad")]
+    limits = {"soft_limit": 1, "hard_limit": 3}
+    facts = [
+        server.machine(f"m{number}", service=limits)
+        for number, server in enumerate((near, beside, far))
+    ]
+    release = asyncio.Event()
+
+    async def hold(request: Request) -> bytes:
+        if request.path == "/hold":
+            await release.wait()
+        return response()
+
+    async with contextlib.AsyncExitStack() as stack:
+        apps = [
+            await stack.enter_async_context(web_app(fact.local_ipv4, near.lab.app_port, hold))
+            for fact in facts
+        ]
+        await servers.start()
+        # Each host is known to be there, whatever a first attempt came to.
+        for fact in facts * 10:
+            assert (await near.get(headers={"fly-prefer-instance-id": fact.machine_id})).is_success
+        assert all(app.requests for app in apps)
+        asking = []
+        busy = []
+        for _ in range(8):
+            asking.append(parts.spawn(near.get("/hold")))
+            async with asyncio.timeout(parts.PATIENCE_S):
+                while sum(app.active for app in apps) < len(asking):
+                    await asyncio.sleep(0.01)
+            busy.append([app.active for app in apps])
+        # Over the soft limits, up to the hard ones, all stay in the region; only then they leave it.
+        assert [active for *_, active in busy] == [0] * 6 + [1, 2]
+        assert busy[5] == [3, 3, 0]
+        release.set()
+        assert {(await one).status_code for one in asking} == {200}
+
+
 async def test_overload_at_another_host_ends_in_503(servers: Servers) -> None:
     servers.limits = QUICK
     near, far = await servers.add(), await servers.add()

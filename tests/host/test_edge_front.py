@@ -131,6 +131,66 @@ async def test_raw_bytes_with_half_closed_connections(front: FrontLab) -> None:
     assert metrics['fly_edge_data_out{app="hello",org_id="org_1"}'] == 13
 
 
+async def test_an_address_by_ipv6_that_is_the_apps_own_takes_bytes_and_requests(
+    front: FrontLab,
+) -> None:
+    services = [
+        front.service(7013, "proxy_proto", proxy_version="v1"),
+        front.service(7014, "http"),
+    ]
+    services[1]["internal_port"] = front.app_port + 1
+    front.changes["addresses"] = [SHARED, OWN, "::1"]
+    parts.keep_view(
+        front.folder / "view.json",
+        parts.app("hello", hostnames=(NAME,), addresses=(OWN, "::1")),
+    )
+    fact = front.machine("m1", services=services)
+    async with (
+        parts.raw_app(fact.local_ipv4, front.app_port, echo_lines),
+        web_app(fact.local_ipv4, front.app_port + 1, echo),
+    ):
+        await front.start()
+        for port in (7013, 7014):
+            await front.listens("[::1]", port)
+        async with connected("::1", 7013) as (reader, writer):
+            source = writer.get_extra_info("sockname")[1]
+            told = f"> PROXY TCP6 ::1 ::1 {source} 7013\r\n"
+            assert await reader.readline() == told.encode()
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"> hello\n"
+        # The address says which app is meant, whatever the request says.
+        async with connected("::1", 7014) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert dict(json.loads(body)["headers"])["fly-client-ip"] == "::1"
+
+
+async def test_a_range_of_ports_is_open_from_end_to_end_and_no_further(front: FrontLab) -> None:
+    first, last = 7021, 7024
+    service = front.service(first, "proxy_proto", proxy_version="v1")
+    service["ports"][0]["end_port"] = last
+    fact = front.machine("m1", services=[service])
+    async with parts.raw_app(fact.local_ipv4, front.app_port, echo_lines):
+        await front.start()
+        await front.listens(OWN, last)
+        assert {port for address, port in await front.open_ports() if address == OWN} == set(
+            range(first, last + 1)
+        )
+        for port in range(first, last + 1):
+            async with connected(OWN, port) as (reader, _):
+                # The app learns at which of them the client came.
+                assert (await reader.readline()).endswith(b" %d\r\n" % port)
+        for port in (first - 1, last + 1):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(OWN, port)
+        # It shrinks as it grew.
+        service["ports"][0]["end_port"] = first + 1
+        front.machine("m1", services=[service], local_ipv4=fact.local_ipv4)
+        await front.listens(OWN, last, wanted=False)
+        await front.listens(OWN, first + 1)
+
+
 async def test_large_streams_go_both_ways_at_once(front: FrontLab) -> None:
     size = 32 << 20
 

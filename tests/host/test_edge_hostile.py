@@ -12,6 +12,7 @@ import pytest
 from tests.host import rust_components as parts
 from tests.host.edge_lab import echo
 from tests.host.front_lab import NAME, SHARED, FrontLab, connected, make_front  # noqa: F401
+from tests.host.http2_client import PREFACE, frame, get_block
 from tests.host.rust_components import web_app
 
 pytestmark = pytest.mark.host
@@ -21,22 +22,11 @@ IDLE = 10_000
 IDLE_KB = 20
 SECURE = 1_000
 SECURE_KB = 50
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GOAWAY, ENHANCE_YOUR_CALM = 7, 11
 END_STREAM, END_HEADERS = 1, 4
+RESETS = 500
 FLOOD = 200_000
 """More frames than sockets hold on their way."""
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
-    return (
-        struct.pack("!I", len(body))[1:] + bytes([kind, flags]) + struct.pack("!I", stream) + body
-    )
-
-
-def request() -> bytes:
-    """Return the header block of `GET /` by HPACK's static table."""
-    return b"\x82\x86\x84\x41" + bytes([len(NAME)]) + NAME.encode()
 
 
 async def answers(front: FrontLab, *, tls: bool) -> bool:
@@ -140,7 +130,7 @@ async def test_streams_that_are_opened_to_be_reset_end_the_connection(front: Fro
             writer.write(PREFACE + frame(4, 0, 0))
             flood = bytearray()
             for stream in range(1, 20_001, 2):
-                flood += frame(1, END_STREAM | END_HEADERS, stream, request())
+                flood += frame(1, END_STREAM | END_HEADERS, stream, get_block(NAME))
                 flood += frame(3, 0, stream, struct.pack("!I", 8))
             writer.write(bytes(flood))
             assert await goes_away(reader) == ENHANCE_YOUR_CALM
@@ -148,12 +138,60 @@ async def test_streams_that_are_opened_to_be_reset_end_the_connection(front: Fro
         await still_answers(front)
 
 
+async def test_streams_that_are_reset_once_they_are_answered_give_their_places_back(
+    front: FrontLab,
+) -> None:
+    """What was accepted is no flood by the protocol's library: each costs a request, no more."""
+    front.limits = front.limits.model_copy(update={"queue_ms": 500})
+    service = front.service(HTTP, "http", hard_limit=2)
+    fact = front.machine("m1", services=[service])
+    ended = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ended
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nbegun")
+        await reader.read()
+        ended += 1
+
+    async with parts.raw_app(fact.local_ipv4, front.app_port, endless):
+        await front.start()
+        await front.listens(SHARED, HTTP)
+        edge = front.edges[0]
+        before = edge.memory_mb()
+        async with connected(SHARED, HTTP) as (reader, writer):
+            writer.write(PREFACE + frame(4, 0, 0))
+            for stream in range(1, 2 * RESETS, 2):
+                writer.write(frame(1, END_STREAM | END_HEADERS, stream, get_block(NAME)))
+                assert await begins(reader, stream)
+                writer.write(frame(3, 0, stream, struct.pack("!I", 8)))
+            async with asyncio.timeout(parts.PATIENCE_S):
+                while await front.agent.count("m1") != (0, 0):
+                    await asyncio.sleep(0.02)
+                while ended < RESETS:
+                    await asyncio.sleep(0.02)
+        assert edge.memory_mb() - before < 8
+        assert "panicked" not in edge.log.read_text()
+
+
+async def begins(reader: asyncio.StreamReader, stream: int) -> bool:
+    """Return whether the stream is answered; the edge may end the connection instead."""
+    while True:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3], "big"))
+        if head[3] == GOAWAY:
+            return False
+        # The body's first bytes: the head of the answer has come before.
+        if head[3] == 0 and int.from_bytes(head[5:], "big") == stream:
+            return True
+
+
 async def test_headers_without_an_end_end_the_connection(front: FrontLab) -> None:
     async with await served(front):
         edge = front.edges[0]
         before = edge.memory_mb()
         async with connected(SHARED, HTTP) as (reader, writer):
-            writer.write(PREFACE + frame(4, 0, 0) + frame(1, END_STREAM, 1, request()))
+            writer.write(PREFACE + frame(4, 0, 0) + frame(1, END_STREAM, 1, get_block(NAME)))
             sent = 0
             with contextlib.suppress(ConnectionError):
                 for _ in range(FLOOD):
