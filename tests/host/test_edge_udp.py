@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self, cast
 
+import httpx
 import pytest
 
 from tests.host import rust_components as parts
@@ -207,6 +208,32 @@ async def test_a_flow_ends_when_nothing_is_said(front: FrontLab) -> None:
             await until(lambda: app.seen[-1][1] == b"three")
             await flows(front, lambda now: now == 0)
         assert await front.agent.count("m1") == (0, 0)
+
+
+async def test_flows_take_no_room_of_a_tcp_service_at_the_same_port(front: FrontLab) -> None:
+    """A limit is of a service: what has come by UDP makes nobody wait who comes by TCP."""
+    limits = {"soft_limit": 10, "hard_limit": 20}
+    by_tcp = front.service(7202, "http", **limits) | {"internal_port": INSIDE}
+    front.limits = QUICK
+    fact = front.machine("m1", services=[service(**limits), by_tcp])
+    async with (
+        udp_app(fact.local_ipv4),
+        parts.web_app(fact.local_ipv4, INSIDE) as web,
+    ):
+        await front.start()
+        await takes(front)
+        await front.listens(OWN, 7202)
+        with contextlib.ExitStack() as clients:
+            for _ in range(20):
+                await clients.enter_context(Client()).ask(b"hello")
+            with Client() as beyond:
+                beyond.say(b"hello")
+                await refused(front, "PR04")
+            async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+                got = await client.get(f"http://{OWN}:7202/")
+            assert got.status_code == 200, got.text
+            assert len(web.requests) == 1
+            assert await front.agent.count("m1") == (0, 20)
 
 
 async def test_a_flow_is_a_connection_of_its_machine(front: FrontLab) -> None:

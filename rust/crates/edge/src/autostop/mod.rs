@@ -219,7 +219,8 @@ pub(crate) fn busy(edge: &Edge, machine_id: &str) -> Busy {
 fn busy_at(edge: &Edge, machine: &Machine) -> Busy {
     let mut busy = Busy::default();
     for service in machine.services.iter() {
-        let load = edge.loads.load(&machine.key.id, service.internal_port);
+        let (port, protocol) = (service.internal_port, service.protocol);
+        let load = edge.loads.load(&machine.key.id, port, protocol);
         busy.active += load.active();
         busy.over |= load.active() >= service.soft_limit;
         busy.taken = busy.taken.wrapping_add(load.taken());

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use godwit_watch::{Flights, InFlight};
+use godwit_wire::facts::Protocol;
 use tokio::sync::Notify;
 
 /// A machine that refused a connection is doubted for this long.
@@ -200,44 +201,47 @@ impl Drop for Ticket {
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
     /// Of this host.
-    machines: Shelf<Load>,
+    machines: Shelf<Load, OfService>,
     /// Of other hosts: what this process has there.
-    abroad: Shelf<Load>,
-    queues: Shelf<Queue>,
-    waits: Shelf<Queue>,
+    abroad: Shelf<Load, OfService>,
+    queues: Shelf<Queue, OfService>,
+    waits: Shelf<Queue, OfService>,
 }
 
 /// A machine's or an app's name, and a port.
 pub(super) type Key = (Arc<str>, u16);
+/// As above, of one of the two services that one port may have.
+type OfService = (Arc<str>, u16, Protocol);
 
 impl Loads {
-    /// The load of a machine at an internal port.
-    pub(crate) fn load(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
-        self.machines.get((machine.clone(), internal_port))
+    /// The load of a machine's service at an internal port.
+    pub(crate) fn load(&self, machine: &Arc<str>, port: u16, protocol: Protocol) -> Arc<Load> {
+        self.machines.get((machine.clone(), port, protocol))
     }
 
-    /// What this process has at a machine of another host.
-    pub(crate) fn abroad(&self, machine: &Arc<str>, internal_port: u16) -> Arc<Load> {
-        self.abroad.get((machine.clone(), internal_port))
+    /// What this process has at a service of a machine of another host.
+    pub(crate) fn abroad(&self, machine: &Arc<str>, port: u16, protocol: Protocol) -> Arc<Load> {
+        self.abroad.get((machine.clone(), port, protocol))
     }
 
     /// The queue of an app at an external port.
-    pub(crate) fn queue(&self, app: &Arc<str>, port: u16) -> Arc<Queue> {
-        self.queues.get((app.clone(), port))
+    pub(crate) fn queue(&self, app: &Arc<str>, port: u16, protocol: Protocol) -> Arc<Queue> {
+        self.queues.get((app.clone(), port, protocol))
     }
 
     /// Who waits for a machine of an app at an external port.
-    pub(crate) fn waits(&self, app: &Arc<str>, port: u16) -> Arc<Queue> {
-        self.waits.get((app.clone(), port))
+    pub(crate) fn waits(&self, app: &Arc<str>, port: u16, protocol: Protocol) -> Arc<Queue> {
+        self.waits.get((app.clone(), port, protocol))
     }
 
-    /// Machines with load: id, internal port, requests.
+    /// Machines with load: id, internal port, what is there by either protocol.
     pub(crate) fn active(&self) -> Vec<(Arc<str>, u16, u32)> {
-        let loads = self.machines.all();
-        loads
-            .into_iter()
-            .map(|((id, port), load)| (id, port, load.active()))
-            .collect()
+        let mut active: HashMap<Key, u32> = HashMap::new();
+        for ((id, port, _), load) in self.machines.all() {
+            *active.entry((id, port)).or_default() += load.active();
+        }
+        let told = |((id, port), active)| (id, port, active);
+        active.into_iter().map(told).collect()
     }
 
     /// The number of requests that wait, for a slot or for a machine.
@@ -253,7 +257,7 @@ impl Loads {
 impl Flights for Loads {
     fn of(&self, machine_id: &str) -> InFlight {
         let loads = self.machines.all();
-        let own = loads.iter().filter(|((id, _), _)| &**id == machine_id);
+        let own = loads.iter().filter(|((id, ..), _)| &**id == machine_id);
         own.map(|(_, load)| load.in_flight())
             .fold(InFlight::default(), |sum, one| InFlight {
                 requests: sum.requests + one.requests,
@@ -264,17 +268,17 @@ impl Flights for Loads {
 
 /// Shared things that live as long as somebody uses them.
 #[derive(Debug)]
-pub(super) struct Shelf<T>(Mutex<Shelved<T>>);
+pub(super) struct Shelf<T, K = Key>(Mutex<Shelved<T, K>>);
 
 #[derive(Debug)]
-struct Shelved<T> {
-    things: HashMap<Key, Weak<T>>,
+struct Shelved<T, K> {
+    things: HashMap<K, Weak<T>>,
     sweep_at: usize,
 }
 
 const FIRST_SWEEP: usize = 256;
 
-impl<T> Default for Shelf<T> {
+impl<T, K> Default for Shelf<T, K> {
     fn default() -> Self {
         Shelf(Mutex::new(Shelved {
             things: HashMap::new(),
@@ -283,12 +287,9 @@ impl<T> Default for Shelf<T> {
     }
 }
 
-impl<T: Default> Shelf<T>
-where
-    Key: Hash + Eq,
-{
+impl<T: Default, K: Clone + Hash + Eq> Shelf<T, K> {
     /// The thing of a key, the same for all who use it at a time.
-    pub(super) fn get(&self, key: Key) -> Arc<T> {
+    pub(super) fn get(&self, key: K) -> Arc<T> {
         let mut shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thing) = shelved.things.get(&key).and_then(Weak::upgrade) {
             return thing;
@@ -303,9 +304,9 @@ where
     }
 
     /// Every one that is in use.
-    pub(super) fn all(&self) -> Vec<(Key, Arc<T>)> {
+    pub(super) fn all(&self) -> Vec<(K, Arc<T>)> {
         let shelved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = |(key, thing): (&Key, &Weak<T>)| Some((key.clone(), thing.upgrade()?));
+        let live = |(key, thing): (&K, &Weak<T>)| Some((key.clone(), thing.upgrade()?));
         shelved.things.iter().filter_map(live).collect()
     }
 }
@@ -358,9 +359,12 @@ mod tests {
     fn a_load_is_one_for_all_and_gone_with_its_last_user() {
         let loads = Loads::default();
         let machine: Arc<str> = "m1".into();
-        let load = loads.load(&machine, 8080);
-        assert!(Arc::ptr_eq(&load, &loads.load(&machine, 8080)));
-        let slot = load.take(None, &loads.queue(&machine, 80));
+        let load = loads.load(&machine, 8080, Protocol::Tcp);
+        assert!(Arc::ptr_eq(
+            &load,
+            &loads.load(&machine, 8080, Protocol::Tcp)
+        ));
+        let slot = load.take(None, &loads.queue(&machine, 80, Protocol::Tcp));
         drop(load);
         assert_eq!(loads.active(), [(machine.clone(), 8080, 1)]);
         drop(slot);
@@ -368,11 +372,38 @@ mod tests {
     }
 
     #[test]
+    fn services_at_one_port_by_tcp_and_by_udp_have_each_its_own_load_and_queue() {
+        let loads = Loads::default();
+        let name: Arc<str> = "m1".into();
+        let by = |protocol| {
+            let (load, queue) = (
+                loads.load(&name, 5353, protocol),
+                loads.queue(&name, 53, protocol),
+            );
+            (load, queue, loads.waits(&name, 53, protocol))
+        };
+        let (tcp, udp) = (by(Protocol::Tcp), by(Protocol::Udp));
+        let _flows: Vec<_> = (0..20).map(|_| udp.0.take(Some(20), &udp.1)).collect();
+        let _ticket = udp.1.join(1);
+        let _place = udp.2.join(1);
+        assert_eq!((udp.0.active(), tcp.0.active()), (20, 0));
+        assert_eq!((tcp.1.waiting(), tcp.2.waiting()), (0, 0));
+        assert_eq!(loads.of("m1").requests, 20);
+        assert_eq!(loads.active(), [(name.clone(), 5353, 20)]);
+        let abroad = |protocol| loads.abroad(&name, 5353, protocol);
+        abroad(Protocol::Udp).set_full();
+        assert!(!abroad(Protocol::Tcp).is_full());
+    }
+
+    #[test]
     fn tunnels_are_told_apart_from_requests_over_all_ports_of_a_machine() {
         let loads = Loads::default();
         let machine: Arc<str> = "m1".into();
-        let queue = loads.queue(&machine, 80);
-        let (one, other) = (loads.load(&machine, 8080), loads.load(&machine, 9090));
+        let queue = loads.queue(&machine, 80, Protocol::Tcp);
+        let (one, other) = (
+            loads.load(&machine, 8080, Protocol::Tcp),
+            loads.load(&machine, 9090, Protocol::Tcp),
+        );
         let _request = one.take(None, &queue);
         let mut tunnel = other.take(None, &queue).unwrap();
         let told = |requests, tunnels| InFlight { requests, tunnels };

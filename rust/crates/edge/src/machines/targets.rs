@@ -127,6 +127,13 @@ impl Handling {
             (false, _) => Handling::Bytes,
         }
     }
+
+    fn protocol(self) -> Protocol {
+        match self {
+            Handling::Datagrams => Protocol::Udp,
+            Handling::Http | Handling::Https | Handling::Bytes => Protocol::Tcp,
+        }
+    }
 }
 
 /// An external port, and how connections to it are spoken.
@@ -149,6 +156,7 @@ impl Targets {
         let mut besides = Besides::default();
         let (mut ready, mut asleep, mut failing) = (Vec::new(), Vec::new(), Vec::new());
         let (port, handling) = at;
+        let protocol = handling.protocol();
         let mut force_https = false;
         let mut newest: Option<(&str, &ServicePort)> = None;
         let own = app.local.iter();
@@ -197,8 +205,8 @@ impl Targets {
             failing,
             force_https,
             http: newest.and_then(|(_, range)| range.http_options.clone()),
-            queue: ground.loads.queue(&app.name, port),
-            waits: ground.loads.waits(&app.name, port),
+            queue: ground.loads.queue(&app.name, port, protocol),
+            waits: ground.loads.waits(&app.name, port, protocol),
             metrics: ground.metrics.app(&app.name, org_of(app)),
         }
     }
@@ -295,8 +303,8 @@ impl<'a> Ground<'a> {
     ) -> Target {
         let (id, port) = (&machine.key.id, service.internal_port);
         let load = match place {
-            Place::Here(_) => self.loads.load(id, port),
-            Place::There(_) => self.loads.abroad(id, port),
+            Place::Here(_) => self.loads.load(id, port, service.protocol),
+            Place::There(_) => self.loads.abroad(id, port, service.protocol),
         };
         Target {
             machine_id: id.clone(),
@@ -322,10 +330,7 @@ fn org_of(app: &App) -> Option<&Arc<str>> {
 
 /// The service that takes connections of this kind at an external port, and its port.
 fn service_at(machine: &Machine, (port, handling): At) -> Option<(&Service, &ServicePort)> {
-    let protocol = match handling {
-        Handling::Datagrams => Protocol::Udp,
-        Handling::Http | Handling::Https | Handling::Bytes => Protocol::Tcp,
-    };
+    let protocol = handling.protocol();
     let fits = |range: &&ServicePort| {
         (range.start_port..=range.end_port).contains(&port)
             && (protocol == Protocol::Udp || Handling::of(&range.handlers) == handling)
