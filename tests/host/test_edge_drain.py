@@ -82,15 +82,27 @@ async def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(lab: Lab)
         await counted(lab, "m1", 0, 0)
 
 
+WISHES = [
+    {},
+    {"fly-prefer-region": "lcl"},
+    {"fly-prefer-region": "zzz"},
+    {"fly-force-region": "lcl"},
+    {"fly-prefer-instance-id": "gone"},
+    {"fly-force-instance-id": "m1"},
+]
+"""What clients may ask for that the machine `m1` would do for."""
+
+
+@pytest.mark.parametrize("wish", WISHES)
 @pytest.mark.parametrize("away", [DRAINING, {"state": "replacing"}, {"state": "restarting"}])
 async def test_requests_wait_for_the_only_machine_to_come_back(
-    lab: Lab, away: dict[str, object]
+    lab: Lab, away: dict[str, object], wish: dict[str, str]
 ) -> None:
     lab.limits = lab.limits.model_copy(update={"reach_ms": QUICK.reach_ms})
     fact = lab.machine("m1", **away)
     app = WebApp(fact.local_ipv4, lab.app_port)
     await lab.start()
-    waiting = [parts.spawn(lab.get()) for _ in range(5)]
+    waiting = [parts.spawn(lab.get(headers=wish)) for _ in range(5)]
     await lab.counts(CONNECTED, 5)
     # Longer than a machine that is started may take to accept a connection.
     await asyncio.sleep(1.2 * QUICK.reach_ms / 1_000)
@@ -100,6 +112,16 @@ async def test_requests_wait_for_the_only_machine_to_come_back(
     lab.agent.say(fact.model_copy(update=back))
     assert {(await task).status_code for task in waiting} == {200}
     await app.stop()
+
+
+@pytest.mark.parametrize("wish", [{"fly-force-region": "zzz"}, {"fly-force-instance-id": "m2"}])
+async def test_no_machine_is_waited_for_that_would_not_do(lab: Lab, wish: dict[str, str]) -> None:
+    lab.machine("m1", state="replacing")
+    lab.machine("m3", service={"passing": False})
+    await lab.start()
+    got = await lab.get(headers=wish)
+    assert got.status_code == 503
+    assert "[PR04] hello has no machine such as was asked for" in got.text
 
 
 async def test_a_machine_that_does_not_come_back_is_waited_for_so_long_and_no_longer(
@@ -130,11 +152,12 @@ async def test_so_many_requests_wait_for_a_machine_to_come_back_and_no_more(lab:
     assert (await lab.metrics())["godwit_edge_waiting"] == 0
 
 
-async def test_requests_wait_for_checks_to_pass(lab: Lab) -> None:
+@pytest.mark.parametrize("wish", WISHES)
+async def test_requests_wait_for_checks_to_pass(lab: Lab, wish: dict[str, str]) -> None:
     fact = lab.machine("m1", service={"passing": False})
     async with web_app(fact.local_ipv4, lab.app_port):
         await lab.start()
-        waiting = parts.spawn(lab.get())
+        waiting = parts.spawn(lab.get(headers=wish))
         await lab.counts(CONNECTED, 1)
         # Without a machine to hope for it would be refused at once.
         await asyncio.sleep(0.2)

@@ -272,6 +272,17 @@ async def test_what_is_remembered_is_not_asked_again(lab: Lab, apps: Apps) -> No
     assert await status("/a/4") == ("miss", True)
 
 
+@pytest.mark.parametrize("wanted", ['region="fra,any"', "prefer_instance=gone"])
+async def test_a_target_that_restarts_is_waited_for(lab: Lab, apps: Apps, wanted: str) -> None:
+    await apps.add("m1", handler=replay(f"app=other;{wanted}"))
+    await apps.add("m2", app="other", state="restarting")
+    await lab.start()
+    waiting = parts.spawn(lab.get())
+    await lab.counts("godwit_edge_waiting", 1)
+    lab.agent.say(lab.agent.machines["m2"].model_copy(update={"state": "started"}))
+    assert (await waiting).status_code == 200
+
+
 @pytest.mark.parametrize("by", ["cookie", "header"])
 async def test_a_port_has_replays_remembered_for_each_client(
     lab: Lab, apps: Apps, by: str

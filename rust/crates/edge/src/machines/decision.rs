@@ -3,6 +3,7 @@
 use crate::machines::balance::{self, Band, Candidate, Doubt};
 use crate::machines::reach::{Scope, Search};
 use crate::machines::targets::{Place, Target, Targets, There};
+use crate::machines::wish::Wish;
 use crate::request::refusal::{self, Refusal};
 
 /// Machines tried for one request (spec/network.md §1.3).
@@ -117,20 +118,18 @@ impl Search<'_> {
 
     fn without_machine(&self, targets: &Targets) -> Verdict {
         let (app, besides) = (targets.app_name(), targets.besides);
-        if !self.wish.is_any() && self.last_refusal.is_none() && !self.woke {
-            return Verdict::Refuse(refusal::no_such_machine(app));
-        }
         if self.woke {
             return Verdict::Pause;
         }
-        if besides.coming {
-            return Verdict::Await;
-        }
-        if besides.failing {
-            return Verdict::Pause;
+        // What another host's edge cannot have at once it looks for elsewhere.
+        if self.scope == Scope::Everywhere
+            && let Some(verdict) = hope(&self.wish, targets)
+        {
+            return verdict;
         }
         Verdict::Refuse(match &self.last_refusal {
             Some(refusal) => refusal.clone(),
+            None if self.wish.is_forced() => refusal::no_such_machine(app),
             None if besides.stopped => refusal::stopped(app),
             None if besides.elsewhere => refusal::elsewhere(app),
             None => refusal::nothing(app, self.at.0),
@@ -158,10 +157,73 @@ impl Search<'_> {
     }
 }
 
+/// What to wait for while no machine can be tried: one that would do and is on its way.
+fn hope(wish: &Wish, targets: &Targets) -> Option<Verdict> {
+    let some = |of: &[Target]| of.iter().any(|target| fits(wish, target));
+    if some(&targets.coming) {
+        Some(Verdict::Await)
+    } else if some(&targets.failing) {
+        Some(Verdict::Pause)
+    } else {
+        None
+    }
+}
+
+/// Whether a machine would do.
+pub(super) fn fits(wish: &Wish, target: &Target) -> bool {
+    wish.rank(&target.machine_id, &target.region).is_some()
+}
+
 impl There {
     /// Round trip to its region; 0 for this edge's own.
     fn region_micros(&self) -> u32 {
         let abroad = self.abroad.as_ref();
         abroad.map_or(0, |region| region.micros().max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::machines::targets::tests::{fact, targets};
+
+    fn region(list: &str, forced: bool) -> Wish {
+        Wish::default().regions(list, forced, &BTreeMap::new())
+    }
+
+    fn machine(id: &str, forced: bool) -> Wish {
+        Wish::default().instance(id, forced)
+    }
+
+    #[test]
+    fn a_machine_that_will_be_back_is_waited_for_if_it_is_one_that_would_do() {
+        let none = json!({});
+        let failing = json!({"services": [{"internal_port": 1, "passing": false, "ports": [
+            {"start_port": 80, "end_port": 80, "handlers": ["http"]}]}]});
+        let coming = targets(vec![fact("m1", "own", "restarting", &none)], 80);
+        let ailing = targets(vec![fact("m1", "own", "started", &failing)], 80);
+        for wish in [
+            Wish::default(),
+            region("lcl", false),
+            region("zzz", false),
+            region("lcl", true),
+            region("zzz,any", true),
+            machine("m1", false),
+            machine("m2", false),
+            machine("m1", true),
+        ] {
+            assert_eq!(hope(&wish, &coming), Some(Verdict::Await), "{wish:?}");
+            assert_eq!(hope(&wish, &ailing), Some(Verdict::Pause), "{wish:?}");
+        }
+        let mut elsewhere = Wish::default();
+        elsewhere.not = Some("m1".into());
+        for wish in [region("zzz", true), machine("m2", true), elsewhere] {
+            assert_eq!(hope(&wish, &coming), None, "{wish:?}");
+            assert_eq!(hope(&wish, &ailing), None, "{wish:?}");
+        }
     }
 }

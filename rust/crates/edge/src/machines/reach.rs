@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backhaul::{Bounce, Stream};
 use crate::front::worker::Worker;
-use crate::machines::decision::Verdict;
+use crate::machines::decision::{Verdict, fits};
 use crate::machines::load::{Slot, Ticket};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
 use crate::machines::upstream::{self, Need, Upstream};
@@ -538,9 +538,15 @@ impl<'a> Search<'a> {
                 refusal::started_in_vain(app, &refusal)
             }
             Some(refusal) => refusal,
-            None if targets.besides.failing && targets.ready.is_empty() => refusal::unhealthy(app),
+            None if self.are_unhealthy(targets) => refusal::unhealthy(app),
             None => refusal::not_reachable_in_time(app),
         }
+    }
+
+    /// Whether of the machines that would do there are those alone whose checks fail.
+    fn are_unhealthy(&self, targets: &Targets) -> bool {
+        let any = |of: &[Target]| of.iter().any(|target| fits(&self.wish, target));
+        any(&targets.failing) && !any(&targets.ready)
     }
 
     /// Wait for a machine that comes back by itself.

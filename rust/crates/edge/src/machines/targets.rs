@@ -71,9 +71,11 @@ pub(crate) struct Targets {
     pub(crate) own: usize,
     /// May be started for a request; this host's first, then the quickest to start.
     pub(crate) asleep: Vec<Target>,
+    /// On their way to `started`, or out of the way for a moment only.
+    pub(crate) coming: Vec<Target>,
+    /// Started, and their checks fail.
+    pub(crate) failing: Vec<Target>,
     pub(crate) besides: Besides,
-    /// Of started machines whose checks fail.
-    failing: Vec<Arc<Load>>,
     /// Requests in plain text are sent to where they are not.
     pub(crate) force_https: bool,
     /// How its port wants responses, as its newest machine has it.
@@ -87,15 +89,7 @@ pub(crate) struct Targets {
 
 /// What else there is when no machine takes a request: decides what the client is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a sentence of its own"
-)]
 pub(crate) struct Besides {
-    /// A machine is on its way to `started`, or out of the way for a moment only.
-    pub(crate) coming: bool,
-    /// A machine is started, and its checks fail.
-    pub(crate) failing: bool,
     /// A machine is stopped, and autostart is off.
     pub(crate) stopped: bool,
     /// Machines are on other hosts, whose edges are not known to take backhaul.
@@ -154,7 +148,8 @@ pub(crate) struct Ground<'a> {
 impl Targets {
     fn build(app: &Arc<App>, at: At, ground: Ground<'_>) -> Self {
         let mut besides = Besides::default();
-        let (mut ready, mut asleep, mut failing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ready, mut asleep) = (Vec::new(), Vec::new());
+        let (mut coming, mut failing) = (Vec::new(), Vec::new());
         let (port, handling) = at;
         let protocol = handling.protocol();
         let mut force_https = false;
@@ -176,19 +171,18 @@ impl Targets {
                 besides.elsewhere = true;
                 continue;
             };
+            let target = || ground.target(machine, service, range, place);
             if machine.cordoned || machine.draining {
-                besides.coming |= machine.draining;
+                if machine.draining {
+                    coming.push(target());
+                }
                 continue;
             }
-            let target = || ground.target(machine, service, range, place);
             match condition(&machine.state) {
                 Condition::Up if service.passing => ready.push(target()),
-                Condition::Up => {
-                    besides.failing = true;
-                    failing.push(target().load);
-                }
+                Condition::Up => failing.push(target()),
                 Condition::Down(order) if service.autostart => asleep.push((order, target())),
-                Condition::Down(STARTING) | Condition::Back => besides.coming = true,
+                Condition::Down(STARTING) | Condition::Back => coming.push(target()),
                 Condition::Down(_) => besides.stopped = true,
                 Condition::Never => {}
             }
@@ -201,8 +195,9 @@ impl Targets {
             ready,
             own,
             asleep: asleep.into_iter().map(|(_, target)| target).collect(),
-            besides,
+            coming,
             failing,
+            besides,
             force_https,
             http: newest.and_then(|(_, range)| range.http_options.clone()),
             queue: ground.loads.queue(&app.name, port, protocol),
@@ -223,7 +218,7 @@ impl Targets {
     /// it is known to be of no use, no other is started beside the requests (spec/network.md §1.3).
     pub(crate) fn is_growing(&self) -> bool {
         let mut failing = self.failing.iter();
-        failing.any(|load| load.waking.load(Relaxed) || load.is_fresh())
+        failing.any(|Target { load, .. }| load.waking.load(Relaxed) || load.is_fresh())
     }
 
     /// Whether its port wants responses to be compressed for clients that take them so.
@@ -396,14 +391,19 @@ impl TargetCache {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use godwit_catalog::Catalog;
     use godwit_wire::facts::{Fact, MachineFact};
     use serde_json::json;
 
     use super::*;
 
-    fn fact(id: &str, host: &str, state: &str, change: &serde_json::Value) -> MachineFact {
+    pub(in crate::machines) fn fact(
+        id: &str,
+        host: &str,
+        state: &str,
+        change: &serde_json::Value,
+    ) -> MachineFact {
         let mut document = json!({
             "owner": host, "epoch": 1, "revision": 1, "org_id": "org_1", "network_id": "net_1",
             "network_number": 1, "app_id": "app_1", "app": "hello", "machine_id": id,
@@ -420,7 +420,7 @@ mod tests {
         serde_json::from_value(document).unwrap()
     }
 
-    fn targets(facts: Vec<MachineFact>, port: u16) -> Targets {
+    pub(in crate::machines) fn targets(facts: Vec<MachineFact>, port: u16) -> Targets {
         let mut catalog = Catalog::new("own", "lcl");
         for fact in facts {
             catalog.apply_kept(&Fact::Machine(Box::new(fact)));
@@ -474,13 +474,13 @@ mod tests {
         );
         assert_eq!(ids(&built.asleep), ["m6", "m5", "m9"]);
         let besides = Besides {
-            failing: true,
+            stopped: false,
             elsewhere: true,
-            ..Besides::default()
         };
         assert_eq!(built.besides, besides);
-        assert!(!built.is_growing());
-        built.failing[0].set_fresh();
+        assert_eq!(ids(&built.failing), ["m4"]);
+        assert!(built.coming.is_empty() && !built.is_growing());
+        built.failing[0].load.set_fresh();
         assert!(built.is_growing());
     }
 
@@ -504,12 +504,8 @@ mod tests {
             80,
         );
         assert!(built.asleep.is_empty());
-        let besides = Besides {
-            stopped: true,
-            coming: true,
-            ..Besides::default()
-        };
-        assert_eq!(built.besides, besides);
+        assert!(built.besides.stopped);
+        assert_eq!(&*built.coming[0].machine_id, "m2");
     }
 
     #[test]
@@ -521,9 +517,9 @@ mod tests {
         ] {
             let built = targets(vec![fact("m1", "own", state, &change)], 80);
             assert!(built.ready.is_empty() && built.asleep.is_empty());
-            assert!(built.besides.coming, "{state}");
+            assert_eq!(built.coming.len(), 1, "{state}");
         }
         let away = fact("m1", "own", "replacing", &json!({"cordoned": true}));
-        assert!(!targets(vec![away], 80).besides.coming);
+        assert!(targets(vec![away], 80).coming.is_empty());
     }
 }

@@ -93,6 +93,12 @@ impl Wish {
         self.regions.is_empty() && self.instance.is_none() && self.not.is_none()
     }
 
+    /// Whether a machine may be one that will not do: all else are preferences.
+    pub(crate) fn is_forced(&self) -> bool {
+        let regions = self.regions_forced && !self.regions.contains(&Place::Any);
+        regions || self.instance_forced || self.not.is_some()
+    }
+
     /// The machine that was preferred, if it is another one than this.
     pub(crate) fn missed(&self, machine: &str) -> Option<&Arc<str>> {
         let preferred = self.instance.as_ref().filter(|_| !self.instance_forced);
@@ -163,8 +169,10 @@ mod tests {
         let wish = of_client(&[("fly-force-region", "fra,us")]);
         let ranks = ["fra", "iad", "nrt"].map(|region| wish.rank("m1", region));
         assert_eq!(ranks, [Some(0), Some(1), None]);
+        assert!(wish.is_forced());
         let wish = of_client(&[("fly-force-region", "fra,any")]);
         assert_eq!(wish.rank("m1", "nrt"), Some(1));
+        assert!(!wish.is_forced());
     }
 
     #[test]
@@ -176,6 +184,7 @@ mod tests {
         let ranks = [("m1", "nrt"), ("m2", "fra"), ("m3", "nrt")];
         let ranks = ranks.map(|(machine, region)| wish.rank(machine, region));
         assert!(ranks[0] < ranks[1] && ranks[1] < ranks[2], "{ranks:?}");
+        assert!(!wish.is_forced());
         assert_eq!(wish.missed("m2").map(|id| &**id), Some("m1"));
         assert_eq!(wish.missed("m1"), None);
         let wish = of_client(&[
