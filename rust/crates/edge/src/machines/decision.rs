@@ -34,7 +34,8 @@ impl Search<'_> {
             return Verdict::Refuse(self.last_refusal.clone().unwrap_or_else(none));
         }
         let own = targets.own > 0;
-        if self.ticket.is_none() && targets.queue.waiting() > 0 && own && self.wish.is_any() {
+        let everywhere = self.scope == Scope::Everywhere;
+        if self.ticket.is_none() && everywhere && is_behind(&self.wish, targets) {
             // Who came before goes before.
             return Verdict::Queue;
         }
@@ -157,6 +158,14 @@ impl Search<'_> {
     }
 }
 
+/// Whether others wait that a request may not overtake: whatever it prefers, all machines of the
+/// app would do. One for which some will not do is not held up by those.
+fn is_behind(wish: &Wish, targets: &Targets) -> bool {
+    targets.own > 0
+        && targets.queue.waiting() > 0
+        && targets.ready.iter().all(|target| fits(wish, target))
+}
+
 /// What to wait for while no machine can be tried: one that would do and is on its way.
 fn hope(wish: &Wish, targets: &Targets) -> Option<Verdict> {
     let some = |of: &[Target]| of.iter().any(|target| fits(wish, target));
@@ -224,6 +233,33 @@ mod tests {
         for wish in [region("zzz", true), machine("m2", true), elsewhere] {
             assert_eq!(hope(&wish, &coming), None, "{wish:?}");
             assert_eq!(hope(&wish, &ailing), None, "{wish:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_cannot_do_with_every_machine_goes_before_those_that_wait() {
+        let none = json!({});
+        let abroad = json!({"region": "fra"});
+        let one = || fact("m1", "own", "started", &none);
+        let all = vec![one(), fact("m2", "other", "started", &abroad)];
+        let (one, all) = (targets(vec![one()], 80), targets(all, 80));
+        let any = [
+            Wish::default(),
+            region("zzz", false),
+            region("lcl", false),
+            machine("m1", false),
+            machine("gone", false),
+        ];
+        for wish in &any {
+            assert!(!is_behind(wish, &all), "{wish:?}");
+        }
+        let _tickets = (one.queue.join(1), all.queue.join(1));
+        for wish in &any {
+            assert!(is_behind(wish, &one) && is_behind(wish, &all), "{wish:?}");
+        }
+        for wish in [region("lcl", true), machine("m1", true)] {
+            assert!(is_behind(&wish, &one), "{wish:?}");
+            assert!(!is_behind(&wish, &all), "{wish:?}");
         }
     }
 }
