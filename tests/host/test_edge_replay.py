@@ -1,6 +1,7 @@
 """fly-replay: apps that answer by saying where their request is to be sent."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import pytest
 from tests.host import rust_components as parts
 from tests.host.backhaul_lab import HELLO, Servers, make_servers  # noqa: F401
 from tests.host.edge_lab import PATIENT, QUICK, Lab, echo, make_lab  # noqa: F401
+from tests.host.front_lab import NAME, OWN, SHARED, FrontLab, make_front  # noqa: F401
 from tests.host.rust_components import Request, WebApp, response, web_app
 
 pytestmark = pytest.mark.host
@@ -281,6 +283,43 @@ async def test_a_target_that_restarts_is_waited_for(lab: Lab, apps: Apps, wanted
     await lab.counts("godwit_edge_waiting", 1)
     lab.agent.say(lab.agent.machines["m2"].model_copy(update={"state": "started"}))
     assert (await waiting).status_code == 200
+
+
+async def test_what_an_app_at_its_own_address_is_asked_leads_no_other_apps_requests(
+    front: FrontLab,
+) -> None:
+    """A request there may have any host name: what is remembered of it is that app's alone."""
+    more = ("fly-replay-cache: /*", "fly-replay-cache-ttl-secs: 60")
+    asked = {"hello": replay("app=trap", *more), "good": replay("app=far", *more)}
+    asked |= dict.fromkeys(["trap", "far"], echo)
+    made: dict[str, WebApp] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for name, handler in asked.items():
+            services = [front.service(7501, "http")]
+            fact = front.machine(f"m-{name}", app=name, services=services)
+            app = web_app(fact.local_ipv4, front.app_port, handler)
+            made[name] = await stack.enter_async_context(app)
+        await front.start()
+        await front.listens(OWN, 7501)
+        await front.listens(SHARED, 7501)
+        foreign = {"Host": NAME.replace("hello", "good")}
+
+        async def ask(address: str) -> None:
+            async with httpx.AsyncClient(timeout=parts.PATIENCE_S) as client:
+                got = await client.get(f"http://{address}:7501/a", headers=foreign)
+            assert got.status_code == 200
+
+        def counts() -> list[int]:
+            return [len(made[name].requests) for name in ("hello", "trap", "good", "far")]
+
+        await ask(OWN)
+        assert counts() == [1, 1, 0, 0]
+        await ask(SHARED)
+        assert counts() == [1, 1, 1, 1]
+        # Each has its own by now.
+        await ask(OWN)
+        await ask(SHARED)
+        assert counts() == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize("by", ["cookie", "header"])

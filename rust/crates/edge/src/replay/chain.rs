@@ -60,6 +60,8 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     edge: &'a Edge,
+    /// The app that is asked first, and by which name.
+    asked: Arc<str>,
     host: &'a str,
     /// As the client asked for it.
     uri: Uri,
@@ -103,6 +105,7 @@ impl<'a> Chain<'a> {
         let (path, headers) = (errand.uri.path(), &errand.headers);
         let mut chain = Chain {
             edge,
+            asked: app.name.clone(),
             host,
             uri: errand.uri.clone(),
             replays: 0,
@@ -116,10 +119,10 @@ impl<'a> Chain<'a> {
             wish,
             patience: Patience::of(&edge.config.limits),
         };
-        let asked = seen.fly.then(|| errand.headers.remove(CACHE_CONTROL));
-        let asked = asked.flatten();
+        let control = seen.fly.then(|| errand.headers.remove(CACHE_CONTROL));
+        let control = control.flatten();
         if let Some(held) = chain.remembered() {
-            let skip = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
+            let skip = control.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
             if held.bypass && skip {
                 say(&mut errand.headers, CACHE_STATUS, "bypass");
             } else if chain.permits(app, &held.app).is_ok() {
@@ -282,7 +285,8 @@ impl<'a> Chain<'a> {
                         until: Instant::now() + *ttl,
                         bypass: *bypass,
                     };
-                    self.edge.replays.put(self.host, path, remembered);
+                    let replays = &self.edge.replays;
+                    replays.put(&self.asked, self.host, path, remembered);
                     say_missed(&mut errand.headers);
                 }
             }
@@ -321,13 +325,14 @@ impl<'a> Chain<'a> {
         let replays = &self.edge.replays;
         let own = self.session.as_ref();
         own.and_then(|session| replays.find_session(&session.key))
-            .or_else(|| replays.find(self.host, self.uri.path()))
+            .or_else(|| replays.find(&self.asked, self.host, self.uri.path()))
     }
 
     fn forget(&self) {
-        self.edge.replays.forget(self.host, self.uri.path());
+        let replays = &self.edge.replays;
+        replays.forget(&self.asked, self.host, self.uri.path());
         if let Some(session) = &self.session {
-            self.edge.replays.forget_session(&session.key);
+            replays.forget_session(&session.key);
         }
     }
 }
