@@ -274,6 +274,35 @@ async def test_what_is_remembered_is_not_asked_again(lab: Lab, apps: Apps) -> No
     assert await status("/a/4") == ("miss", True)
 
 
+async def test_what_is_remembered_is_not_for_who_insists_on_a_machine(
+    lab: Lab, apps: Apps
+) -> None:
+    lab.limits = QUICK
+    more = ("fly-replay-cache: /*", "fly-replay-cache-ttl-secs: 60")
+
+    async def answer(request: Request) -> bytes:
+        if request.header("x-stay"):
+            return response(b"stayed")
+        return response(b"", "200 OK", "fly-replay: app=other", *more)
+
+    first = await apps.add("m1", handler=answer)
+    await apps.add("m2", app="other")
+    await lab.start()
+    for _ in range(2):
+        assert (await lab.get()).status_code == 200
+    assert len(first.requests) == 1
+    for name, value in [("fly-force-instance-id", "m1"), ("fly-force-region", "lcl")]:
+        got = await lab.get(headers={name: value, "x-stay": "yes"})
+        assert (got.status_code, got.text) == (200, "stayed")
+    for name in ("fly-force-instance-id", "fly-force-region"):
+        got = await lab.get(headers={name: "gone"})
+        assert (got.status_code, "[PR04]" in got.text) == (503, True)
+    # A preference is none that the app that replays has to know of.
+    told = dict((await lab.get(headers={"fly-prefer-region": "lcl"})).json()["headers"])
+    assert told["fly-replay-cache-status"] == "hit"
+    assert len(first.requests) == 3
+
+
 @pytest.mark.parametrize("wanted", ['region="fra,any"', "prefer_instance=gone"])
 async def test_a_target_that_restarts_is_waited_for(lab: Lab, apps: Apps, wanted: str) -> None:
     await apps.add("m1", handler=replay(f"app=other;{wanted}"))

@@ -121,7 +121,11 @@ impl<'a> Chain<'a> {
         };
         let control = seen.fly.then(|| errand.headers.remove(CACHE_CONTROL));
         let control = control.flatten();
-        if let Some(held) = chain.remembered() {
+        // Who insists on a machine of the app that is asked is taken there, which may replay it.
+        if let Some(held) = (!leg.wish.is_forced())
+            .then(|| chain.remembered())
+            .flatten()
+        {
             let skip = control.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"skip"));
             if held.bypass && skip {
                 say(&mut errand.headers, CACHE_STATUS, "bypass");
