@@ -13,6 +13,7 @@ use crate::backhaul::Standings;
 use crate::controls::Controls;
 use crate::datagrams::Datagrams;
 use crate::front::Front;
+use crate::machines::departure::Departures;
 use crate::machines::load::Loads;
 use crate::metrics::Metrics;
 use crate::replay::cache::Cache;
@@ -32,6 +33,8 @@ pub(crate) struct Edge {
     pub(crate) datagrams: Datagrams,
     /// Other hosts and regions, as far as they were met.
     pub(crate) standings: Standings,
+    /// Who waits for the end of machines.
+    pub(crate) departures: Departures,
     /// What apps let the edge remember.
     pub(crate) replays: Cache,
     /// Machines that ask, and how apps are told of them.
@@ -73,6 +76,7 @@ impl Edge {
             front,
             datagrams,
             standings,
+            departures: Departures::default(),
             replays: Cache::default(),
             callers,
             encoders: Arc::new(Semaphore::new(compress::MOST_AT_ONCE)),

@@ -17,6 +17,7 @@ use crate::front::handover::{Offer, Predecessor};
 use crate::front::listen;
 use crate::front::ports::Ports;
 use crate::front::worker::{self, Handle};
+use crate::machines::departure;
 use crate::machines::load::Loads;
 use crate::status;
 
@@ -86,6 +87,8 @@ async fn attend(
     let said = |error: io::Error| error.to_string();
     let mut termination = Termination::listen().map_err(said)?;
     let status = tokio::net::TcpListener::from_std(status).map_err(said)?;
+    // To the end: what is still in flight then is told, too.
+    tokio::spawn(departure::follow(edge.clone()));
     let mut ports = Ports::new(edge.clone(), workers.clone());
     let predecessor = inherit(edge, &mut ports).await;
     ports.open_configured()?;

@@ -188,7 +188,7 @@ pub(super) async fn answer(
             tokio::select! {
                 // Either side may end without a farewell; that is no failure of the edge.
                 _ = relay(&mut near, &mut machine, &to_machine, &from_machine) => {}
-                () = departed(&edge.watch, &machine_id) => {}
+                () = departed(&edge, &machine_id) => {}
             }
         }
         drop((slot, alive));

@@ -204,7 +204,7 @@ pub(super) async fn talk(
         }
         () = flow.idle(limits) => {}
         () = flow.closed() => {}
-        () = departed(&edge.watch, &reached.machine_id) => {}
+        () = departed(edge, &reached.machine_id) => {}
     }
 }
 

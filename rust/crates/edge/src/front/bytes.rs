@@ -64,7 +64,7 @@ async fn carry<I: Side>(worker: &Worker, client: &mut I, mut open: Open) {
     let (counted_in, counted_out) = (&metrics.data_in, &metrics.data_out);
     let gone = async {
         match &open.here {
-            Some(machine_id) => departed(&worker.edge.watch, machine_id).await,
+            Some(machine_id) => departed(&worker.edge, machine_id).await,
             // Its own host's edge sees to it.
             None => std::future::pending().await,
         }

@@ -49,7 +49,7 @@ pub(crate) async fn run(
             ending.sent(to_client.into_inner());
             ending.complete();
         },
-        () = departed(&far.edge.watch, &far.machine_id) => {}
+        () = departed(&far.edge, &far.machine_id) => {}
         () = silent(far.idle, || from_client.load(Relaxed) + to_client.load(Relaxed)) => {}
     }
     drop(alive);

@@ -460,7 +460,7 @@ impl Errand<'_> {
         let came = self.source.as_ref().map_or(&nothing, |source| &source.came);
         let gone = async {
             match &machine_id {
-                Some(machine_id) => departed(&worker.edge.watch, machine_id).await,
+                Some(machine_id) => departed(&worker.edge, machine_id).await,
                 None => std::future::pending().await,
             }
         };
