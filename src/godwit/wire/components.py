@@ -48,6 +48,8 @@ class EdgeLimits(Record):
         flows_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
         flow_ms: A flow ends when nothing was said for so long.
         flow_unanswered_ms: As above, of one that the app has not answered.
+        kept_body_bytes: Of requests' bodies that are kept until they are answered, all together;
+            what is beyond is passed on, and cannot be sent again.
     """
 
     header_ms: int = 30_000
@@ -69,6 +71,7 @@ class EdgeLimits(Record):
     flows_of_source: int = 512
     flow_ms: int = 120_000
     flow_unanswered_ms: int = 30_000
+    kept_body_bytes: int = 256 * 1024 * 1024
 
 
 class TlsAuthority(Record):

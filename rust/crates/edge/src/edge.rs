@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::replay::cache::Cache;
 use crate::request::caller::Callers;
 use crate::request::compress;
+use crate::request::kept::Budget;
 
 #[derive(Debug)]
 pub(crate) struct Edge {
@@ -39,6 +40,8 @@ pub(crate) struct Edge {
     pub(crate) replays: Cache,
     /// Machines that ask, and how apps are told of them.
     pub(crate) callers: Callers,
+    /// Room for requests' bodies that may have to be sent again.
+    pub(crate) bodies: Arc<Budget>,
     /// Room for responses that are being compressed.
     pub(crate) encoders: Arc<Semaphore>,
     /// A worker measures the regions.
@@ -64,6 +67,7 @@ impl Edge {
         let standings = Standings::new(estimates.map(|(region, ms)| (region.clone(), *ms)));
         let front = Front::new(&config)?;
         let datagrams = Datagrams::new(&config.limits);
+        let bodies = Budget::new(config.limits.kept_body_bytes);
         let callers = Callers::new(config.fly_src_key_file.clone());
         Ok(Edge {
             config,
@@ -79,6 +83,7 @@ impl Edge {
             departures: Departures::default(),
             replays: Cache::default(),
             callers,
+            bodies,
             encoders: Arc::new(Semaphore::new(compress::MOST_AT_ONCE)),
             probing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

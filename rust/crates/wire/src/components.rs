@@ -62,6 +62,9 @@ pub struct EdgeLimits {
     pub flow_ms: u64,
     /// As above, of one that the app has not answered.
     pub flow_unanswered_ms: u64,
+    /// Bytes of requests' bodies that are kept until they are answered, all together; what is
+    /// beyond is passed on, and cannot be sent again.
+    pub kept_body_bytes: usize,
 }
 
 impl Default for EdgeLimits {
@@ -86,6 +89,7 @@ impl Default for EdgeLimits {
             flows_of_source: 512,
             flow_ms: 120_000,
             flow_unanswered_ms: 30_000,
+            kept_body_bytes: 256 * 1024 * 1024,
         }
     }
 }

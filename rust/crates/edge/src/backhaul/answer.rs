@@ -91,7 +91,7 @@ async fn take(
         return datagrams::answer(worker, &carry, host).await;
     }
     let client = carry.tunnel.is_some().then(|| arrived.opening());
-    let mut errand = match errand(&carry, arrived) {
+    let mut errand = match errand(worker, &carry, arrived) {
         Ok(errand) => errand,
         Err(refusal) => return told(StatusCode::BAD_REQUEST, &refused(&refusal)),
     };
@@ -100,7 +100,12 @@ async fn take(
     let mut search = Search::new(worker, wish, at, patience(worker, &carry), Scope::Here);
     let find = || find(worker, &carry);
     match errand.run(worker, &mut search, |_| {}, find).await {
-        Ok(answer) => respond(worker, *answer, client),
+        Ok(answer) => {
+            if let Some(source) = &errand.source {
+                source.settle();
+            }
+            respond(worker, *answer, client)
+        }
         Err(refusal) => {
             let bounce = (!errand.touched).then(|| search.bounce());
             if bounce.is_some() {
@@ -142,7 +147,7 @@ pub(crate) fn find(worker: &Worker, carry: &Carry) -> Result<Arc<Targets>, Refus
 }
 
 /// The request as this host's machines get it.
-fn errand(carry: &Carry, arrived: Arrived) -> Result<Errand<'static>, Refusal> {
+fn errand(worker: &Worker, carry: &Carry, arrived: Arrived) -> Result<Errand<'static>, Refusal> {
     let (parts, body) = arrived.request.into_parts();
     let (method, uri, protocol) = match &carry.tunnel {
         None => (parts.method, parts.uri, None),
@@ -154,7 +159,7 @@ fn errand(carry: &Carry, arrived: Arrived) -> Result<Errand<'static>, Refusal> {
         uri: path.map(Uri::from).unwrap_or_default(),
         headers: parts.headers,
         introduction: None,
-        source: (!body.is_end_stream()).then(|| Source::new(body)),
+        source: (!body.is_end_stream()).then(|| Source::new(body, &worker.edge.bodies)),
         protocol,
         metrics: None,
         hints: arrived.hints.as_ref().map(Hints::teller),

@@ -181,7 +181,10 @@ impl<'a> Chain<'a> {
             return Err(refusal::too_many_replays());
         }
         if !errand.is_whole() {
-            return Err(refusal::too_long_to_replay());
+            let source = errand.source.as_ref();
+            let no_room = source.is_some_and(|source| source.found_no_room());
+            let no_room = no_room.then(refusal::no_room_to_replay);
+            return Err(no_room.unwrap_or_else(refusal::too_long_to_replay));
         }
         let target = self.target(&replay, &origin)?;
         let region = self.region_of(&origin);

@@ -238,7 +238,8 @@ impl<'a> Exchange<'a> {
             uri: origin_form(parts.uri),
             headers: parts.headers,
             introduction: Some(introduction),
-            source: (!body.is_end_stream()).then(|| Source::new(body)),
+            source: (!body.is_end_stream())
+                .then(|| Source::new(body, &self.connection.worker.edge.bodies)),
             protocol,
             metrics: Some(metrics.clone()),
             hints: self.hints.as_ref().map(Hints::teller),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! exchange (the client's side) ─ errand (carry it, send again) ─ machines/reach ─ a machine
-//!    │ route, headers, caller,           │ source (a body, kept while it may be needed again)
+//!    │ route, headers, caller,           │ source (a body) ─ kept (while it may be needed again)
 //!    │ introduction, forwarded,          │
 //!    │ websocket, refusal                │
 //!    └ ending (let go, count, log) ◄─────┘ tunnel
@@ -18,6 +18,7 @@ pub(crate) mod exchange;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod introduction;
+pub(crate) mod kept;
 pub(crate) mod last;
 pub(crate) mod paced;
 pub(crate) mod refusal;

@@ -104,6 +104,11 @@ pub(crate) fn too_long_to_replay() -> Refusal {
     refuse(StatusCode::BAD_GATEWAY, "PA01", message)
 }
 
+pub(crate) fn no_room_to_replay() -> Refusal {
+    let message = "the request cannot be replayed: the edge keeps as much of bodies as it may";
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "PA01", message)
+}
+
 pub(crate) fn no_replay_target(app: &str) -> Refusal {
     let message = format!("the request is replayed to {app}, which is no app");
     refuse(StatusCode::BAD_GATEWAY, "PA04", message)

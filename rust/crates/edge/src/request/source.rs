@@ -1,6 +1,5 @@
 //! A client's body, kept from its beginning for as long as it may have to be sent again.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,9 +12,7 @@ use hyper::body::{Body, Frame};
 
 use crate::request::arrived::ClientBody;
 use crate::request::headers;
-
-/// A body that is longer cannot be sent again (spec/network.md §2.3).
-pub(crate) const MOST_KEPT: usize = 1024 * 1024;
+use crate::request::kept::{Beyond, Budget, Kept, Place};
 
 /// Why a body does not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +36,14 @@ pub(crate) struct Source {
 #[derive(Debug)]
 struct Held {
     body: ClientBody,
-    kept: VecDeque<Bytes>,
-    bytes: usize,
+    kept: Kept,
     trailers: Option<HeaderMap>,
     /// How much of the client's body there is still to come.
     rest: Rest,
     keeping: Keeping,
     attempt: u32,
-    /// Of what is kept, so many pieces the newest attempt has read.
-    read: usize,
+    /// So many bytes the newest attempt has read.
+    read: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +56,8 @@ enum Rest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeping {
     All,
-    /// It has grown too long.
-    TooLong,
+    /// It could not be kept.
+    LetGo(Beyond),
     /// Nobody will ask for it again.
     Settled,
 }
@@ -71,19 +67,19 @@ enum Keeping {
 pub(crate) struct Reading {
     source: Arc<Source>,
     attempt: u32,
-    next: usize,
+    next: Place,
     bytes: u64,
     trailers_read: bool,
 }
 
 impl Source {
-    pub(crate) fn new(body: ClientBody) -> Arc<Self> {
+    /// A body of which no more is kept than the budget has room for.
+    pub(crate) fn new(body: ClientBody, budget: &Arc<Budget>) -> Arc<Self> {
         let length = body.size_hint().exact();
         Arc::new(Source {
             held: Mutex::new(Held {
                 body,
-                kept: VecDeque::new(),
-                bytes: 0,
+                kept: Kept::new(budget.clone()),
                 trailers: None,
                 rest: Rest::More,
                 keeping: Keeping::All,
@@ -103,7 +99,7 @@ impl Source {
         Reading {
             source: self.clone(),
             attempt: held.attempt,
-            next: 0,
+            next: Place::default(),
             bytes: 0,
             trailers_read: false,
         }
@@ -115,6 +111,11 @@ impl Source {
         held.keeping == Keeping::All && held.rest != Rest::BrokenOff
     }
 
+    /// Whether it was let go because others keep as much as may be kept.
+    pub(crate) fn found_no_room(&self) -> bool {
+        self.held().keeping == Keeping::LetGo(Beyond::Budget)
+    }
+
     pub(crate) fn client_broke_off(&self) -> bool {
         self.held().rest == Rest::BrokenOff
     }
@@ -123,9 +124,7 @@ impl Source {
     pub(crate) fn settle(&self) {
         let mut held = self.held();
         held.keeping = Keeping::Settled;
-        if held.read >= held.kept.len() {
-            held.kept.clear();
-        }
+        held.let_go_if_read();
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
@@ -134,18 +133,21 @@ impl Source {
 }
 
 impl Held {
-    fn keep(&mut self, data: &Bytes, next: &mut usize) {
+    fn keep(&mut self, data: &Bytes, next: &mut Place) {
         if self.keeping != Keeping::All {
             return;
         }
-        if self.bytes + data.len() > MOST_KEPT {
-            self.keeping = Keeping::TooLong;
-            self.kept.clear();
-            return;
+        match self.kept.keep(data) {
+            Ok(()) => *next = self.kept.end(),
+            Err(beyond) => self.keeping = Keeping::LetGo(beyond),
         }
-        self.bytes += data.len();
-        self.kept.push_back(data.clone());
-        *next += 1;
+    }
+
+    /// What nobody will ask for again is kept until the newest attempt has it.
+    fn let_go_if_read(&mut self) {
+        if self.keeping == Keeping::Settled && self.read >= self.kept.bytes() as u64 {
+            self.kept.clear();
+        }
     }
 }
 
@@ -159,11 +161,10 @@ impl Reading {
         if held.attempt != self.attempt {
             return Poll::Ready(Some(Err(Broken::Elsewhere)));
         }
-        if let Some(kept) = held.kept.get(self.next) {
-            let kept = kept.clone();
-            self.next += 1;
-            held.read = self.next;
+        if let Some(kept) = held.kept.read(&mut self.next) {
             self.bytes += kept.len() as u64;
+            held.read = self.bytes;
+            held.let_go_if_read();
             return Poll::Ready(Some(Ok(Frame::data(kept))));
         }
         match held.rest {
@@ -191,8 +192,8 @@ impl Reading {
         if let Some(data) = frame.data_ref() {
             source.came.fetch_add(data.len() as u64, Relaxed);
             held.keep(data, &mut self.next);
-            held.read = self.next;
             self.bytes += data.len() as u64;
+            held.read = self.bytes;
         } else if let Some(trailers) = frame.trailers_mut() {
             headers::drop_claims(trailers);
             held.trailers = Some(trailers.clone());
@@ -209,7 +210,7 @@ impl Reading {
             Rest::None => held.trailers.is_none() || self.trailers_read,
             Rest::BrokenOff => false,
         };
-        over && held.attempt == self.attempt && self.next >= held.kept.len()
+        over && held.attempt == self.attempt && self.bytes >= held.kept.bytes() as u64
     }
 
     /// What is left of it, if its length is known.

@@ -183,6 +183,7 @@ fn gauges(edge: &Edge) -> String {
         line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
     }
     front(&mut page, edge);
+    bodies(&mut page, edge);
     datagrams(&mut page, edge);
     let hosts = edge.standings.hosts();
     for (name, read) in PER_HOST {
@@ -255,6 +256,17 @@ fn front(page: &mut String, edge: &Edge) {
         head(page, name, "gauge");
         line(page, name, "", u64::try_from(count).unwrap_or(u64::MAX));
     }
+}
+
+/// How much of requests' bodies is kept, and how many were not for want of room.
+fn bodies(page: &mut String, edge: &Edge) {
+    const KEPT: &str = "godwit_edge_kept_body_bytes";
+    const UNKEPT: &str = "godwit_edge_unkept_bodies_count";
+    head(page, KEPT, "gauge");
+    let used = u64::try_from(edge.bodies.used()).unwrap_or(u64::MAX);
+    line(page, KEPT, "", used);
+    head(page, UNKEPT, "counter");
+    line(page, UNKEPT, "", edge.bodies.unkept());
 }
 
 /// Flows of UDP services, and what did not become one or was not passed on.
