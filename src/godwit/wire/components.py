@@ -50,6 +50,8 @@ class EdgeLimits(Record):
         flow_unanswered_ms: As above, of one that the app has not answered.
         kept_body_bytes: Of requests' bodies that are kept until they are answered, all together;
             what is beyond is passed on, and cannot be sent again.
+        websocket_close_ms: For both sides of a WebSocket to close once the edge has told them to;
+            half of `drain_ms` at most.
     """
 
     header_ms: int = 30_000
@@ -72,6 +74,7 @@ class EdgeLimits(Record):
     flow_ms: int = 120_000
     flow_unanswered_ms: int = 30_000
     kept_body_bytes: int = 256 * 1024 * 1024
+    websocket_close_ms: int = 1_500
 
 
 class TlsAuthority(Record):

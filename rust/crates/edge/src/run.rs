@@ -21,9 +21,6 @@ use crate::machines::departure;
 use crate::machines::load::Loads;
 use crate::status;
 
-/// Of the time to drain, idle HTTP/1 connections are given this part to hear of it.
-const LINGER_SHARE: u32 = 4;
-const LONGEST_LINGER: Duration = Duration::from_secs(3);
 /// For agent and bus to tell a successor everything.
 const AGENT_WITHIN: Duration = Duration::from_secs(3);
 const BUS_WITHIN: Duration = Duration::from_secs(1);
@@ -189,14 +186,9 @@ async fn drain(edge: &Edge, phases: &watch::Sender<Phase>, workers: &[Handle]) {
     let begun = Instant::now();
     let within = Duration::from_millis(edge.config.drain_ms);
     log::info!("draining, at most {} ms", within.as_millis());
-    let linger = (within / LINGER_SHARE).min(LONGEST_LINGER);
-    phases.send_replace(Phase::Lingering);
     while workers.iter().any(|worker| !worker.is_finished()) {
-        if begun.elapsed() >= linger {
-            phases.send_if_modified(|phase| {
-                std::mem::replace(phase, Phase::Closing) != Phase::Closing
-            });
-        }
+        let due = Phase::due(&edge.config, begun.elapsed());
+        phases.send_if_modified(|phase| std::mem::replace(phase, due) != due);
         sleep(LOOK_EVERY).await;
     }
     log::info!("drained in {} ms", begun.elapsed().as_millis());

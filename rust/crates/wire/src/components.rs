@@ -65,6 +65,9 @@ pub struct EdgeLimits {
     /// Bytes of requests' bodies that are kept until they are answered, all together; what is
     /// beyond is passed on, and cannot be sent again.
     pub kept_body_bytes: usize,
+    /// For both sides of a WebSocket to close once the edge has told them to; half of `drain_ms` at
+    /// most.
+    pub websocket_close_ms: u64,
 }
 
 impl Default for EdgeLimits {
@@ -90,6 +93,7 @@ impl Default for EdgeLimits {
             flow_ms: 120_000,
             flow_unanswered_ms: 30_000,
             kept_body_bytes: 256 * 1024 * 1024,
+            websocket_close_ms: 1_500,
         }
     }
 }

@@ -203,8 +203,9 @@ fn respond(worker: &Arc<Worker>, answer: Answer, client: Option<Opening>) -> Res
         let far = Far {
             edge: worker.edge.clone(),
             machine_id: held.machine_id.clone(),
-            // The client's own edge looks.
+            // The client's own edge looks, and speaks.
             idle: None,
+            farewell: None,
         };
         let ending = ending(status, held);
         let app = Opening::Connection(app);

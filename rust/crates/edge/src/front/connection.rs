@@ -324,7 +324,7 @@ async fn should_close(phases: &mut Phases, activity: &Activity) {
     let due = |phase: &Phase| match phase {
         Phase::Serving => false,
         Phase::Lingering => http2(),
-        Phase::Closing => true,
+        Phase::Closing | Phase::Parting => true,
     };
     // Its sender lives as long as the process.
     let _ = phases.wait_for(due).await;

@@ -12,6 +12,8 @@ pub(crate) mod aside;
 pub(crate) mod bytes;
 pub(crate) mod certificates;
 pub(crate) mod connection;
+pub(crate) mod farewell;
+mod frames;
 pub(crate) mod gather;
 pub(crate) mod greeting;
 pub(crate) mod handover;

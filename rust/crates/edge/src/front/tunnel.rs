@@ -1,6 +1,7 @@
 //! After an upgrade: bytes both ways until one side ends (WebSocket and its like), or until the
-//! machine is gone without a farewell.
+//! machine is gone without a farewell. Both sides of a WebSocket get one from the edge then.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::farewell::Farewell;
 use super::relay::relay;
 use crate::drain::Alive;
 use crate::edge::Edge;
@@ -25,6 +27,8 @@ pub(crate) struct Far {
     pub(crate) machine_id: Arc<str>,
     /// How long neither side may say anything, if there is an end to that.
     pub(crate) idle: Option<Duration>,
+    /// Of a WebSocket: how it is ended, where that is this edge's to do.
+    pub(crate) farewell: Option<Farewell>,
 }
 
 /// Join client and app; `alive` keeps a drain waiting.
@@ -43,13 +47,23 @@ pub(crate) async fn run(
         }
     };
     let (from_client, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
+    let gone = departed(&far.edge, &far.machine_id);
+    let joining = async {
+        if let Some(farewell) = far.farewell {
+            let told = (&from_client, &to_client);
+            return farewell.relay(client, app, told, gone).await;
+        }
+        tokio::select! {
+            joined = relay(&mut client, &mut app, &from_client, &to_client) => joined,
+            () = gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    };
     tokio::select! {
         // Either side may end without a farewell; that is no failure of the edge.
-        joined = relay(&mut client, &mut app, &from_client, &to_client) => if joined.is_ok() {
+        joined = joining => if joined.is_ok() {
             ending.sent(to_client.into_inner());
             ending.complete();
         },
-        () = departed(&far.edge, &far.machine_id) => {}
         () = silent(far.idle, || from_client.load(Relaxed) + to_client.load(Relaxed)) => {}
     }
     drop(alive);

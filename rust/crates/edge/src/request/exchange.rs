@@ -16,6 +16,7 @@ use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::front::connection::{Connection, HTTPS};
+use crate::front::farewell::Farewell;
 use crate::front::tunnel::{self, Far};
 use crate::machines::reach::{Reached, Scope, Search};
 use crate::machines::targets::{Ground, Targets};
@@ -283,6 +284,7 @@ impl<'a> Exchange<'a> {
             return self.refuse(&refusal::not_opened(&targets.app().name));
         }
         if let (Some(client), Some(app)) = (upgrade, tunnel) {
+            let is_websocket = protocol.as_ref().is_some_and(websocket::is_asked);
             if by_http_2 {
                 websocket::opened(&mut parts);
             } else if let Some(protocol) = protocol {
@@ -294,6 +296,7 @@ impl<'a> Exchange<'a> {
                 edge: worker.edge.clone(),
                 machine_id: held.machine_id.clone(),
                 idle: targets.idle(),
+                farewell: is_websocket.then(|| Farewell::of(worker)),
             };
             let guard = worker.alive.clone();
             let ending = self.ending(status, Some(held));

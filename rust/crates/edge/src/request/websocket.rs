@@ -17,6 +17,13 @@ const WEBSOCKET: &str = "websocket";
 const ACCEPTED: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// Whether a value of `Upgrade` asks for one.
+pub(crate) fn is_asked(protocol: &HeaderValue) -> bool {
+    protocol
+        .as_bytes()
+        .eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+}
+
 /// Make a CONNECT the request that HTTP/1.1 has for it; returns the protocol to upgrade to.
 ///
 /// # Errors

@@ -87,7 +87,7 @@ impl Overview {
             region: edge.config.region.clone(),
             phase: match phase {
                 Phase::Serving => "serving",
-                Phase::Lingering | Phase::Closing => "draining",
+                Phase::Lingering | Phase::Closing | Phase::Parting => "draining",
             },
             up_s: edge.begun.elapsed().as_secs(),
             waiting: edge.loads.waiting(),
