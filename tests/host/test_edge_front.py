@@ -173,7 +173,9 @@ async def test_a_range_of_ports_is_open_from_end_to_end_and_no_further(front: Fr
     fact = front.machine("m1", services=[service])
     async with parts.raw_app(fact.local_ipv4, front.app_port, echo_lines):
         await front.start()
-        await front.listens(OWN, last)
+        # Each is opened by itself.
+        for port in range(first, last + 1):
+            await front.listens(OWN, port)
         assert {port for address, port in await front.open_ports() if address == OWN} == set(
             range(first, last + 1)
         )

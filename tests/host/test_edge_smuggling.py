@@ -81,6 +81,7 @@ async def test_a_bare_lf_is_a_lines_end_to_the_edge_and_none_that_the_app_sees(l
         heads.append(head)
         assert await reader.readexactly(5) == b"hello"
         writer.write(parts.response())
+        writer.close()
 
     heads: list[bytes] = []
     async with parts.raw_app(fact.local_ipv4, lab.app_port, raw):
