@@ -282,12 +282,16 @@ impl Greeting<'_> {
         let front = &self.worker.edge.front;
         let tls = front.tls.as_ref().ok_or(Refused::NoTls)?;
         let under_way = front.handshakes.begin(self.who.peer.ip())?;
-        let shaking = timeout_at(
-            self.by,
-            Box::pin(self.handshake(tls, stream, owner.as_ref(), came)),
-        );
-        let shaken = shaking.await.map_err(|_| Refused::HandshakeTimeout)?;
-        let (stream, app, plan) = shaken?;
+        let begun = Instant::now();
+        let mut wanted = None;
+        let shaking = self.handshake(tls, stream, owner.as_ref(), came, &mut wanted);
+        let shaken = timeout_at(self.by, Box::pin(shaking)).await;
+        let shaken = shaken.unwrap_or(Err(Refused::HandshakeTimeout));
+        let metrics = &self.worker.edge.metrics.handshakes;
+        let (stream, app, plan) = shaken.inspect_err(|_| metrics.failed(wanted.as_deref()))?;
+        if let Some(times) = metrics.of(stream.get_ref().1.protocol_version()) {
+            times.observe(begun.elapsed());
+        }
         drop(under_way);
         if plan.handling == Handling::Bytes {
             return self.bytes(stream, &app, &plan, &[]).await;
@@ -301,18 +305,20 @@ impl Greeting<'_> {
         self.http(stream, spoken).await
     }
 
+    /// The host of an app that the client wants is noted in `wanted`, for who counts failures.
     async fn handshake(
         &self,
         tls: &Tls,
         stream: TcpStream,
         owner: Option<&Arc<App>>,
         came: Came,
+        wanted: &mut Option<String>,
     ) -> Result<(TlsStream<Gather<TcpStream>>, Arc<App>, Arc<Plan>), Refused> {
         let said = |error: std::io::Error| Refused::Handshake(error.to_string());
         let start = LazyConfigAcceptor::new(Acceptor::default(), Gather(stream));
         let start = start.await.map_err(said)?;
         let chosen = self
-            .choose(&start, owner, came)
+            .choose(&start, owner, came, wanted)
             .and_then(|(app, plan, shown)| {
                 let config = tls.config(&plan.profile, shown);
                 let config = config.map_err(|_| Refused::NoCertificate)?;
@@ -335,12 +341,14 @@ impl Greeting<'_> {
         Ok((stream, app, plan))
     }
 
-    /// Decide by the client's first words whom it gets, and what it is shown.
+    /// Decide by the client's first words whom it gets, and what it is shown; the host that it
+    /// wants is noted, if an app has it.
     fn choose(
         &self,
         start: &StartHandshake<Gather<TcpStream>>,
         owner: Option<&Arc<App>>,
         came: Came,
+        wanted: &mut Option<String>,
     ) -> Result<(Arc<App>, Arc<Plan>, Shown), Refused> {
         let hello = start.client_hello();
         let named = hello.server_name().map(str::to_ascii_lowercase);
@@ -350,6 +358,7 @@ impl Greeting<'_> {
         let found = named
             .as_ref()
             .and_then(|name| route::app(&view, name, domain));
+        *wanted = found.and(named.clone());
         let app = match (owner, &named) {
             (Some(owner), _) => owner,
             (None, Some(_)) => found.ok_or(Refused::NoApp)?,

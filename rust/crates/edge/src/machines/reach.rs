@@ -15,6 +15,7 @@
 //! A machine of another host is tried by way of that host's edge, which starts it, queues for it
 //! and knows its load; what that edge cannot do comes back here as one more refusal.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use godwit_watch::WakeError;
 use godwit_wire::components::EdgeLimits;
 use godwit_wire::facts::Concurrency;
+use hyper::StatusCode;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -32,7 +34,7 @@ use crate::machines::load::{Slot, Ticket};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
 use crate::machines::upstream::{self, Need, Upstream};
 use crate::machines::wish::Wish;
-use crate::metrics::count;
+use crate::metrics::{MachineMetrics, Served, count};
 use crate::request::refusal::{self, Refusal};
 
 /// A machine that takes the request, as far as is known here.
@@ -43,6 +45,9 @@ pub(crate) struct Reached {
     pub(crate) targets: Arc<Targets>,
     pub(crate) machine_id: Arc<str>,
     pub(crate) internal_port: u16,
+    /// Of a machine of this host.
+    metrics: Option<Arc<MachineMetrics>>,
+    since: std::time::Instant,
 }
 
 /// The way to a machine.
@@ -60,6 +65,14 @@ pub(crate) enum Link {
         /// How long the request may wait there for a slot.
         queue: Duration,
     },
+}
+
+impl Reached {
+    /// It responded: what is to be held until the response is at its end.
+    pub(crate) fn served(&mut self, status: StatusCode) -> Option<Served> {
+        let metrics = self.metrics.take()?;
+        Some(Served::new(metrics, self.since, status.as_u16()))
+    }
 }
 
 impl Link {
@@ -271,7 +284,7 @@ impl<'a> Search<'a> {
         self.ticket = None;
         self.attempts += 1;
         let link = match &target.place {
-            Place::Here(_) => match self.link(target, targets, need).await {
+            Place::Here(_) => match self.link(target, need).await {
                 Ok(link) => {
                     target.load.clear_suspect();
                     link
@@ -317,21 +330,15 @@ impl<'a> Search<'a> {
         self.full = false;
     }
 
-    async fn link(
-        &self,
-        target: &Target,
-        targets: &Targets,
-        need: Need<'_>,
-    ) -> Result<Link, Refusal> {
+    async fn link(&self, target: &Target, need: Need<'_>) -> Result<Link, Refusal> {
         let within = Duration::from_millis(self.worker.edge.config.limits.connect_ms);
         let failed = |error| refusal::connect_failed(target.internal_port, &error);
         if self.at.1 == Handling::Datagrams {
             return Ok(Link::Datagrams);
         }
         if self.at.1 == Handling::Bytes {
-            count(&targets.metrics.upstream_connects);
-            let dialled = Box::pin(upstream::dial(target, within)).await;
-            return dialled.map(Link::Bytes).map_err(failed);
+            let dialled = connecting(target, Box::pin(upstream::dial(target, within)));
+            return dialled.await.map(Link::Bytes).map_err(failed);
         }
         if let Some((files, path)) = target.files().zip(need.path)
             && files.cover(path)
@@ -349,11 +356,9 @@ impl<'a> Search<'a> {
         if let Some(kept) = pooled.and_then(|home| home.take(target.h2, need.repeatable)) {
             return Ok(Link::Here(kept));
         }
-        count(&targets.metrics.upstream_connects);
-        Box::pin(upstream::connect(target, within, home, need.becomes))
-            .await
-            .map(Link::Here)
-            .map_err(failed)
+        let connected = Box::pin(upstream::connect(target, within, home, need.becomes));
+        let connected = connecting(target, connected).await;
+        connected.map(Link::Here).map_err(failed)
     }
 
     /// Wait until a sleeper is started; one of another host is left to that host's edge.
@@ -585,6 +590,20 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Count a connection to a machine of this host, and how long it took if it came to one.
+async fn connecting<T>(
+    target: &Target,
+    made: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let begun = Instant::now();
+    let made = made.await?;
+    if let Place::Here(here) = &target.place {
+        count(&here.metrics.connects);
+        here.metrics.connect_time.observe(begun.elapsed());
+    }
+    Ok(made)
+}
+
 fn reached(slot: Slot, link: Link, targets: &Arc<Targets>, target: &Target) -> Reached {
     Reached {
         slot,
@@ -592,6 +611,11 @@ fn reached(slot: Slot, link: Link, targets: &Arc<Targets>, target: &Target) -> R
         targets: targets.clone(),
         machine_id: target.machine_id.clone(),
         internal_port: target.internal_port,
+        metrics: match &target.place {
+            Place::Here(here) => Some(here.metrics.clone()),
+            Place::There(_) => None,
+        },
+        since: std::time::Instant::now(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::front::worker::Worker;
 use crate::machines::files::Files;
 use crate::machines::load::{Load, Loads, Queue};
 use crate::machines::upstream::{Kept, Pool};
-use crate::metrics::{AppMetrics, Metrics};
+use crate::metrics::{AppMetrics, MachineMetrics, Metrics};
 
 /// A machine with a service at the port.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub(crate) struct Here {
     pub(crate) kept: Arc<Kept>,
     /// Its file server, if it has one.
     pub(crate) files: Option<Box<Files>>,
+    pub(crate) metrics: Arc<MachineMetrics>,
 }
 
 /// A machine on another host.
@@ -278,6 +279,7 @@ impl<'a> Ground<'a> {
                     let at = SocketAddrV4::new(machine.local_ipv4, told.port);
                     Box::new(Files::new(at, told, self.pool.of(id, told.port)))
                 }),
+                metrics: self.metrics.machine(id),
             }));
         }
         self.view.host(&machine.key.host)?.backhaul?;

@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 
 use crate::machines::load::Slot;
 use crate::machines::reach::Link;
-use crate::metrics::AppMetrics;
+use crate::metrics::{AppMetrics, Served};
 
 /// Hangs on a response's body; dropping it means that the response broke off.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Held {
     pub(crate) machine_id: Arc<str>,
     /// `None` when the response's body has it, or it carries something else now.
     pub(crate) link: Option<Link>,
+    /// Of a machine of this host.
+    pub(crate) _served: Option<Served>,
 }
 
 /// What the access log says besides the outcome.

@@ -503,7 +503,8 @@ fn filed(response: Response<AppBody>, reached: Reached) -> Result<Sent, Refusal>
     Ok(Sent::Answer(Box::new(answer(response, reached))))
 }
 
-fn answer(mut response: Response<AppBody>, reached: Reached) -> Answer {
+fn answer(mut response: Response<AppBody>, mut reached: Reached) -> Answer {
+    let served = reached.served(response.status());
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let tunnel = upgraded.then(|| hyper::upgrade::on(&mut response));
     Answer {
@@ -512,6 +513,7 @@ fn answer(mut response: Response<AppBody>, reached: Reached) -> Answer {
             slot: reached.slot,
             machine_id: reached.machine_id,
             link: Some(reached.link),
+            _served: served,
         },
         targets: reached.targets,
         tunnel,

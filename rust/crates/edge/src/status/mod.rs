@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_catalog::View;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
@@ -27,7 +28,7 @@ use crate::datagrams::sockets;
 use crate::drain::{Phase, Phases};
 use crate::edge::Edge;
 use crate::front::ports;
-use crate::metrics::{escaped, head, line};
+use crate::metrics::{escaped, head, labels, line};
 
 /// What `/ports` shows.
 #[derive(Serialize)]
@@ -87,7 +88,9 @@ fn answer(edge: &Edge, phases: &Phases, request: &Request<Incoming>) -> Response
         }
         "/ready" => page(StatusCode::SERVICE_UNAVAILABLE, plain, "draining\n".into()),
         "/metrics" => {
-            let text = edge.metrics.page(&gauges(edge));
+            let view = edge.watch.view();
+            edge.metrics.forget(&view);
+            let text = edge.metrics.page(&view, &gauges(edge, &view));
             page(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
@@ -165,21 +168,14 @@ const PER_HOST: [(&str, ReadHost); 2] = [
 ];
 
 /// What is so at this moment, and the catalog's counts.
-fn gauges(edge: &Edge) -> String {
+fn gauges(edge: &Edge, view: &View) -> String {
     let mut page = String::new();
-    let view = edge.watch.view();
     head(&mut page, "fly_app_concurrency", "gauge");
     for (id, port, active) in edge.loads.active() {
-        let Some(machine) = view.machine(&id) else {
+        let Some(machine) = labels(view, &id) else {
             continue;
         };
-        let labels = format!(
-            "app=\"{}\",org_id=\"{}\",region=\"{}\",instance=\"{}\",internal_port=\"{port}\"",
-            escaped(&machine.app),
-            escaped(&machine.org_id),
-            escaped(&machine.region),
-            escaped(&id),
-        );
+        let labels = format!("{machine},internal_port=\"{port}\"");
         line(&mut page, "fly_app_concurrency", &labels, u64::from(active));
     }
     front(&mut page, edge);

@@ -1,27 +1,25 @@
 //! What the edge counts, and its page in Prometheus' text form (spec/network.md §7.1).
 
+mod handshakes;
+mod histogram;
+mod machines;
+mod responses;
+mod text;
+
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Upper bounds of the response time histogram, in microseconds, and as printed.
-const BOUNDS: [(u64, &str); 12] = [
-    (1_000, "0.001"),
-    (5_000, "0.005"),
-    (10_000, "0.01"),
-    (25_000, "0.025"),
-    (50_000, "0.05"),
-    (100_000, "0.1"),
-    (250_000, "0.25"),
-    (500_000, "0.5"),
-    (1_000_000, "1"),
-    (2_500_000, "2.5"),
-    (5_000_000, "5"),
-    (10_000_000, "10"),
-];
+use godwit_catalog::View;
+
+use handshakes::HandshakeMetrics;
+use machines::Machines;
+use responses::Responses;
+
+pub(crate) use machines::{MachineMetrics, Served};
+pub(crate) use text::{escaped, head, line};
 
 const REFUSALS: &str = "godwit_edge_refused_requests_count";
 
@@ -29,6 +27,8 @@ const REFUSALS: &str = "godwit_edge_refused_requests_count";
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     apps: Mutex<HashMap<Arc<str>, Arc<AppMetrics>>>,
+    machines: Machines,
+    pub(crate) handshakes: HandshakeMetrics,
     pub(crate) connects: AtomicU64,
     pub(crate) disconnects: AtomicU64,
     /// Connections of machines to private addresses of apps, of all connects.
@@ -58,11 +58,9 @@ pub(crate) struct BackhaulMetrics {
 pub(crate) struct AppMetrics {
     app: Arc<str>,
     org_id: Arc<str>,
-    responses: RwLock<BTreeMap<u16, Arc<Responses>>>,
+    responses: Responses,
     pub(crate) data_in: AtomicU64,
     pub(crate) data_out: AtomicU64,
-    /// Connections made to its machines.
-    pub(crate) upstream_connects: AtomicU64,
     /// Connections its machines did not take.
     pub(crate) upstream_failures: AtomicU64,
     /// Requests sent again on another connection.
@@ -75,13 +73,6 @@ pub(crate) struct AppMetrics {
     pub(crate) files: AtomicU64,
     /// Requests that its machines sent elsewhere.
     pub(crate) replays: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Responses {
-    count: AtomicU64,
-    micros: AtomicU64,
-    buckets: [AtomicU64; BOUNDS.len()],
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -114,19 +105,26 @@ impl Metrics {
         held.clone()
     }
 
+    /// What is counted of a machine of this host.
+    pub(crate) fn machine(&self, machine_id: &Arc<str>) -> Arc<MachineMetrics> {
+        self.machines.of(machine_id)
+    }
+
+    /// Forget what is not there any more.
+    pub(crate) fn forget(&self, view: &View) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever holds one counts by it; the API's name is no app's.
+        apps.retain(|name, held| view.app(name).is_some() || Arc::strong_count(held) > 1);
+        drop(apps);
+        self.machines.keep(|id| view.machine(id).is_some());
+    }
+
     /// The page of `/metrics`; `more` is appended.
-    pub(crate) fn page(&self, more: &str) -> String {
+    pub(crate) fn page(&self, view: &View, more: &str) -> String {
         let mut page = String::new();
-        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut apps: Vec<_> = apps.values().cloned().collect();
-        apps.sort_by(|a, b| a.app.cmp(&b.app));
-        responses(&mut page, &apps);
-        for (name, read) in PER_APP {
-            head(&mut page, name, "counter");
-            for app in &apps {
-                line(&mut page, name, &app.labels(), read(app));
-            }
-        }
+        self.of_apps(&mut page);
+        self.machines.write(&mut page, |id| labels(view, id));
+        self.handshakes.write(&mut page);
         for (name, value) in [
             ("fly_edge_tcp_connects_count", &self.connects),
             ("fly_edge_tcp_disconnects_count", &self.disconnects),
@@ -153,16 +151,41 @@ impl Metrics {
         page.push_str(more);
         page
     }
+
+    fn of_apps(&self, page: &mut String) {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let labelled = apps.values().map(|app| (app.labels(), app.clone()));
+        let mut apps: Vec<_> = labelled.collect();
+        apps.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let each = apps.iter();
+        let each = each.map(|(labels, app)| (labels.as_str(), &app.responses));
+        responses::write(page, "fly_edge", each);
+        for (name, read) in PER_APP {
+            head(page, name, "counter");
+            for (labels, app) in &apps {
+                line(page, name, labels, read(app));
+            }
+        }
+    }
+}
+
+/// What is said of a machine.
+pub(crate) fn labels(view: &View, machine_id: &str) -> Option<String> {
+    let machine = view.machine(machine_id)?;
+    Some(format!(
+        "app=\"{}\",org_id=\"{}\",region=\"{}\",instance=\"{}\"",
+        escaped(&machine.app),
+        escaped(&machine.org_id),
+        escaped(&machine.region),
+        escaped(machine_id),
+    ))
 }
 
 type Read = fn(&AppMetrics) -> u64;
 
-const PER_APP: [(&str, Read); 9] = [
+const PER_APP: [(&str, Read); 8] = [
     ("fly_edge_data_in", |app| app.data_in.load(Relaxed)),
     ("fly_edge_data_out", |app| app.data_out.load(Relaxed)),
-    ("fly_app_tcp_connects_count", |app| {
-        app.upstream_connects.load(Relaxed)
-    }),
     ("godwit_edge_connect_failures_count", |app| {
         app.upstream_failures.load(Relaxed)
     }),
@@ -176,30 +199,7 @@ const PER_APP: [(&str, Read); 9] = [
 impl AppMetrics {
     /// Count a response and how long it took to its end.
     pub(crate) fn response(&self, status: u16, took: Duration) {
-        let responses = self.of_status(status);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        count(&responses.count);
-        responses.micros.fetch_add(micros, Relaxed);
-        let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound);
-        if let Some(bucket) = bucket {
-            count(&responses.buckets[bucket]);
-        }
-    }
-
-    fn of_status(&self, status: u16) -> Arc<Responses> {
-        let held = self
-            .responses
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(responses) = held.get(&status) {
-            return responses.clone();
-        }
-        drop(held);
-        let mut held = self
-            .responses
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        held.entry(status).or_default().clone()
+        self.responses.observe(status, took);
     }
 
     fn labels(&self) -> String {
@@ -215,10 +215,9 @@ fn new_app(app: &Arc<str>, org_id: &Arc<str>) -> Arc<AppMetrics> {
     Arc::new(AppMetrics {
         app: app.clone(),
         org_id: org_id.clone(),
-        responses: RwLock::default(),
+        responses: Responses::default(),
         data_in: AtomicU64::new(0),
         data_out: AtomicU64::new(0),
-        upstream_connects: AtomicU64::new(0),
         upstream_failures: AtomicU64::new(0),
         retries: AtomicU64::new(0),
         wakes: AtomicU64::new(0),
@@ -226,61 +225,6 @@ fn new_app(app: &Arc<str>, org_id: &Arc<str>) -> Arc<AppMetrics> {
         files: AtomicU64::new(0),
         replays: AtomicU64::new(0),
     })
-}
-
-fn responses(page: &mut String, apps: &[Arc<AppMetrics>]) {
-    const COUNT: &str = "fly_edge_http_responses_count";
-    const TIME: &str = "fly_edge_http_response_time_seconds";
-    let (mut counts, mut times) = (String::new(), String::new());
-    for app in apps {
-        let held = app.responses.read().unwrap_or_else(PoisonError::into_inner);
-        for (status, responses) in held.iter() {
-            let labels = format!("{},status=\"{status}\"", app.labels());
-            let total = responses.count.load(Relaxed);
-            line(&mut counts, COUNT, &labels, total);
-            histogram(&mut times, TIME, &labels, responses, total);
-        }
-    }
-    head(page, COUNT, "counter");
-    page.push_str(&counts);
-    head(page, TIME, "histogram");
-    page.push_str(&times);
-}
-
-fn histogram(page: &mut String, name: &str, labels: &str, responses: &Responses, total: u64) {
-    let bucket = format!("{name}_bucket");
-    let mut sum = 0;
-    for (held, (_, bound)) in responses.buckets.iter().zip(BOUNDS) {
-        sum += held.load(Relaxed);
-        line(page, &bucket, &format!("{labels},le=\"{bound}\""), sum);
-    }
-    line(
-        page,
-        &bucket,
-        &format!("{labels},le=\"+Inf\""),
-        total.max(sum),
-    );
-    let seconds = Duration::from_micros(responses.micros.load(Relaxed)).as_secs_f64();
-    // Writing to a String does not fail.
-    let _ = writeln!(page, "{name}_sum{{{labels}}} {seconds}");
-    line(page, &format!("{name}_count"), labels, total.max(sum));
-}
-
-pub(crate) fn head(page: &mut String, name: &str, kind: &str) {
-    let _ = writeln!(page, "# TYPE {name} {kind}");
-}
-
-pub(crate) fn line(page: &mut String, name: &str, labels: &str, value: u64) {
-    let _ = match labels {
-        "" => writeln!(page, "{name} {value}"),
-        labels => writeln!(page, "{name}{{{labels}}} {value}"),
-    };
-}
-
-pub(crate) fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -294,7 +238,7 @@ mod tests {
         app.response(200, Duration::from_millis(2));
         app.response(200, Duration::from_mins(1));
         app.response(503, Duration::ZERO);
-        let page = metrics.page("more 1\n");
+        let page = metrics.page(&View::default(), "more 1\n");
         for wanted in [
             r#"fly_edge_http_responses_count{app="hello",org_id="org_1",status="200"} 2"#,
             r#"fly_edge_http_response_time_seconds_bucket{app="hello",org_id="org_1",status="200",le="0.005"} 1"#,
@@ -305,10 +249,5 @@ mod tests {
         ] {
             assert!(page.lines().any(|line| line == wanted), "{wanted}\n{page}");
         }
-    }
-
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 }
