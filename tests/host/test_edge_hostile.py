@@ -206,6 +206,79 @@ async def test_headers_without_an_end_end_the_connection(front: FrontLab) -> Non
         await still_answers(front)
 
 
+async def endless(_: parts.Request) -> bytes:
+    return parts.response(b"x" * (64 << 20))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_takes_nothing_loses_its_response_and_its_place(
+    front: FrontLab, tls: bool
+) -> None:
+    front.limits = front.limits.model_copy(update={"header_ms": 400, "send_ms": 400})
+    service = front.service(HTTP, *(("tls",) if tls else ()), "http") | {"hard_limit": 1}
+    fact = front.machine("m1", services=[service])
+    options = {"ssl": front.trusting, "server_hostname": NAME} if tls else {}
+    async with web_app(fact.local_ipv4, front.app_port, endless):
+        await front.start()
+        await front.listens(SHARED, HTTP)
+        async with connected(SHARED, HTTP, **options) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001
+            writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+            await front.refused("http_client_stalled")
+            place = 'fly_app_concurrency{app="hello",org_id="org_1",region="lcl",'
+            place += f'instance="m1",internal_port="{front.app_port}"}}'
+            async with asyncio.timeout(parts.PATIENCE_S):
+                while (await front.metrics()).get(place, 0):
+                    await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it(front: FrontLab) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        front.limits = front.limits.model_copy(update={"header_ms": 400, "send_ms": 400})
+        fact = front.machine("m1", services=[front.service(HTTP, "http")])
+        await stack.enter_async_context(web_app(fact.local_ipv4, front.app_port, endless))
+        await front.start()
+        await front.listens(SHARED, HTTP)
+        reader, writer = await stack.enter_async_context(connected(SHARED, HTTP))
+        writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        left = 64 << 20
+        while left:
+            # Eight seconds in all, many times what a client may take nothing for.
+            left -= len(await reader.readexactly(min(left, 1 << 20)))
+            await asyncio.sleep(0.125)
+
+
+async def test_nobody_has_every_connection(front: FrontLab) -> None:
+    async with await served(front, connections_of_source=4, header_ms=60_000):
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(4):
+                await held.enter_async_context(connected(SHARED, HTTP))
+            await front.counts("fly_edge_tcp_connects_count", 4)
+            async with connected(SHARED, HTTP) as (reader, _):
+                assert await reader.read() == b""
+            await front.refused("too_many_connections_of_source")
+            await front.counts("fly_edge_tcp_connections_drop_count", 1)
+            await front.counts('fly_edge_tcp_rate_limited_count{type="connections"}', 1)
+            async with connected(SHARED, HTTP, local_addr=("127.0.1.1", 0)) as (reader, writer):
+                writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        await still_answers(front)
+
+
+async def test_an_app_has_no_more_connections_than_its_part(front: FrontLab) -> None:
+    async with await served(front, connections_of_app=2, header_ms=60_000):
+        options = {"ssl": front.trusting, "server_hostname": NAME}
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(2):
+                await held.enter_async_context(connected(SHARED, HTTPS, **options))
+            async with connected(SHARED, HTTPS, **options) as (reader, _):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            await front.refused("too_many_connections_of_app")
+        await still_answers(front)
+
+
 @contextlib.contextmanager
 def many_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -28,6 +28,7 @@ class EdgeLimits(Record):
     Attributes:
         header_ms: For a client to send a request's head, or its first on a connection.
         idle_ms: A client's HTTP/2 connection without a request is closed after this.
+        send_ms: For a client to take more of a response; by HTTP/1.1 it may be twice as long.
         connect_ms: For one connection attempt to a machine.
         reach_ms: For a started machine to take a connection, over all attempts.
         queue_ms: For a slot when every machine is at its hard limit.
@@ -43,6 +44,10 @@ class EdgeLimits(Record):
             TLS.
         handshakes: TLS handshakes under way at once, all clients together.
         handshakes_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
+        handshakes_of_app: Of these for one app.
+        connections_of_source: Connections from one /24 of IPv4 or /48 of IPv6.
+        connections_of_app: Connections to one app, where an address of its own or a handshake says
+            that they are.
         ports: Ports listened on for apps.
         flows: Flows of UDP services at once; an app has half of them at most.
         flows_of_source: Of these from one /24 of IPv4 or /48 of IPv6.
@@ -56,6 +61,7 @@ class EdgeLimits(Record):
 
     header_ms: int = 30_000
     idle_ms: int = 60_000
+    send_ms: int = 60_000
     connect_ms: int = 2_000
     reach_ms: int = 10_000
     queue_ms: int = 10_000
@@ -68,6 +74,9 @@ class EdgeLimits(Record):
     handshake_ms: int = 10_000
     handshakes: int = 4_096
     handshakes_of_source: int = 512
+    handshakes_of_app: int = 1_024
+    connections_of_source: int = 16_384
+    connections_of_app: int = 65_536
     ports: int = 1_024
     flows: int = 8_192
     flows_of_source: int = 512

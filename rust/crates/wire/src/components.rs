@@ -28,6 +28,8 @@ pub struct EdgeLimits {
     pub header_ms: u64,
     /// A client's HTTP/2 connection without a request is closed after this.
     pub idle_ms: u64,
+    /// For a client to take more of a response; by HTTP/1.1 it may be twice as long.
+    pub send_ms: u64,
     /// For one connection attempt to a machine.
     pub connect_ms: u64,
     /// For a started machine to take a connection, over all attempts.
@@ -52,6 +54,12 @@ pub struct EdgeLimits {
     pub handshakes: usize,
     /// Of these from one /24 of IPv4 or /48 of IPv6.
     pub handshakes_of_source: usize,
+    /// Of these for one app.
+    pub handshakes_of_app: usize,
+    /// Connections from one /24 of IPv4 or /48 of IPv6.
+    pub connections_of_source: usize,
+    /// Connections to one app, where an address of its own or a handshake says that they are.
+    pub connections_of_app: usize,
     /// Ports listened on for apps.
     pub ports: usize,
     /// Flows of UDP services at once; an app has half of them at most.
@@ -75,6 +83,7 @@ impl Default for EdgeLimits {
         EdgeLimits {
             header_ms: 30_000,
             idle_ms: 60_000,
+            send_ms: 60_000,
             connect_ms: 2_000,
             reach_ms: 10_000,
             queue_ms: 10_000,
@@ -87,6 +96,9 @@ impl Default for EdgeLimits {
             handshake_ms: 10_000,
             handshakes: 4_096,
             handshakes_of_source: 512,
+            handshakes_of_app: 1_024,
+            connections_of_source: 16_384,
+            connections_of_app: 65_536,
             ports: 1_024,
             flows: 8_192,
             flows_of_source: 512,

@@ -39,7 +39,10 @@ const SETTINGS: Settings = Settings {
     protocols: false,
     ping_every: Duration::from_secs(5),
     pong_within: Duration::from_secs(10),
+    taken_within: Duration::MAX,
 };
+/// The edge that a client came to breaks off what it does not take; this is for when it does not.
+const SLACK: u32 = 3;
 /// The mesh may not be there yet, as on a host that is alone.
 const BIND_AGAIN: Duration = Duration::from_secs(2);
 /// After an accept that failed, as when files run out.
@@ -111,6 +114,11 @@ async fn carry(worker: Arc<Worker>, stream: TcpStream, host: Arc<str>) {
     };
     let closing = drain::begun(&mut phases);
     // The other edge is told by the connection's end.
-    let _ = streams::serve(stream, &SETTINGS, closing, answering).await;
+    let limits = &worker.edge.config.limits;
+    let settings = Settings {
+        taken_within: Duration::from_millis(limits.send_ms) * SLACK,
+        ..SETTINGS
+    };
+    let _ = streams::serve(stream, &settings, closing, answering).await;
     drop(alive);
 }

@@ -21,6 +21,7 @@ use super::greeting::Visitor;
 use super::interim::{Hints, Interim};
 use super::preface;
 use super::prefix::any_has;
+use super::stall::Stall;
 use super::worker::Worker;
 use crate::alarm::OneAlarm;
 use crate::drain::{Phase, Phases};
@@ -45,6 +46,7 @@ const HTTP_2: Settings = Settings {
     protocols: true,
     ping_every: Duration::from_secs(20),
     pong_within: Duration::from_secs(20),
+    taken_within: Duration::MAX,
 };
 
 /// How HTTP came to be spoken.
@@ -77,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) https_port: u16,
     /// What is said before responses by HTTP/1.1.
     pub(crate) hints: Arc<Hints>,
+    /// Whether the client takes what it gets by HTTP/1.1.
+    stall: Arc<Stall>,
     /// Told when it is to end once what it began is answered.
     closing: Notify,
     /// Where the last request led.
@@ -116,6 +120,7 @@ impl Connection {
             app: spoken.app.clone(),
             caller: who.caller,
             hints: Arc::default(),
+            stall: Arc::default(),
             closing: Notify::new(),
             last: Last::default(),
             activity: Activity::default(),
@@ -205,7 +210,8 @@ where
         let answer = Box::pin(exchange::answer(answering.clone(), arrived));
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let stream = TokioIo::new(Interim::new(stream, connection.hints.clone()));
+    let (hints, stall) = (connection.hints.clone(), connection.stall.clone());
+    let stream = TokioIo::new(Interim::new(stream, hints, stall));
     let serving = http1::Builder::new()
         .timer(OneAlarm::default())
         .header_read_timeout(head_within)
@@ -229,7 +235,12 @@ where
         exchange::answer(connection.clone(), Arrived::by_stream(request, beside))
     };
     let closing = connection.closing.notified();
-    let served = streams::serve(stream, &HTTP_2, closing, answering).await;
+    let limits = &connection.worker.edge.config.limits;
+    let settings = Settings {
+        taken_within: Duration::from_millis(limits.send_ms),
+        ..HTTP_2
+    };
+    let served = streams::serve(stream, &settings, closing, answering).await;
     served.map_err(Broken::Http2)
 }
 
@@ -240,6 +251,7 @@ async fn drive(
     first_within: Duration,
 ) {
     let mut speaking = pin!(speaking);
+    let refused = &connection.worker.edge.front.refused;
     let mut phases = connection.worker.phases.clone();
     let mut watch = IdleWatch::new(connection, first_within);
     let mut closing = false;
@@ -258,12 +270,11 @@ async fn drive(
         match due {
             Due::Look(Idle::No) => {}
             Due::Look(Idle::NeverSpoke) => {
-                connection
-                    .worker
-                    .edge
-                    .front
-                    .refused
-                    .add("http_head_timeout");
+                refused.add("http_head_timeout");
+                break;
+            }
+            Due::Look(Idle::Stalled) => {
+                refused.add("http_client_stalled");
                 break;
             }
             Due::Look(Idle::TooLong) => connection.closing.notify_one(),
@@ -283,7 +294,7 @@ enum Due {
 }
 
 async fn due(watch: &mut IdleWatch<'_>, phases: &mut Phases, may_close: bool) -> Due {
-    let activity = watch.activity;
+    let activity = &watch.connection.activity;
     tokio::select! {
         verdict = watch.tick() => Due::Look(verdict),
         () = should_close(phases, activity), if may_close => Due::Close,
@@ -336,59 +347,75 @@ enum Idle {
     NeverSpoke,
     /// An HTTP/2 connection without requests; HTTP/1 has its own timer in hyper.
     TooLong,
+    /// The client takes nothing of what it asked for.
+    Stalled,
 }
 
 /// Looks now and then whether the connection is of use.
 struct IdleWatch<'a> {
-    activity: &'a Activity,
+    connection: &'a Connection,
     first: bool,
     ticks: tokio::time::Interval,
-    idle: Duration,
+    /// From one tick to the next, after the first.
+    every: Duration,
+    /// Ticks in which an HTTP/2 connection was idle, one after the other, and how many end it.
+    quiet: u32,
+    most_quiet: u32,
     ended_before: u64,
+    stalled_before: Option<u64>,
 }
 
 impl<'a> IdleWatch<'a> {
     fn new(connection: &'a Connection, first_within: Duration) -> Self {
         let limits = &connection.worker.edge.config.limits;
-        let mut ticks = interval(first_within.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
+        let (idle, send) = (limits.idle_ms.max(1), limits.send_ms.max(1));
+        let every = idle.min(send);
         IdleWatch {
-            activity: &connection.activity,
+            connection,
             first: true,
-            ticks,
-            idle: Duration::from_millis(limits.idle_ms.max(1)),
+            ticks: ticks(first_within.max(Duration::from_millis(1))),
+            every: Duration::from_millis(every),
+            quiet: 0,
+            most_quiet: u32::try_from(idle.div_ceil(every)).unwrap_or(u32::MAX),
             ended_before: 0,
+            stalled_before: None,
         }
     }
 
     async fn tick(&mut self) -> Idle {
         self.ticks.tick().await;
-        let (begun, ended) = (
-            self.activity.begun.load(Relaxed),
-            self.activity.ended.load(Relaxed),
-        );
-        if self.first {
-            self.first = false;
-            self.ticks = interval(self.idle);
-            self.ticks
-                .set_missed_tick_behavior(MissedTickBehavior::Delay);
-            self.ticks.reset();
-            self.ended_before = ended;
+        let activity = &self.connection.activity;
+        let (begun, ended) = (activity.begun.load(Relaxed), activity.ended.load(Relaxed));
+        let stalled = self.connection.stall.mark();
+        let stalled_before = std::mem::replace(&mut self.stalled_before, stalled);
+        let ended_before = std::mem::replace(&mut self.ended_before, ended);
+        if std::mem::take(&mut self.first) {
+            self.ticks = ticks(self.every);
             return if begun == 0 {
                 Idle::NeverSpoke
             } else {
                 Idle::No
             };
         }
-        let before = std::mem::replace(&mut self.ended_before, ended);
-        let http2 = self.activity.http2.load(Relaxed);
-        if http2 && begun == ended && ended == before {
+        if stalled.is_some() && stalled == stalled_before {
+            return Idle::Stalled;
+        }
+        let http2 = activity.http2.load(Relaxed);
+        let quiet = http2 && begun == ended && ended == ended_before;
+        self.quiet = if quiet { self.quiet + 1 } else { 0 };
+        if self.quiet >= self.most_quiet {
             Idle::TooLong
         } else {
             Idle::No
         }
     }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
 }
 
 /// The port at which clients reach what apps have at 443: another one where ports are mapped.

@@ -91,6 +91,7 @@ async fn greet(
     if any_has(proxies, peer.ip()) {
         greeting.heed_proxy(&mut stream).await?;
     }
+    let _place = worker.edge.front.connections.from(greeting.who.peer.ip())?;
     let address = greeting.who.local.ip().to_canonical();
     let owner = match private::network_of_app(address) {
         None => worker.edge.watch.view().app_of_address(address).cloned(),
@@ -143,6 +144,7 @@ impl Greeting<'_> {
     }
 
     async fn at_own_address(self, stream: TcpStream, app: Arc<App>) -> Result<(), Refused> {
+        let _place = self.worker.edge.front.connections.to(&app.name)?;
         let plan = self.plan(&app)?;
         if plan.pg_tls {
             return match self.first_byte(&stream).await? {
@@ -293,6 +295,11 @@ impl Greeting<'_> {
             times.observe(begun.elapsed());
         }
         drop(under_way);
+        let _place = match owner {
+            // It has its place since it came.
+            Some(_) => None,
+            None => Some(front.connections.to(&app.name)?),
+        };
         if plan.handling == Handling::Bytes {
             return self.bytes(stream, &app, &plan, &[]).await;
         }
@@ -317,9 +324,11 @@ impl Greeting<'_> {
         let said = |error: std::io::Error| Refused::Handshake(error.to_string());
         let start = LazyConfigAcceptor::new(Acceptor::default(), Gather(stream));
         let start = start.await.map_err(said)?;
+        let mut place = None;
         let chosen = self
             .choose(&start, owner, came, wanted)
             .and_then(|(app, plan, shown)| {
+                place = Some(self.worker.edge.front.handshakes.to(&app.name)?);
                 let config = tls.config(&plan.profile, shown);
                 let config = config.map_err(|_| Refused::NoCertificate)?;
                 Ok((app, plan, config))
@@ -333,6 +342,7 @@ impl Greeting<'_> {
             }
         };
         let stream = start.into_stream(config).await.map_err(said)?;
+        drop(place);
         let protocol = stream.get_ref().1.alpn_protocol();
         if plan.pg_tls && came == Came::Directly && protocol != Some(b"postgresql") {
             // As servers demand it: another protocol's client cannot be led here.

@@ -2,10 +2,10 @@
 //!
 //! One that is not finished costs memory and a deadline's wait; who opens many gets no more.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use super::crowd::{Crowd, Place};
 use super::refused::Refused;
 
 /// Bits of an address that a source is known by: what one customer of a network commonly has.
@@ -15,30 +15,24 @@ const V6_BITS: u32 = 48;
 /// The handshakes of an edge.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
-    most: usize,
-    most_of_source: usize,
-    under_way: Arc<Mutex<UnderWay>>,
-}
-
-#[derive(Debug, Default)]
-struct UnderWay {
-    all: usize,
-    by_source: HashMap<IpAddr, usize>,
+    all: Crowd<()>,
+    of_source: Crowd<IpAddr>,
+    of_app: Crowd<Arc<str>>,
 }
 
 /// Held until a handshake is over.
 #[derive(Debug)]
-pub(crate) struct Handshake {
-    source: IpAddr,
-    under_way: Arc<Mutex<UnderWay>>,
+pub(super) struct Handshake {
+    _of_all: Place<()>,
+    _of_source: Place<IpAddr>,
 }
 
 impl Handshakes {
-    pub(crate) fn new(most: usize, most_of_source: usize) -> Self {
+    pub(super) fn new(most: usize, most_of_source: usize, most_of_app: usize) -> Self {
         Handshakes {
-            most,
-            most_of_source,
-            under_way: Arc::default(),
+            all: Crowd::of(most),
+            of_source: Crowd::of(most_of_source),
+            of_app: Crowd::of(most_of_app),
         }
     }
 
@@ -46,36 +40,22 @@ impl Handshakes {
     ///
     /// # Errors
     /// There are too many.
-    pub(crate) fn begin(&self, client: IpAddr) -> Result<Handshake, Refused> {
-        let source = source(client);
-        let mut under_way = lock(&self.under_way);
-        let of_source = under_way.by_source.get(&source).copied().unwrap_or(0);
-        if under_way.all >= self.most {
-            return Err(Refused::TooManyHandshakes);
-        }
-        if of_source >= self.most_of_source {
-            return Err(Refused::TooManyOfSource);
-        }
-        under_way.all += 1;
-        under_way.by_source.insert(source, of_source + 1);
-        let under_way = self.under_way.clone();
-        Ok(Handshake { source, under_way })
+    pub(super) fn begin(&self, client: IpAddr) -> Result<Handshake, Refused> {
+        let of_all = self.all.enter(&()).ok_or(Refused::TooManyHandshakes)?;
+        let of_source = self.of_source.enter(&source(client));
+        Ok(Handshake {
+            _of_all: of_all,
+            _of_source: of_source.ok_or(Refused::TooManyOfSource)?,
+        })
     }
-}
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        let mut under_way = lock(&self.under_way);
-        under_way.all = under_way.all.saturating_sub(1);
-        match under_way.by_source.get_mut(&self.source) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(under_way.by_source.remove(&self.source)),
-        }
+    /// One that was begun turns out to be for an app: held as well.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn to(&self, app: &Arc<str>) -> Result<Place<Arc<str>>, Refused> {
+        self.of_app.enter(app).ok_or(Refused::TooManyOfApp)
     }
-}
-
-fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The neighbourhood of an address.
@@ -102,7 +82,7 @@ mod tests {
 
     #[test]
     fn neighbours_share_what_one_source_may_have() {
-        let handshakes = Handshakes::new(10, 2);
+        let handshakes = Handshakes::new(10, 2, 1);
         let first = handshakes.begin(from("192.0.2.1")).unwrap();
         let _second = handshakes.begin(from("::ffff:192.0.2.200")).unwrap();
         let third = handshakes.begin(from("192.0.2.3"));
@@ -114,14 +94,22 @@ mod tests {
 
     #[test]
     fn all_sources_share_what_there_may_be_and_nothing_is_kept_of_those_that_ended() {
-        let handshakes = Handshakes::new(3, 2);
+        let handshakes = Handshakes::new(3, 2, 1);
         let held: Vec<_> = (0..3)
             .map(|n| handshakes.begin(from(&format!("2001:db8:{n}::1"))).unwrap())
             .collect();
         let more = handshakes.begin(from("198.51.100.1"));
         assert_eq!(more.unwrap_err(), Refused::TooManyHandshakes);
         drop(held);
-        let under_way = lock(&handshakes.under_way);
-        assert_eq!((under_way.all, under_way.by_source.len()), (0, 0));
+        assert!(handshakes.all.is_empty() && handshakes.of_source.is_empty());
+    }
+
+    #[test]
+    fn an_app_has_no_more_than_its_part() {
+        let (one, other) = (Arc::from("one"), Arc::from("other"));
+        let handshakes = Handshakes::new(10, 10, 1);
+        let _held = handshakes.to(&one).unwrap();
+        assert_eq!(handshakes.to(&one).unwrap_err(), Refused::TooManyOfApp);
+        assert!(handshakes.to(&other).is_ok());
     }
 }

@@ -15,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use hyper::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::stall::Stall;
+
 /// Of all that is said before one response.
 const MOST_BYTES: usize = 16 * 1024;
 
@@ -120,16 +122,18 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 pub(crate) struct Interim<S> {
     stream: S,
     hints: Arc<Hints>,
+    stall: Arc<Stall>,
     /// Begun to be written.
     rest: Vec<u8>,
     written: usize,
 }
 
 impl<S: AsyncWrite + Unpin> Interim<S> {
-    pub(crate) fn new(stream: S, hints: Arc<Hints>) -> Self {
+    pub(crate) fn new(stream: S, hints: Arc<Hints>, stall: Arc<Stall>) -> Self {
         Interim {
             stream,
             hints,
+            stall,
             rest: Vec::new(),
             written: 0,
         }
@@ -173,7 +177,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Interim<S> {
         if self.has_rest() {
             ready!(self.poll_rest(cx))?;
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.stall.heed(written)
     }
 
     fn poll_write_vectored(
@@ -184,7 +189,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Interim<S> {
         if self.has_rest() {
             ready!(self.poll_rest(cx))?;
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.stall.heed(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -259,7 +265,7 @@ mod tests {
             room: usize::MAX,
             ..Taker::default()
         };
-        (Interim::new(taker, hints.clone()), hints)
+        (Interim::new(taker, hints.clone(), Arc::default()), hints)
     }
 
     fn hint(teller: &Teller) -> bool {

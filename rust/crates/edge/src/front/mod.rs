@@ -12,6 +12,8 @@ pub(crate) mod aside;
 pub(crate) mod bytes;
 pub(crate) mod certificates;
 pub(crate) mod connection;
+mod connections;
+mod crowd;
 pub(crate) mod farewell;
 mod frames;
 pub(crate) mod gather;
@@ -30,12 +32,14 @@ pub(crate) mod proxy_header;
 pub(crate) mod proxy_text;
 pub(crate) mod refused;
 pub(crate) mod relay;
+mod stall;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod worker;
 
 use std::sync::Mutex;
 
+use connections::Connections;
 use godwit_wire::components::EdgeConfig;
 use handshakes::Handshakes;
 use prefix::Prefix;
@@ -52,6 +56,7 @@ pub(crate) struct Front {
     pub(crate) tls: Option<Tls>,
     pub(crate) refused: RefusedCounts,
     pub(crate) handshakes: Handshakes,
+    pub(crate) connections: Connections,
     pub(crate) ports: Mutex<ports::Report>,
 }
 
@@ -59,15 +64,18 @@ impl Front {
     /// # Errors
     /// A sentence: a prefix that is none, or an authority that cannot be used.
     pub(crate) fn new(config: &EdgeConfig) -> Result<Self, String> {
+        let limits = &config.limits;
         Ok(Front {
             proxies: prefix::all(&config.proxies)?,
             forwarders: prefix::all(&config.forwarders)?,
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
             refused: RefusedCounts::default(),
             handshakes: Handshakes::new(
-                config.limits.handshakes,
-                config.limits.handshakes_of_source,
+                limits.handshakes,
+                limits.handshakes_of_source,
+                limits.handshakes_of_app,
             ),
+            connections: Connections::new(limits.connections_of_source, limits.connections_of_app),
             ports: Mutex::default(),
         })
     }

@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+const HANDSHAKES: &str = "too_many_handshakes";
+const HANDSHAKES_OF_SOURCE: &str = "too_many_of_source";
+const HANDSHAKES_OF_APP: &str = "too_many_of_app";
+const CONNECTIONS_OF_SOURCE: &str = "too_many_connections_of_source";
+const CONNECTIONS_OF_APP: &str = "too_many_connections_of_app";
+
 /// Why a connection is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -32,6 +38,10 @@ pub(crate) enum Refused {
     TooManyHandshakes,
     /// Too many from the neighbourhood of the client.
     TooManyOfSource,
+    /// Handshakes for one app.
+    TooManyOfApp,
+    TooManyConnectionsOfSource,
+    TooManyConnectionsOfApp,
     /// A PostgreSQL client that asked for no TLS, or for something that is no start of one.
     Postgres,
     /// No machine took the connection, with the code of spec/network.md §1.9.
@@ -55,8 +65,11 @@ impl Refused {
             Refused::NoCertificate => "no_certificate",
             Refused::Handshake(_) => "handshake",
             Refused::HandshakeTimeout => "handshake_timeout",
-            Refused::TooManyHandshakes => "too_many_handshakes",
-            Refused::TooManyOfSource => "too_many_of_source",
+            Refused::TooManyHandshakes => HANDSHAKES,
+            Refused::TooManyOfSource => HANDSHAKES_OF_SOURCE,
+            Refused::TooManyOfApp => HANDSHAKES_OF_APP,
+            Refused::TooManyConnectionsOfSource => CONNECTIONS_OF_SOURCE,
+            Refused::TooManyConnectionsOfApp => CONNECTIONS_OF_APP,
             Refused::Postgres => "postgres",
             Refused::NoMachine("", _) => "no_machine",
             Refused::NoMachine(code, _) => code,
@@ -85,7 +98,44 @@ impl RefusedCounts {
     /// Count what ended a connection that was being served.
     pub(crate) fn add(&self, reason: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(reason).or_default() += 1;
+        let count = counts.entry(reason).or_default();
+        *count += 1;
+        let count = *count;
+        drop(counts);
+        let dropped = matches!(reason, CONNECTIONS_OF_SOURCE | CONNECTIONS_OF_APP);
+        if dropped && is_power_of_ten(count) {
+            log::warn!("{count} connections were dropped: {reason}");
+        }
+    }
+
+    /// The same by the names that dashboards know (spec/network.md §7.1): those, the type of what
+    /// was limited if there is more than one, and how many.
+    pub(crate) fn limited(&self) -> [(&'static str, &'static str, u64); 5] {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |reasons: &[&str]| -> u64 {
+            reasons.iter().filter_map(|reason| counts.get(reason)).sum()
+        };
+        let connections = sum(&[CONNECTIONS_OF_SOURCE, CONNECTIONS_OF_APP]);
+        let handshakes = [HANDSHAKES, HANDSHAKES_OF_SOURCE, HANDSHAKES_OF_APP];
+        [
+            ("fly_edge_tcp_connections_drop_count", "", connections),
+            (
+                "fly_edge_tcp_rate_limited_count",
+                "connections",
+                connections,
+            ),
+            ("fly_edge_tcp_rate_limited_count", "tls", sum(&handshakes)),
+            (
+                "fly_edge_tls_ip_limit_reached_count",
+                "",
+                sum(&[HANDSHAKES_OF_SOURCE]),
+            ),
+            (
+                "fly_edge_tls_sni_limit_reached_count",
+                "",
+                sum(&[HANDSHAKES_OF_APP]),
+            ),
+        ]
     }
 
     pub(crate) fn all(&self) -> Vec<(&'static str, u64)> {
@@ -95,4 +145,8 @@ impl RefusedCounts {
             .map(|(reason, count)| (*reason, *count))
             .collect()
     }
+}
+
+fn is_power_of_ten(count: u64) -> bool {
+    count > 0 && 10_u64.pow(count.ilog10()) == count
 }

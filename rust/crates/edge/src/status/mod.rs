@@ -242,6 +242,18 @@ fn front(page: &mut String, edge: &Edge) {
     for (reason, count) in edge.front.refused.all() {
         line(page, REFUSED, &format!("reason=\"{reason}\""), count);
     }
+    let mut before = "";
+    for (name, kind, count) in edge.front.refused.limited() {
+        if name != before {
+            head(page, name, "counter");
+        }
+        before = name;
+        let labels = match kind {
+            "" => String::new(),
+            kind => format!("type=\"{kind}\""),
+        };
+        line(page, name, &labels, count);
+    }
     let ports = edge.front.ports.lock();
     let ports = ports.unwrap_or_else(PoisonError::into_inner);
     for (name, count) in [

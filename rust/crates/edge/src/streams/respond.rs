@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -33,6 +33,7 @@ pub(super) async fn respond<F, B>(
     hints: Arc<Hints>,
     connect: Option<Connect>,
     mut to: SendResponse<Bytes>,
+    taken_within: Duration,
 ) where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Unpin,
@@ -83,7 +84,7 @@ pub(super) async fn respond<F, B>(
         }
         _ if over => {}
         _ => {
-            if let Err(error) = send(&mut body, stream).await {
+            if let Err(error) = send(&mut body, stream, taken_within).await {
                 log::debug!("a response {status} was not taken to its end: {error}");
             }
         }

@@ -5,16 +5,23 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use hyper::body::Body;
+use tokio::time::timeout;
 
-/// Send a body to its end; one that breaks off resets the stream.
+/// Send a body to its end; one that breaks off resets the stream, and so does an other end that
+/// takes nothing of it for so long.
 ///
 /// # Errors
 /// The other end wants no more of it, or is gone.
-pub(super) async fn send<B>(mut body: B, mut stream: SendStream<Bytes>) -> Result<(), h2::Error>
+pub(super) async fn send<B>(
+    mut body: B,
+    mut stream: SendStream<Bytes>,
+    taken_within: Duration,
+) -> Result<(), h2::Error>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -39,10 +46,11 @@ where
         match frame.into_data() {
             Ok(data) => {
                 let over = body.is_end_stream();
-                if !data.is_empty() {
-                    poll_fn(|cx| poll_room(&mut stream, 1, cx)).await?;
+                if !send_piece(data, over, &mut stream, taken_within).await? {
+                    log::debug!("a body is not taken");
+                    stream.send_reset(Reason::CANCEL);
+                    return Ok(());
                 }
-                stream.send_data(data, over)?;
                 if over {
                     return Ok(());
                 }
@@ -52,6 +60,37 @@ where
                     return stream.send_trailers(trailers);
                 }
             }
+        }
+    }
+}
+
+/// Send a piece of a body, as the other end takes it; whether it does within a time.
+async fn send_piece(
+    mut piece: Bytes,
+    over: bool,
+    stream: &mut SendStream<Bytes>,
+    taken_within: Duration,
+) -> Result<bool, h2::Error> {
+    loop {
+        let mut room = 0;
+        if !piece.is_empty() {
+            // Most have room: for those no clock is read.
+            let now = poll_fn(|cx| Poll::Ready(poll_room(stream, piece.len(), cx))).await;
+            room = match now {
+                Poll::Ready(room) => room?,
+                Poll::Pending => {
+                    let later = poll_fn(|cx| poll_room(stream, piece.len(), cx));
+                    match timeout(taken_within, later).await {
+                        Ok(room) => room?,
+                        Err(_) => return Ok(false),
+                    }
+                }
+            };
+        }
+        let part = piece.split_to(room);
+        stream.send_data(part, over && piece.is_empty())?;
+        if piece.is_empty() {
+            return Ok(true);
         }
     }
 }

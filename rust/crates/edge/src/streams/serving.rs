@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) protocols: bool,
     pub(crate) ping_every: Duration,
     pub(crate) pong_within: Duration,
+    /// A response of which the other end takes nothing for so long is broken off.
+    pub(crate) taken_within: Duration,
 }
 
 /// What a request has beside itself.
@@ -109,13 +111,17 @@ where
             return Ok(());
         };
         let (request, to) = next?;
-        take(&answer, request, to);
+        take(&answer, request, to, settings.taken_within);
     }
 }
 
 /// Have a task answer a request.
-fn take<A, F, B>(answer: &A, request: Request<RecvStream>, mut to: SendResponse<Bytes>)
-where
+fn take<A, F, B>(
+    answer: &A,
+    request: Request<RecvStream>,
+    mut to: SendResponse<Bytes>,
+    taken_within: Duration,
+) where
     A: Fn(Request<StreamBody>, Beside) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -146,7 +152,7 @@ where
         tunnel,
     };
     let answering = answer(Request::from_parts(parts, body), beside);
-    tokio::spawn(respond(answering, hints, connect, to));
+    tokio::spawn(respond(answering, hints, connect, to, taken_within));
 }
 
 #[cfg(test)]
@@ -169,6 +175,7 @@ mod tests {
         protocols: true,
         ping_every: Duration::from_secs(20),
         pong_within: Duration::from_secs(20),
+        taken_within: Duration::from_secs(20),
     };
 
     fn page(text: &str) -> Response<Download> {
@@ -375,6 +382,30 @@ mod tests {
         let response = response.await.unwrap();
         assert_eq!(read(response.into_body()).await, b"page");
         serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_response_that_is_not_taken_is_broken_off() {
+        let settings = Settings {
+            taken_within: Duration::from_millis(20),
+            ..SETTINGS
+        };
+        let long = "x".repeat(1024 * 1024);
+        let answer = move |_, _| std::future::ready(page(&long));
+        let (mut sender, _) = client(settings, Arc::default(), answer).await;
+        let (response, _) = sender.send_request(request(Method::GET), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        // What comes is read, and no more of it is asked for.
+        let broken = loop {
+            match body.data().await.unwrap() {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(broken.reason(), Some(Reason::CANCEL));
+        // Others on the connection are served.
+        let (response, _) = sender.send_request(request(Method::HEAD), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
     }
 
     #[tokio::test]
