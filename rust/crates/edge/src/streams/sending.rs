@@ -115,12 +115,15 @@ pub(super) fn poll_room(
 }
 
 /// Why a stream is reset whose body ends so: as an HTTP/2 peer on the other side did, if it did.
+///
+/// That nobody has looked at the request is not true of one whose body is here.
 fn reason_of(error: &(dyn Error + 'static)) -> Reason {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(reason) = error
             .downcast_ref::<h2::Error>()
             .and_then(h2::Error::reason)
+            .filter(|reason| *reason != Reason::REFUSED_STREAM)
         {
             return reason;
         }
@@ -137,5 +140,19 @@ pub(super) fn as_io(error: h2::Error) -> io::Error {
             .into_io()
             .unwrap_or_else(|| io::ErrorKind::Other.into()),
         _ => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_passed_on_unless_it_says_that_nothing_was_seen() {
+        let passed = |reason: Reason| reason_of(&h2::Error::from(reason));
+        assert_eq!(passed(Reason::CANCEL), Reason::CANCEL);
+        assert_eq!(passed(Reason::REFUSED_STREAM), Reason::INTERNAL_ERROR);
+        let other = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(reason_of(&other), Reason::INTERNAL_ERROR);
     }
 }
