@@ -2,6 +2,9 @@
 
 import asyncio
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from tests.host import rust_components as parts
@@ -111,6 +114,36 @@ class Hinting:
             await writer.drain()
 
 
+class HintingByHttp2(Hinting):
+    """The same, by HTTP/2."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        config = h2.config.H2Configuration(client_side=False)
+        http = h2.connection.H2Connection(config)
+        http.initiate_connection()
+        writer.write(http.data_to_send())
+        while data := await reader.read(1 << 16):
+            for event in http.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    await self._answer(http, event.stream_id, writer)
+            writer.write(http.data_to_send())
+            await writer.drain()
+        writer.close()
+
+    async def _answer(
+        self, http: h2.connection.H2Connection, stream: int, writer: asyncio.StreamWriter
+    ) -> None:
+        self.asked += 1
+        link = ("link", "</a.css>; rel=preload")
+        http.send_headers(stream, [(":status", "100")])
+        http.send_headers(stream, [(":status", "103"), link, ("fly-replay", "app=other")])
+        writer.write(http.data_to_send())
+        await self.let.wait()
+        length = ("content-length", str(len(self.body)))
+        http.send_headers(stream, [(":status", "200"), link, length])
+        http.send_data(stream, self.body, end_stream=True)
+
+
 async def response_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Return the next response, past what was said before it."""
     while (line := await reader.readline()) == b"HTTP/1.1 103 Early Hints\r\n":
@@ -132,18 +165,25 @@ async def test_a_hint_comes_before_the_response(front: FrontLab, secure: bool) -
         tls = {"ssl": front.trusting, "server_hostname": NAME} if secure else {}
         way = connected(OWN, 7443 if secure else 7080, **tls)
         async with way as (reader, writer), asyncio.timeout(parts.PATIENCE_S):
-            for body in (b"", b"body", b""):
-                app.let.clear()
-                writer.write(
-                    b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s"
-                    % (NAME.encode(), len(body), body)
-                )
-                # The app has not said its response yet.
-                assert await reader.readexactly(len(TOLD)) == TOLD
-                app.let.set()
-                head, page = await response_of(reader)
-                assert head.startswith(b"HTTP/1.1 200 OK")
-                assert (b"link: </a.css>" in head, page) == (True, b"page")
+            await hinted_by_http_1(reader, writer, app)
+
+
+async def hinted_by_http_1(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, app: Hinting
+) -> None:
+    """Ask a few times, and let the app respond when its hint is there."""
+    for body in (b"", b"body", b""):
+        app.let.clear()
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (NAME.encode(), len(body), body)
+        )
+        # The app has not said its response yet.
+        assert await reader.readexactly(len(TOLD)) == TOLD
+        app.let.set()
+        head, page = await response_of(reader)
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert (b"link: </a.css>" in head, page) == (True, b"page")
 
 
 async def test_hints_are_never_within_another_response(lab: Lab) -> None:
@@ -208,13 +248,48 @@ async def hinted_by_http_2(client: Http2, app: Hinting) -> None:
     assert len(client.hints) == 1
 
 
-async def test_a_hint_of_a_machine_of_another_host_is_left_out(servers: Servers) -> None:
-    """docs/howto/http.md says so."""
+async def hinted(port: int, app: Hinting, *, by_http_2: bool) -> None:
+    """Be a client at this port, by either version."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    if by_http_2:
+        async with speaking(reader, writer) as client:
+            await hinted_by_http_2(client, app)
+        return
+    async with asyncio.timeout(parts.PATIENCE_S):
+        await hinted_by_http_1(reader, writer, app)
+    writer.close()
+
+
+BY_HTTP_2 = {
+    "ports": [
+        {
+            "start_port": 80,
+            "end_port": 80,
+            "handlers": ["http"],
+            "http_options": {"h2_backend": True},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize("by_http_2", [False, True], ids=["to-http1", "to-http2"])
+async def test_an_app_by_http_2_gives_hints_too(lab: Lab, by_http_2: bool) -> None:
+    fact = lab.machine("m1", service=BY_HTTP_2)
+    app = HintingByHttp2()
+    async with raw_app(fact.local_ipv4, lab.app_port, app.serve):
+        await lab.start()
+        await hinted(lab.port, app, by_http_2=by_http_2)
+
+
+@pytest.mark.parametrize("by_http_2", [False, True], ids=["to-http1", "to-http2"])
+@pytest.mark.parametrize("app", [Hinting, HintingByHttp2], ids=["from-http1", "from-http2"])
+async def test_a_hint_of_a_machine_of_another_host_comes_through(
+    servers: Servers, app: type[Hinting], by_http_2: bool
+) -> None:
     near, far = await servers.add(), await servers.add()
-    fact = far.machine("m1")
-    app = Hinting(let=True)
-    async with raw_app(fact.local_ipv4, far.lab.app_port, app.serve):
+    options = BY_HTTP_2 if app is HintingByHttp2 else {}
+    fact = far.machine("m1", service=options)
+    one = app()
+    async with raw_app(fact.local_ipv4, far.lab.app_port, one.serve):
         await servers.start()
-        got = await near.get()
-    assert (got.status_code, got.text) == (200, "page")
-    assert app.asked == 1
+        await hinted(near.lab.port, one, by_http_2=by_http_2)

@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
 import httpx
 import pytest
 
 from tests.host import rust_components as parts
 from tests.host.backhaul_lab import Servers, make_servers  # noqa: F401
-from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
+from tests.host.edge_lab import HELLO, Lab, echo, make_lab  # noqa: F401
 from tests.host.rust_components import Request, raw_app, read_request, response, web_app
 
 pytestmark = pytest.mark.host
@@ -35,6 +39,42 @@ async def test_an_app_may_speak_http_2(servers: Servers) -> None:
             assert headers["via"] == "1.1 godwit, 2 godwit"
             assert headers["host"] == "hello.godwit.localhost"
             assert got.json()["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "status"),
+    [
+        (h2.errors.ErrorCodes.REFUSED_STREAM, 2, 200),
+        (h2.errors.ErrorCodes.INTERNAL_ERROR, 1, 502),
+    ],
+)
+async def test_what_an_app_by_http_2_says_it_has_not_seen_is_sent_again(
+    lab: Lab, code: h2.errors.ErrorCodes, asked: int, status: int
+) -> None:
+    """Whatever its method (RFC 9113 §8.7)."""
+    heard: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http.initiate_connection()
+        while data := await reader.read(1 << 16):
+            for event in http.receive_data(data):
+                if isinstance(event, h2.events.DataReceived) and event.data:
+                    heard.append(event.data)
+                    if len(heard) == 1:
+                        http.reset_stream(event.stream_id, code)
+                    else:
+                        http.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            writer.write(http.data_to_send())
+            await writer.drain()
+        writer.close()
+
+    fact = lab.machine("m1", service=ports(h2_backend=True))
+    async with raw_app(fact.local_ipv4, lab.app_port, answer):
+        await lab.start()
+        async with httpx.AsyncClient(timeout=2 * parts.PATIENCE_S) as client:
+            got = await client.post(lab.url, headers=HELLO, content=b"once")
+    assert (got.status_code, heard) == (status, [b"once"] * asked)
 
 
 async def test_responses_have_the_headers_that_the_port_wants(lab: Lab) -> None:

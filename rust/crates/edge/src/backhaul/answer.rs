@@ -208,7 +208,6 @@ fn respond(worker: &Arc<Worker>, answer: Answer, client: Option<Opening>) -> Res
             farewell: None,
         };
         let ending = ending(status, held);
-        let app = Opening::Connection(app);
         tokio::spawn(tunnel::run(client, app, far, ending, worker.alive.clone()));
         return Response::from_parts(parts, Download::page(String::new(), None));
     }

@@ -9,9 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,6 +28,7 @@ use crate::metrics::count;
 use crate::request::arrived::Opening;
 use crate::request::body::{Download, Upload};
 use crate::request::refusal::{self, Refusal};
+use crate::streams::Tunnel;
 
 /// What the other edge has for itself, beside the time to find a machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -55,7 +54,7 @@ pub(crate) struct Open {
 #[derive(Debug)]
 pub(crate) enum Bytes {
     Here(TcpStream),
-    There(Box<TokioIo<Upgraded>>),
+    There(Box<Tunnel>),
 }
 
 /// Find a machine for a stream of bytes that came to an external port.
@@ -110,7 +109,7 @@ async fn ask(
     worker: &Worker,
     port: u16,
     reached: &mut Reached,
-) -> Result<Option<TokioIo<Upgraded>>, (Bounce, Refusal)> {
+) -> Result<Option<Tunnel>, (Bounce, Refusal)> {
     let Link::There { stream, queue } = &mut reached.link else {
         return Ok(None);
     };
@@ -135,7 +134,8 @@ async fn ask(
     let order = Order::Carry(Box::new(carry)).value();
     request.headers_mut().insert(ORDER, order);
     let within = Duration::from_millis(worker.edge.config.limits.wake_ms) + ANSWER_WITHIN;
-    let Ok(Ok(mut response)) = timeout(within, stream.sender.send_request(request)).await else {
+    let asked = timeout(within, stream.client.ask(request, |_, _| {})).await;
+    let Ok(Ok(mut response)) = asked else {
         return Ok(None);
     };
     let refused = Reply::take(response.headers_mut()).and_then(|reply| reply.refusal);
@@ -146,7 +146,7 @@ async fn ask(
     if response.status() != StatusCode::OK {
         return Ok(None);
     }
-    Ok(hyper::upgrade::on(response).await.ok().map(TokioIo::new))
+    Ok(response.body_mut().tunnel())
 }
 
 /// Answer another edge that wants a stream to a machine of this host.

@@ -12,9 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{Request, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +20,7 @@ use crate::backhaul::order::{ORDER, Order, Reply};
 use crate::backhaul::serve::{CONNECTION_WINDOW, HEADER_LIST, STREAM_WINDOW};
 use crate::edge::Edge;
 use crate::request::body::Upload;
+use crate::streams::{Client, ClientSettings};
 
 /// Streams on each connection before another one is made, while there are few.
 const SPREAD: usize = 32;
@@ -62,7 +61,7 @@ pub(crate) enum Unreached {
 /// A place for one request on a connection to another edge.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) sender: SendRequest<Upload>,
+    pub(crate) client: Client,
     _place: Arc<()>,
 }
 
@@ -79,7 +78,7 @@ struct Peer {
 /// A connection.
 #[derive(Clone, Debug)]
 struct Lane {
-    sender: SendRequest<Upload>,
+    client: Client,
     /// Held once here, once by its watch and once by each stream.
     streams: Arc<()>,
 }
@@ -91,7 +90,7 @@ impl Lane {
 
     fn stream(&self) -> Stream {
         Stream {
-            sender: self.sender.clone(),
+            client: self.client.clone(),
             _place: self.streams.clone(),
         }
     }
@@ -151,7 +150,7 @@ impl Peers {
             .await
             .map_err(|why| why.to_string())?;
         let machine = machine.to_string();
-        let reply = ask(stream.sender, &Order::Wake { machine }).await?;
+        let reply = ask(&stream.client, &Order::Wake { machine }).await?;
         reply.refusal.map_or(Ok(()), |refused| Err(refused.message))
     }
 
@@ -166,7 +165,7 @@ impl Peers {
             .stream(edge, host)
             .await
             .map_err(|why| why.to_string())?;
-        let answered = timeout(ANSWER_WITHIN, ask(stream.sender, order)).await;
+        let answered = timeout(ANSWER_WITHIN, ask(&stream.client, order)).await;
         answered.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
     }
 
@@ -175,7 +174,7 @@ impl Peers {
         if let Ok(stream) = self.stream(edge, host).await
             && let Ok(peer) = self.peer(edge, host)
         {
-            peer.ask(edge, stream.sender).await;
+            peer.ask(edge, &stream.client).await;
         }
     }
 
@@ -208,7 +207,7 @@ impl Peer {
     /// A place on a connection; `None` when it is time for another one.
     fn open(&self) -> Option<Stream> {
         let mut lanes = self.lanes();
-        lanes.retain(|lane| !lane.sender.is_closed());
+        lanes.retain(|lane| !lane.client.is_closed());
         let least = lanes.iter().min_by_key(|lane| lane.load())?;
         let enough = if lanes.len() < SPREAD_OVER {
             SPREAD
@@ -220,7 +219,7 @@ impl Peer {
 
     fn least(&self) -> Option<Stream> {
         let lanes = self.lanes();
-        let open = lanes.iter().filter(|lane| !lane.sender.is_closed());
+        let open = lanes.iter().filter(|lane| !lane.client.is_closed());
         open.min_by_key(|lane| lane.load()).map(Lane::stream)
     }
 
@@ -231,22 +230,17 @@ impl Peer {
             let stream = dial(edge.config.backhaul, self.address).await?;
             let silence = Duration::from_millis(limits.backhaul_silence_ms);
             let ping_after = silence / PING_SHARE;
-            let handshake = Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(HEADER_LIST)
-                .max_send_buf_size(SEND_BUFFER)
-                .keep_alive_interval(ping_after)
-                .keep_alive_timeout(silence.saturating_sub(ping_after))
-                .handshake(TokioIo::new(stream));
-            let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-            tokio::spawn(async move {
-                // Who sends on it is told of its end.
-                let _ = connection.await;
-            });
+            let settings = ClientSettings {
+                stream_window: STREAM_WINDOW,
+                connection_window: CONNECTION_WINDOW,
+                header_list: HEADER_LIST,
+                send_buffer: SEND_BUFFER,
+                ping_after,
+                pong_within: silence.saturating_sub(ping_after),
+            };
+            let client = Client::on(stream, &settings).await;
             Ok(Lane {
-                sender,
+                client: client.map_err(io::Error::other)?,
                 streams: Arc::default(),
             })
         };
@@ -255,11 +249,11 @@ impl Peer {
     }
 
     /// Ask whether it is there and note how long the answer took; returns whether it answered.
-    async fn ask(&self, edge: &Arc<Edge>, sender: SendRequest<Upload>) -> bool {
+    async fn ask(&self, edge: &Arc<Edge>, client: &Client) -> bool {
         let held = Duration::from_micros(edge.standings.host(&self.id).micros().into());
         let within = (held * ROUND_TRIPS).max(SHORTEST_WAIT);
         let begun = Instant::now();
-        let answered = timeout(within, ask(sender, &Order::Ping {})).await;
+        let answered = timeout(within, ask(client, &Order::Ping {})).await;
         let answered = matches!(answered, Ok(Ok(_)));
         if answered {
             edge.standings
@@ -275,7 +269,7 @@ async fn watch(edge: Arc<Edge>, peer: Arc<Peer>, lane: Lane) {
     const NOBODY: usize = 2;
     let mut used = Instant::now();
     let mut asked: Option<Instant> = None;
-    while !lane.sender.is_closed() {
+    while !lane.client.is_closed() {
         let busy = lane.load() > NOBODY;
         if busy {
             used = Instant::now();
@@ -285,7 +279,7 @@ async fn watch(edge: Arc<Edge>, peer: Arc<Peer>, lane: Lane) {
         let due = if busy { ASK_EVERY } else { ASK_IDLE_EVERY };
         if asked.is_none_or(|at| at.elapsed() >= due) {
             asked = Some(Instant::now());
-            if !peer.ask(&edge, lane.sender.clone()).await && !lane.sender.is_closed() {
+            if !peer.ask(&edge, &lane.client).await && !lane.client.is_closed() {
                 doubt(&edge, &peer);
             }
         }
@@ -313,20 +307,20 @@ fn doubt(edge: &Arc<Edge>, peer: &Arc<Peer>) {
         while standing.is_doubted() && here() {
             sleep(REVIVE_EVERY).await;
             if let Ok(lane) = peer.connect(&edge).await {
-                peer.ask(&edge, lane.sender).await;
+                peer.ask(&edge, &lane.client).await;
             }
         }
         log::info!("{} is no longer doubted", peer.id);
     });
 }
 
-async fn ask(mut sender: SendRequest<Upload>, order: &Order) -> Result<Reply, String> {
+async fn ask(client: &Client, order: &Order) -> Result<Reply, String> {
     let request = Request::get(Uri::from_static("http://godwit/"))
         .header(ORDER, order.value())
         .body(Upload::Empty)
         .map_err(|error| error.to_string())?;
-    let answered = sender.send_request(request).await;
-    let mut response = answered.map_err(|error| error.to_string())?;
+    let answered = client.ask(request, |_, _| {}).await;
+    let mut response = answered.map_err(|unanswered| unanswered.error.to_string())?;
     let reply = Reply::take(response.headers_mut());
     reply.ok_or_else(|| "what answers is no edge".to_owned())
 }

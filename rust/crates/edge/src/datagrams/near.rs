@@ -313,7 +313,8 @@ async fn ask(
     let order = Order::Carry(Box::new(carry)).value();
     request.headers_mut().insert(ORDER, order);
     let within = Duration::from_millis(worker.edge.config.limits.wake_ms) + ANSWER_WITHIN;
-    let Ok(Ok(mut response)) = timeout(within, stream.sender.send_request(request)).await else {
+    let asked = timeout(within, stream.client.ask(request, |_, _| {})).await;
+    let Ok(Ok(mut response)) = asked else {
         return Err(broke_off());
     };
     let reply = Reply::take(response.headers_mut()).ok_or_else(broke_off)?;

@@ -12,13 +12,16 @@ use crate::machines::framing::{Framing, Next};
 use crate::machines::line::Line;
 use crate::machines::upstream::Kept;
 use crate::request::body::Broke;
+use crate::streams::{StreamBody, Tunnel};
 
 /// The body of a response.
 #[derive(Debug)]
 pub(crate) enum AppBody {
-    /// Of another host, of an app that speaks HTTP/2, or of a request that has a body itself.
+    /// By HTTP/1.1, of a request that has a body itself or asked for a tunnel.
     Hyper(Incoming),
     Line(LineBody),
+    /// Of another host, or of an app that speaks HTTP/2.
+    Stream(StreamBody),
 }
 
 /// A body that comes on a line, which it gives back at its end and closes before.
@@ -85,6 +88,16 @@ impl LineBody {
     }
 }
 
+impl AppBody {
+    /// Take it as a tunnel, if it is that of a stream that has become one.
+    pub(crate) fn tunnel(&mut self) -> Option<Tunnel> {
+        match self {
+            AppBody::Stream(body) => body.tunnel(),
+            AppBody::Hyper(_) | AppBody::Line(_) => None,
+        }
+    }
+}
+
 impl Body for AppBody {
     type Data = Bytes;
     type Error = Broke;
@@ -99,6 +112,10 @@ impl Body for AppBody {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             AppBody::Line(body) => body.poll_frame(cx),
+            AppBody::Stream(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
         }
     }
 
@@ -106,6 +123,7 @@ impl Body for AppBody {
         match self {
             AppBody::Hyper(body) => body.is_end_stream(),
             AppBody::Line(body) => body.line.is_none(),
+            AppBody::Stream(body) => body.is_end_stream(),
         }
     }
 
@@ -116,6 +134,7 @@ impl Body for AppBody {
                 Framing::Length(left) => SizeHint::with_exact(*left),
                 Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
             },
+            AppBody::Stream(body) => body.size_hint(),
         }
     }
 }

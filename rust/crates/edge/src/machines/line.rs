@@ -54,7 +54,7 @@ pub(crate) struct Asked<'a> {
 /// A request that got no response.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
-    /// Nothing of it was sent.
+    /// Nothing of it was sent, or whoever got it has not looked at it.
     pub(crate) unsent: bool,
     pub(crate) error: Box<dyn Error + Send + Sync>,
 }

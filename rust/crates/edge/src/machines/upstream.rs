@@ -12,12 +12,11 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http1};
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -28,6 +27,7 @@ use crate::machines::line::{Asked, Line, Unanswered};
 use crate::machines::load::Shelf;
 use crate::machines::targets::{Place, Target};
 use crate::request::body::Upload;
+use crate::streams::{Client, ClientSettings};
 
 pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// A request that must not be sent twice takes only a connection used a moment ago: the app
@@ -38,10 +38,16 @@ const KEPT_PER_MACHINE: usize = 256;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-const PONG_WITHIN: Duration = Duration::from_secs(15);
-/// What an app's HTTP/2 may have on its way, for each stream and for all.
+/// What an app's HTTP/2 may have on its way on one stream.
 const WINDOW: u32 = 512 * 1024;
-const SHARE: u32 = 128;
+const APP: ClientSettings = ClientSettings {
+    stream_window: WINDOW,
+    connection_window: WINDOW * 128,
+    header_list: 16 * 1024,
+    send_buffer: 1024 * 1024,
+    ping_after: KEEPALIVE_AFTER,
+    pong_within: Duration::from_secs(15),
+};
 
 /// A connection on which one request may be sent now.
 #[derive(Debug)]
@@ -92,7 +98,7 @@ enum Sender {
     /// HTTP/1.1, driven by a task of hyper's.
     Driven(http1::SendRequest<Upload>),
     /// HTTP/2, for many requests at once.
-    Shared(http2::SendRequest<Upload>),
+    Shared(Client),
 }
 
 /// Connections of one worker to all machines.
@@ -105,7 +111,7 @@ pub(crate) struct Pool(Shelf<Kept>);
 pub(crate) struct Kept {
     idle: Mutex<Vec<Idle>>,
     /// The one that carries many requests at once.
-    shared: Mutex<Option<http2::SendRequest<Upload>>>,
+    shared: Mutex<Option<Client>>,
 }
 
 #[derive(Debug)]
@@ -160,18 +166,18 @@ fn on_line(stream: TcpStream, home: Option<&Arc<Kept>>) -> Upstream {
 /// A connection by HTTP/2 on which an app takes a `WebSocket`; `None` if it does not say so.
 async fn connect_for_websocket(target: &Target, within: Duration) -> io::Result<Option<Upstream>> {
     let (stream, heard) = Heard::on(Gather(dial(target, within).await?));
-    let (sender, connection) = speak_h2(stream).await?;
+    let client = Client::on(stream, &APP).await.map_err(io::Error::other)?;
     // The app's settings come first, and are known when this ends, one way or the other.
     let _ = timeout(within, heard).await?;
-    if !connection.is_extended_connect_protocol_enabled() {
-        return Ok(None);
-    }
-    keep_going(connection);
-    Ok(Some(Upstream {
-        sender: Sender::Shared(sender),
+    Ok(client.takes_protocols().then(|| shared(client)))
+}
+
+fn shared(client: Client) -> Upstream {
+    Upstream {
+        sender: Sender::Shared(client),
         home: None,
         is_files: false,
-    }))
+    }
 }
 
 /// Begin to speak HTTP on a connection that a task of its own drives.
@@ -186,44 +192,12 @@ pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Up
 }
 
 async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<Upstream> {
-    let (sender, connection) = speak_h2(Gather(stream)).await?;
-    keep_going(connection);
+    let client = Client::on(Gather(stream), &APP).await;
+    let client = client.map_err(io::Error::other)?;
     if let Some(kept) = home {
-        *kept.shared() = Some(sender.clone());
+        *kept.shared() = Some(client.clone());
     }
-    Ok(Upstream {
-        sender: Sender::Shared(sender),
-        home: None,
-        is_files: false,
-    })
-}
-
-type Driven<S> = http2::Connection<TokioIo<S>, Upload, TokioExecutor>;
-
-/// Begin to speak HTTP/2 on a connection.
-async fn speak_h2<S>(stream: S) -> io::Result<(http2::SendRequest<Upload>, Driven<S>)>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW * SHARE)
-        .keep_alive_interval(KEEPALIVE_AFTER)
-        .keep_alive_timeout(PONG_WITHIN)
-        .handshake(TokioIo::new(stream));
-    handshake.await.map_err(io::Error::other)
-}
-
-/// Have a task of its own drive a connection.
-fn keep_going<S>(connection: Driven<S>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    tokio::spawn(async move {
-        // Whoever sends on it is told of its end.
-        let _ = connection.await;
-    });
+    Ok(shared(client))
 }
 
 /// Connect to a machine of this host, for bytes of any kind.
@@ -292,25 +266,27 @@ impl Upstream {
     }
 
     /// Send a request, and have a task drive a line from now on; the connection is returned too.
+    /// What an app by HTTP/2 says before its response (1xx) is `told`.
     pub(crate) async fn send(
         self,
         request: Request<Upload>,
+        told: impl Fn(StatusCode, &HeaderMap),
     ) -> Result<(Response<AppBody>, Self), Unanswered> {
         let mut sender = match self.sender {
             Sender::Line(line) => Sender::Driven(speak(line.into_stream()).await.map_err(unsent)?),
             other => other,
         };
-        let sent = match &mut sender {
+        let response = match &mut sender {
             Sender::Line(_) => return Err(unsent(io::ErrorKind::Unsupported)),
-            Sender::Driven(sender) => sender.try_send_request(request).await,
-            Sender::Shared(sender) => sender.try_send_request(request).await,
+            Sender::Driven(sender) => sender.try_send_request(request).await?.map(AppBody::Hyper),
+            Sender::Shared(client) => client.ask(request, told).await?.map(AppBody::Stream),
         };
         let upstream = Upstream {
             sender,
             home: self.home,
             is_files: self.is_files,
         };
-        Ok((sent?.map(AppBody::Hyper), upstream))
+        Ok((response, upstream))
     }
 
     /// The response is at its end: keep the connection for the next request.
@@ -326,7 +302,7 @@ impl Sender {
         match self {
             Sender::Line(line) => line.is_open(),
             Sender::Driven(sender) => !sender.is_closed(),
-            Sender::Shared(sender) => !sender.is_closed(),
+            Sender::Shared(client) => !client.is_closed(),
         }
     }
 
@@ -372,13 +348,8 @@ impl Kept {
     /// Take a connection that is open: one that is idle, or the one for all.
     pub(crate) fn take(self: &Arc<Self>, h2: bool, repeatable: bool) -> Option<Upstream> {
         if h2 {
-            let shared = self.shared();
-            let open = shared.as_ref().filter(|sender| !sender.is_closed())?;
-            return Some(Upstream {
-                sender: Sender::Shared(open.clone()),
-                home: None,
-                is_files: false,
-            });
+            let client = self.shared().clone();
+            return client.filter(|client| !client.is_closed()).map(shared);
         }
         let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
         let sender = newest(&mut self.idle(), keep)?;
@@ -407,14 +378,14 @@ impl Kept {
     fn sweep(&self) {
         self.idle()
             .retain(|idle| idle.sender.is_open() && idle.since.elapsed() < KEEP);
-        self.shared().take_if(|sender| sender.is_closed());
+        self.shared().take_if(|client| client.is_closed());
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shared(&self) -> MutexGuard<'_, Option<http2::SendRequest<Upload>>> {
+    fn shared(&self) -> MutexGuard<'_, Option<Client>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,6 +57,8 @@ pub(crate) enum Teller {
 pub(crate) enum Opening {
     Connection(OnUpgrade),
     Stream(oneshot::Receiver<streams::Tunnel>),
+    /// A stream that was asked for, and answered so.
+    Asked(Box<streams::Tunnel>),
 }
 
 /// Bytes both ways.
@@ -140,6 +142,7 @@ impl Opening {
                 Box::new(TokioIo::new(upgrade.await.map_err(io::Error::other)?))
             }
             Opening::Stream(tunnel) => Box::new(tunnel.await.map_err(io::Error::other)?),
+            Opening::Asked(tunnel) => tunnel,
         })
     }
 }

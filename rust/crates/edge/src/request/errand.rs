@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING};
-use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::sleep;
 
@@ -26,7 +25,7 @@ use crate::machines::reach::{Link, Reached, Search};
 use crate::machines::targets::Targets;
 use crate::machines::upstream::{Becomes, Need};
 use crate::metrics::{AppMetrics, count};
-use crate::request::arrived::Teller;
+use crate::request::arrived::{Opening, Teller};
 use crate::request::body::Upload;
 use crate::request::ending::Held;
 use crate::request::headers;
@@ -70,7 +69,7 @@ pub(crate) struct Answer {
     pub(crate) held: Held,
     pub(crate) targets: Arc<Targets>,
     /// The machine's end of the tunnel that the connection has become; the status is 101 then.
-    pub(crate) tunnel: Option<OnUpgrade>,
+    pub(crate) tunnel: Option<Opening>,
 }
 
 /// What became of one attempt.
@@ -208,16 +207,10 @@ impl Errand<'_> {
                             introduction: self.introduction.as_ref().filter(|_| !is_files),
                             besides: besides.filter(|_| !is_files),
                         };
-                        let hints = self.hints.as_ref();
-                        let told = |status, headers: &HeaderMap| {
-                            if let Some(hints) = hints {
-                                hints.tell(status, headers);
-                            }
-                        };
-                        let response = upstream.ask(&asked, told).await?;
+                        let response = upstream.ask(&asked, self.told()).await?;
                         Ok((response, Link::Lent))
                     }
-                    link => Box::pin(self.by_hyper(search, &reached, link, besides)).await,
+                    link => Box::pin(self.by_task(search, &reached, link, besides)).await,
                 }
             });
             let limit = Duration::from_millis(worker.edge.config.limits.response_ms);
@@ -271,8 +264,8 @@ impl Errand<'_> {
         self.source.is_none() && self.protocol.is_none()
     }
 
-    /// Send it by what hyper drives; the link is returned with the response.
-    async fn by_hyper(
+    /// Send it on a connection that a task drives; the link is returned with the response.
+    async fn by_task(
         &self,
         search: &Search<'_>,
         reached: &Reached,
@@ -303,7 +296,7 @@ impl Errand<'_> {
                     }
                     self.listen(&mut request).await;
                 }
-                let (mut response, upstream) = upstream.send(request).await?;
+                let (mut response, upstream) = upstream.send(request, self.told()).await?;
                 if self.protocol.is_some() && upstream.is_h2() {
                     let key = self.headers.get(SEC_WEBSOCKET_KEY);
                     websocket::opened_by_http_2(&mut response, key);
@@ -317,13 +310,23 @@ impl Errand<'_> {
                 }
                 Ok((response, Link::Here(upstream)))
             }
-            Link::There { mut stream, queue } => {
+            Link::There { stream, queue } => {
                 self.address(&mut request, search, reached, queue);
-                let response = stream.sender.try_send_request(request).await?;
-                Ok((response.map(AppBody::Hyper), Link::There { stream, queue }))
+                let response = stream.client.ask(request, self.told()).await?;
+                Ok((response.map(AppBody::Stream), Link::There { stream, queue }))
             }
             // Nothing of the kind is found for requests.
             Link::Bytes(_) | Link::Datagrams | Link::Lent => std::future::pending().await,
+        }
+    }
+
+    /// What is to hear what a machine says before its response: the client, where it can.
+    fn told(&self) -> impl Fn(StatusCode, &HeaderMap) {
+        let hints = self.hints.as_ref();
+        move |status, headers| {
+            if let Some(hints) = hints {
+                hints.tell(status, headers);
+            }
         }
     }
 
@@ -503,10 +506,18 @@ fn filed(response: Response<AppBody>, reached: Reached) -> Result<Sent, Refusal>
     Ok(Sent::Answer(Box::new(answer(response, reached))))
 }
 
+/// The machine's end of a tunnel that a response opens.
+fn opening(response: &mut Response<AppBody>) -> Opening {
+    match response.body_mut().tunnel() {
+        Some(tunnel) => Opening::Asked(Box::new(tunnel)),
+        None => Opening::Connection(hyper::upgrade::on(response)),
+    }
+}
+
 fn answer(mut response: Response<AppBody>, mut reached: Reached) -> Answer {
     let served = reached.served(response.status());
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let tunnel = upgraded.then(|| hyper::upgrade::on(&mut response));
+    let tunnel = upgraded.then(|| opening(&mut response));
     Answer {
         response,
         held: Held {

@@ -300,7 +300,6 @@ impl<'a> Exchange<'a> {
             };
             let guard = worker.alive.clone();
             let ending = self.ending(status, Some(held));
-            let app = Opening::Connection(app);
             tokio::spawn(tunnel::run(client, app, far, ending, guard));
             return Response::from_parts(parts, Download::page(String::new(), None));
         }

@@ -3,7 +3,7 @@
 //! Called by the exchange for a client that asks so, before the request is routed and when the app
 //! has answered; by the errand for an app that takes them so.
 
-use hyper::ext::Protocol;
+use h2::ext::Protocol;
 use hyper::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use hyper::http::response;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,10 +29,7 @@ pub(crate) fn is_asked(protocol: &HeaderValue) -> bool {
 /// # Errors
 /// Another kind of CONNECT is refused: the edge is no forward proxy.
 pub(crate) fn from_http_2<B>(request: &mut Request<B>) -> Result<HeaderValue, Refusal> {
-    let protocol = request
-        .extensions()
-        .get::<h2::ext::Protocol>()
-        .map(h2::ext::Protocol::as_str);
+    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
     match protocol {
         Some(name) if name.eq_ignore_ascii_case(WEBSOCKET) => {}
         Some(name) => return Err(refusal::protocol(name)),
@@ -105,7 +102,7 @@ mod tests {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         if let Some(name) = protocol {
-            let protocol = h2::ext::Protocol::from_static(name);
+            let protocol = Protocol::from_static(name);
             request.extensions_mut().insert(protocol);
         }
         request

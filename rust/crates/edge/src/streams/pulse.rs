@@ -1,16 +1,21 @@
 //! Whether the other end of a connection is still there: it is asked by a ping now and then.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::activity::Activity;
+
 pub(super) struct Pulse {
     pings: PingPong,
     every: Duration,
     within: Duration,
+    /// Of a connection on which one that says something, or has nothing to say, is not asked.
+    activity: Option<Arc<Activity>>,
     /// Until the next ping, or until the answer to the last one is late.
     sleep: Pin<Box<Sleep>>,
     asked: bool,
@@ -23,8 +28,17 @@ impl Pulse {
             pings,
             every,
             within,
+            activity: None,
             sleep: Box::pin(sleep(every)),
             asked: false,
+        }
+    }
+
+    /// The same, only after so long a silence while a stream is open.
+    pub(super) fn in_silence(self, activity: Arc<Activity>) -> Self {
+        Pulse {
+            activity: Some(activity),
+            ..self
         }
     }
 
@@ -41,9 +55,21 @@ impl Pulse {
                     Poll::Pending => {}
                 }
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            if !self.asked
+                && let Some(activity) = &self.activity
+            {
+                let Some(quiet) = activity.quiet_since() else {
+                    // Whoever begins a stream wakes the connection's task.
+                    return Poll::Pending;
+                };
+                ready!(self.sleep.as_mut().poll(cx));
+                let due = quiet + self.every;
+                if due > Instant::now() {
+                    self.sleep.as_mut().reset(due);
+                    continue;
+                }
             }
+            ready!(self.sleep.as_mut().poll(cx));
             if self.asked || self.pings.send_ping(Ping::opaque()).is_err() {
                 return Poll::Ready(());
             }

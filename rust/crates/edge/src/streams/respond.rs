@@ -80,11 +80,13 @@ pub(super) async fn respond<F, B>(
     match connect {
         Some(connect) if is_tunnel => {
             // Nobody waits for it any more: it ends with this.
-            let _ = connect.opened.send(Tunnel::new(stream, connect.stream));
+            let _ = connect
+                .opened
+                .send(Tunnel::new(stream, connect.stream, None));
         }
         _ if over => {}
         _ => {
-            if let Err(error) = send(&mut body, stream, taken_within).await {
+            if let Err(error) = send(&mut body, stream, Some(taken_within)).await {
                 log::debug!("a response {status} was not taken to its end: {error}");
             }
         }

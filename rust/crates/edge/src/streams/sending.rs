@@ -13,14 +13,14 @@ use hyper::body::Body;
 use tokio::time::timeout;
 
 /// Send a body to its end; one that breaks off resets the stream, and so does an other end that
-/// takes nothing of it for so long.
+/// takes nothing of it for so long, if there is an end to that.
 ///
 /// # Errors
 /// The other end wants no more of it, or is gone.
 pub(super) async fn send<B>(
     mut body: B,
     mut stream: SendStream<Bytes>,
-    taken_within: Duration,
+    taken_within: Option<Duration>,
 ) -> Result<(), h2::Error>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -69,7 +69,7 @@ async fn send_piece(
     mut piece: Bytes,
     over: bool,
     stream: &mut SendStream<Bytes>,
-    taken_within: Duration,
+    taken_within: Option<Duration>,
 ) -> Result<bool, h2::Error> {
     loop {
         let mut room = 0;
@@ -80,10 +80,10 @@ async fn send_piece(
                 Poll::Ready(room) => room?,
                 Poll::Pending => {
                     let later = poll_fn(|cx| poll_room(stream, piece.len(), cx));
-                    match timeout(taken_within, later).await {
-                        Ok(room) => room?,
-                        Err(_) => return Ok(false),
-                    }
+                    let Some(room) = until(taken_within, later).await else {
+                        return Ok(false);
+                    };
+                    room?
                 }
             };
         }
@@ -92,6 +92,14 @@ async fn send_piece(
         if piece.is_empty() {
             return Ok(true);
         }
+    }
+}
+
+/// What comes within a time, if there is an end to that.
+async fn until<F: Future>(within: Option<Duration>, later: F) -> Option<F::Output> {
+    match within {
+        Some(within) => timeout(within, later).await.ok(),
+        None => Some(later.await),
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Open;
 use super::sending::{as_io, poll_room};
 
 /// Written at once.
@@ -19,15 +20,17 @@ pub(crate) struct Tunnel {
     receives: RecvStream,
     /// Came, and is not read yet.
     rest: Bytes,
+    /// Of one that was asked for here.
+    open: Option<Open>,
 }
 
 impl Tunnel {
-    pub(super) fn new(sends: SendStream<Bytes>, receives: RecvStream) -> Self {
-        let rest = Bytes::new();
+    pub(super) fn new(sends: SendStream<Bytes>, receives: RecvStream, open: Option<Open>) -> Self {
         Tunnel {
             sends,
             receives,
-            rest,
+            rest: Bytes::new(),
+            open,
         }
     }
 }
@@ -42,7 +45,12 @@ impl AsyncRead for Tunnel {
         while this.rest.is_empty() {
             match ready!(this.receives.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => this.rest = data,
+                Some(Ok(data)) => {
+                    this.rest = data;
+                    if let Some(open) = &this.open {
+                        open.heard();
+                    }
+                }
                 // That it wants no more is no failure of a tunnel.
                 Some(Err(error))
                     if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) =>
