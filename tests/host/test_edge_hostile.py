@@ -222,7 +222,7 @@ async def test_a_client_that_takes_nothing_loses_its_response_and_its_place(
         await front.start()
         await front.listens(SHARED, HTTP)
         async with connected(SHARED, HTTP, **options) as (reader, writer):
-            reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
             await front.refused("http_client_stalled")
             place = 'fly_app_concurrency{app="hello",org_id="org_1",region="lcl",'

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 
 import pytest
 
 from tests.host import rust_components as parts
 from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
 from tests.host.front_lab import NAME, SHARED, FrontLab, connected, make_front  # noqa: F401
-from tests.host.rust_components import Request, response, web_app
+from tests.host.rust_components import Request, raw_app, response, web_app
 
 pytestmark = pytest.mark.host
 
@@ -69,3 +71,29 @@ async def test_handshakes_are_timed_and_those_that_fail_counted_by_the_apps_name
         metrics = await front.metrics()
         assert metrics['fly_edge_tls_handshake_time_seconds_count{version="1.3"}'] == 1
         assert metrics['fly_edge_tls_handshake_time_seconds_count{version="1.2"}'] == 0
+
+
+async def test_what_a_tunnel_carried_is_counted_though_it_was_broken_off(lab: Lab) -> None:
+    async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n")
+        writer.write(b"Connection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        while said := await reader.read(1 << 16):
+            writer.write(said + said)
+
+    fact = lab.machine("m1")
+    async with raw_app(fact.local_ipv4, lab.app_port, upgrade):
+        await lab.start()
+        async with connected("127.0.0.1", lab.port) as (reader, writer):
+            writer.write(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n".encode())
+            writer.write(b"Connection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.write(b"hello")
+            assert await reader.readexactly(10) == b"hellohello"
+            # A reset instead of an end.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            await lab.counts('fly_edge_data_out{app="hello",org_id="org_1"}', 10)
+        metrics = await lab.metrics()
+    assert metrics['fly_edge_data_in{app="hello",org_id="org_1"}'] == 5

@@ -58,13 +58,15 @@ pub(crate) async fn run(
             () = gone => Err(io::ErrorKind::NotConnected.into()),
         }
     };
-    tokio::select! {
+    let whole = tokio::select! {
         // Either side may end without a farewell; that is no failure of the edge.
-        joined = joining => if joined.is_ok() {
-            ending.sent(to_client.into_inner());
-            ending.complete();
-        },
-        () = silent(far.idle, || from_client.load(Relaxed) + to_client.load(Relaxed)) => {}
+        joined = joining => joined.is_ok(),
+        () = silent(far.idle, || from_client.load(Relaxed) + to_client.load(Relaxed)) => false,
+    };
+    ending.came(from_client.into_inner());
+    ending.sent(to_client.into_inner());
+    if whole {
+        ending.complete();
     }
     drop(alive);
 }

@@ -19,6 +19,7 @@ mod heard;
 pub(crate) mod line;
 pub(crate) mod load;
 pub(crate) mod reach;
+pub(crate) mod reached;
 pub(crate) mod targets;
 pub(crate) mod upstream;
 pub(crate) mod wish;

@@ -23,69 +23,18 @@ use std::time::Duration;
 use godwit_watch::WakeError;
 use godwit_wire::components::EdgeLimits;
 use godwit_wire::facts::Concurrency;
-use hyper::StatusCode;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backhaul::{Bounce, Stream};
 use crate::front::worker::Worker;
 use crate::machines::decision::{Verdict, fits};
-use crate::machines::load::{Slot, Ticket};
+use crate::machines::load::Ticket;
+use crate::machines::reached::{Link, Reached};
 use crate::machines::targets::{At, Handling, Place, Target, Targets, There};
-use crate::machines::upstream::{self, Need, Upstream};
+use crate::machines::upstream::{self, Need};
 use crate::machines::wish::Wish;
-use crate::metrics::{MachineMetrics, Served, count};
+use crate::metrics::count;
 use crate::request::refusal::{self, Refusal};
-
-/// A machine that takes the request, as far as is known here.
-#[derive(Debug)]
-pub(crate) struct Reached {
-    pub(crate) slot: Slot,
-    pub(crate) link: Link,
-    pub(crate) targets: Arc<Targets>,
-    pub(crate) machine_id: Arc<str>,
-    pub(crate) internal_port: u16,
-    /// Of a machine of this host.
-    metrics: Option<Arc<MachineMetrics>>,
-    since: std::time::Instant,
-}
-
-/// The way to a machine.
-#[derive(Debug)]
-pub(crate) enum Link {
-    Here(Upstream),
-    /// For a stream of bytes.
-    Bytes(TcpStream),
-    /// For datagrams, which need no connection.
-    Datagrams,
-    /// What carries the request, or its response, has it.
-    Lent,
-    There {
-        stream: Stream,
-        /// How long the request may wait there for a slot.
-        queue: Duration,
-    },
-}
-
-impl Reached {
-    /// It responded: what is to be held until the response is at its end.
-    pub(crate) fn served(&mut self, status: StatusCode) -> Option<Served> {
-        let metrics = self.metrics.take()?;
-        Some(Served::new(metrics, self.since, status.as_u16()))
-    }
-}
-
-impl Link {
-    /// Whether it leads to a machine's file server.
-    pub(crate) fn is_files(&self) -> bool {
-        matches!(self, Link::Here(upstream) if upstream.is_files())
-    }
-
-    /// Take it for a request.
-    pub(crate) fn lend(&mut self) -> Self {
-        std::mem::replace(self, Link::Lent)
-    }
-}
 
 /// How long a request waits, by what it waits for.
 #[derive(Clone, Copy, Debug)]
@@ -303,7 +252,7 @@ impl<'a> Search<'a> {
                 None => return Ok(None),
             },
         };
-        Ok(Some(reached(slot, link, targets, target)))
+        Ok(Some(Reached::new(slot, link, targets, target)))
     }
 
     /// A stream to the edge of a machine's host; `None` means decide again.
@@ -383,7 +332,7 @@ impl<'a> Search<'a> {
                 stream,
                 queue: QUEUE_THERE,
             };
-            return Ok(stream.map(|stream| reached(slot, link(stream), targets, target)));
+            return Ok(stream.map(|stream| Reached::new(slot, link(stream), targets, target)));
         }
         count(&targets.metrics.wakes);
         let woken = timeout_at(by, self.worker.edge.waker.wake(&target.machine_id)).await;
@@ -516,7 +465,7 @@ impl<'a> Search<'a> {
         let stream = self.stream(target, there).await;
         let queue = left.min(QUEUE_THERE);
         let link = |stream| Link::There { stream, queue };
-        Ok(stream.map(|stream| reached(slot, link(stream), targets, target)))
+        Ok(stream.map(|stream| Reached::new(slot, link(stream), targets, target)))
     }
 
     /// Wait for a change of the view, or a while.
@@ -602,21 +551,6 @@ async fn connecting<T>(
         here.metrics.connect_time.observe(begun.elapsed());
     }
     Ok(made)
-}
-
-fn reached(slot: Slot, link: Link, targets: &Arc<Targets>, target: &Target) -> Reached {
-    Reached {
-        slot,
-        link,
-        targets: targets.clone(),
-        machine_id: target.machine_id.clone(),
-        internal_port: target.internal_port,
-        metrics: match &target.place {
-            Place::Here(here) => Some(here.metrics.clone()),
-            Place::There(_) => None,
-        },
-        since: std::time::Instant::now(),
-    }
 }
 
 fn deadline(kept: &mut Option<Instant>, within: Duration) -> Instant {

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use crate::edge::Edge;
 use crate::machines::app_body::AppBody;
-use crate::machines::reach::{Link, Patience};
+use crate::machines::reach::Patience;
+use crate::machines::reached::Link;
 use crate::machines::targets::Targets;
 use crate::machines::wish::Wish;
 use crate::metrics::count;

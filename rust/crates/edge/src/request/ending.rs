@@ -7,7 +7,7 @@ use std::time::Instant;
 use hyper::header::HeaderValue;
 
 use crate::machines::load::Slot;
-use crate::machines::reach::Link;
+use crate::machines::reached::Link;
 use crate::metrics::{AppMetrics, Served};
 
 /// Hangs on a response's body; dropping it means that the response broke off.
@@ -52,6 +52,13 @@ impl Ending {
         self.bytes += bytes;
         if let Some(metrics) = &self.metrics {
             metrics.data_out.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// So many bytes came from a client whose connection is a tunnel.
+    pub(crate) fn came(&self, bytes: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.data_in.fetch_add(bytes, Relaxed);
         }
     }
 
