@@ -7,6 +7,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import httpx
 import pytest
 
@@ -39,6 +40,52 @@ async def test_an_app_may_speak_http_2(servers: Servers) -> None:
             assert headers["via"] == "1.1 godwit, 2 godwit"
             assert headers["host"] == "hello.godwit.localhost"
             assert got.json()["path"] == path
+
+
+async def test_an_app_that_takes_one_stream_at_a_time_gets_more_connections(lab: Lab) -> None:
+    together = 3
+    heard, connections = 0, 0
+    all_heard = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http.initiate_connection()
+        http.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+        writer.write(http.data_to_send())
+
+        async def respond(stream: int, path: bytes) -> None:
+            nonlocal heard
+            heard += path == b"/held"
+            if heard == together:
+                all_heard.set()
+            if path == b"/held":
+                await all_heard.wait()
+            http.send_headers(stream, [(":status", "204")], end_stream=True)
+            writer.write(http.data_to_send())
+
+        async with asyncio.TaskGroup() as responding:
+            # Pings are answered meanwhile.
+            while data := await reader.read(1 << 16):
+                for event in http.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived):
+                        path = dict(event.headers)[b":path"]
+                        responding.create_task(respond(event.stream_id, path))
+                writer.write(http.data_to_send())
+                await writer.drain()
+
+    lab.changes["workers"] = 1
+    fact = lab.machine("m1", service=ports(h2_backend=True))
+    async with raw_app(fact.local_ipv4, lab.app_port, answer):
+        await lab.start()
+        assert (await lab.get("/")).status_code == 204
+        async with asyncio.timeout(parts.PATIENCE_S):
+            got = await asyncio.gather(*(lab.get("/held") for _ in range(together)))
+        assert [one.status_code for one in got] == [204] * together
+        assert (heard, connections) == (together, together)
+        assert (await lab.get("/")).status_code == 204
+        assert connections == together
 
 
 @pytest.mark.parametrize(

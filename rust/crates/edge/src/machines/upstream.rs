@@ -2,7 +2,8 @@
 //!
 //! Only `requests` concurrency pools (spec/network.md §1.2); a pooled connection is kept about
 //! four seconds, which is less than common app servers keep theirs. An app that speaks HTTP/2
-//! (`h2_backend`) has one connection of each worker for all requests.
+//! (`h2_backend`) has one connection of each worker for all requests, and more when it takes no
+//! more of them on that.
 //!
 //! A connection of HTTP/1.1 is a line as long as it carries nothing but requests without a body.
 //! The first that has one, or is to become a tunnel, has hyper drive it from then on.
@@ -34,6 +35,8 @@ pub(crate) const KEEP: Duration = Duration::from_secs(4);
 /// could be closing an older one right now.
 const KEEP_UNREPEATABLE: Duration = Duration::from_secs(1);
 const KEPT_PER_MACHINE: usize = 256;
+/// By HTTP/2. An app may take few streams at a time on one: some servers take a hundred.
+const SHARED_PER_MACHINE: usize = 16;
 /// A machine that vanished under an idle tunnel or a stream is found by the kernel.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -110,8 +113,8 @@ pub(crate) struct Pool(Shelf<Kept>);
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     idle: Mutex<Vec<Idle>>,
-    /// The one that carries many requests at once.
-    shared: Mutex<Option<Client>>,
+    /// Those that carry many requests at once: one, and more as long as it has no room.
+    shared: Mutex<Vec<Client>>,
 }
 
 #[derive(Debug)]
@@ -195,7 +198,7 @@ async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<U
     let client = Client::on(Gather(stream), &APP).await;
     let client = client.map_err(io::Error::other)?;
     if let Some(kept) = home {
-        *kept.shared() = Some(client.clone());
+        kept.share(&client);
     }
     Ok(shared(client))
 }
@@ -345,11 +348,10 @@ impl Pool {
 }
 
 impl Kept {
-    /// Take a connection that is open: one that is idle, or the one for all.
+    /// Take a connection that is open: one that is idle, or one that has room for one more.
     pub(crate) fn take(self: &Arc<Self>, h2: bool, repeatable: bool) -> Option<Upstream> {
         if h2 {
-            let client = self.shared().clone();
-            return client.filter(|client| !client.is_closed()).map(shared);
+            return roomy(&mut self.shared()).map(shared);
         }
         let keep = if repeatable { KEEP } else { KEEP_UNREPEATABLE };
         let sender = newest(&mut self.idle(), keep)?;
@@ -375,19 +377,41 @@ impl Kept {
         }
     }
 
+    fn share(&self, client: &Client) {
+        let mut shared = self.shared();
+        // Of many that were made at once each serves at least who made it.
+        if shared.len() < SHARED_PER_MACHINE {
+            shared.push(client.clone());
+        }
+    }
+
     fn sweep(&self) {
         self.idle()
             .retain(|idle| idle.sender.is_open() && idle.since.elapsed() < KEEP);
-        self.shared().take_if(|client| client.is_closed());
+        let mut first = true;
+        self.shared().retain(|client| {
+            let needed = std::mem::take(&mut first) || client.streams() > 0;
+            needed && !client.is_closed()
+        });
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shared(&self) -> MutexGuard<'_, Option<Client>> {
+    fn shared(&self) -> MutexGuard<'_, Vec<Client>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first connection on which the app takes one more stream, so that those after it come to
+/// rest; once there are as many as there may be, the one with the fewest.
+fn roomy(clients: &mut Vec<Client>) -> Option<Client> {
+    clients.retain(|client| !client.is_closed());
+    let with_room = clients.iter().find(|client| client.has_room());
+    let fewest = || clients.iter().min_by_key(|client| client.streams());
+    let full = clients.len() >= SHARED_PER_MACHINE;
+    with_room.or_else(|| fewest().filter(|_| full)).cloned()
 }
 
 /// Take the connection used last, which is the least likely to be closed by the app.

@@ -37,6 +37,11 @@ impl Activity {
         open
     }
 
+    /// How many are open.
+    pub(super) fn streams(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
     /// Since when nothing was heard; `None` while no stream is open.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
         let heard = Duration::from_millis(self.heard.load(Relaxed));

@@ -100,6 +100,16 @@ impl Client {
         !matches!(polled, Poll::Ready(Ok(())))
     }
 
+    /// Streams that are open, or about to be.
+    pub(crate) fn streams(&self) -> usize {
+        self.0.activity.streams()
+    }
+
+    /// Whether the other end takes one more stream now, as far as it has said.
+    pub(crate) fn has_room(&self) -> bool {
+        self.streams() < self.0.sender.current_max_send_streams()
+    }
+
     /// Whether the other end has said that a CONNECT may name a protocol (RFC 8441).
     pub(crate) fn takes_protocols(&self) -> bool {
         self.0.sender.is_extended_connect_protocol_enabled()
