@@ -10,12 +10,21 @@ import pytest
 
 from tests.host import rust_components as parts
 from tests.host.edge_lab import Lab, echo, make_lab  # noqa: F401
-from tests.host.front_lab import NAME, SHARED, FrontLab, connected, make_front  # noqa: F401
+from tests.host.front_lab import (
+    NAME,
+    OWN,
+    SHARED,
+    FrontLab,
+    connected,
+    echo_lines,
+    make_front,  # noqa: F401
+)
 from tests.host.rust_components import Request, raw_app, response, web_app
 
 pytestmark = pytest.mark.host
 
 OF_M1 = 'app="hello",org_id="org_1",region="lcl",instance="m1"'
+ENDED = f"fly_app_tcp_disconnects_count{{{OF_M1}}}"
 
 
 async def test_responses_of_each_machine_are_counted_by_their_status(lab: Lab) -> None:
@@ -30,12 +39,27 @@ async def test_responses_of_each_machine_are_counted_by_their_status(lab: Lab) -
         for path in ("/", "/", "/tea"):
             await lab.get(path)
         metrics = await lab.metrics()
+        made = metrics[f"fly_app_tcp_connects_count{{{OF_M1}}}"]
+        assert made == metrics[f"fly_app_connect_time_seconds_count{{{OF_M1}}}"] >= 1
+        # Kept for the next request, for four seconds.
+        assert metrics[ENDED] < made
+        await lab.counts(ENDED, made)
     for status, count in ((200, 2), (418, 1)):
         labels = f'{{{OF_M1},status="{status}"}}'
         assert metrics[f"fly_app_http_responses_count{labels}"] == count
         assert metrics[f"fly_app_http_response_time_seconds_count{labels}"] == count
-    made = metrics[f"fly_app_tcp_connects_count{{{OF_M1}}}"]
-    assert made == metrics[f"fly_app_connect_time_seconds_count{{{OF_M1}}}"] >= 1
+
+
+async def test_a_stream_of_bytes_is_one_connection_until_it_ends(front: FrontLab) -> None:
+    fact = front.machine("m1", services=[front.service(7071)])
+    async with raw_app(fact.local_ipv4, front.app_port, echo_lines):
+        await front.start()
+        await front.listens(OWN, 7071)
+        async with connected(OWN, 7071) as (reader, writer):
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"> hello\n"
+            assert (await front.metrics())[ENDED] == 0
+        await front.counts(ENDED, 1)
 
 
 async def test_a_machine_that_is_gone_is_counted_no_more(lab: Lab) -> None:

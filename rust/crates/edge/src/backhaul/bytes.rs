@@ -25,7 +25,7 @@ use crate::machines::reached::{Link, Reached};
 use crate::machines::targets::{Handling, Targets};
 use crate::machines::upstream::Need;
 use crate::machines::wish::Wish;
-use crate::metrics::count;
+use crate::metrics::{Connected, count};
 use crate::request::arrived::Opening;
 use crate::request::body::{Download, Upload};
 use crate::request::refusal::{self, Refusal};
@@ -54,7 +54,7 @@ pub(crate) struct Open {
 /// A stream of bytes to a machine.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    Here(TcpStream),
+    Here(TcpStream, #[expect(dead_code, reason = "held")] Connected),
     There(Box<Tunnel>),
 }
 
@@ -73,10 +73,10 @@ pub(crate) async fn open(
     loop {
         let mut reached = search.next(NEED, &find).await?;
         let stream = match reached.link {
-            Link::Bytes(stream) => {
+            Link::Bytes(stream, connected) => {
                 return Ok(Open {
                     slot: reached.slot,
-                    stream: Bytes::Here(stream),
+                    stream: Bytes::Here(stream, connected),
                     targets: reached.targets,
                     here: Some(reached.machine_id),
                 });
@@ -169,7 +169,7 @@ pub(super) async fn answer(
         }
     };
     let (mut slot, machine_id) = (reached.slot, reached.machine_id);
-    let Link::Bytes(mut machine) = reached.link else {
+    let Link::Bytes(mut machine, connected) = reached.link else {
         return told(
             StatusCode::BAD_REQUEST,
             &Reply::refused(&refusal::no_order(), None),
@@ -192,7 +192,7 @@ pub(super) async fn answer(
                 () = departed(&edge, &machine_id) => {}
             }
         }
-        drop((slot, alive));
+        drop((connected, slot, alive));
     });
     told(StatusCode::OK, &reply)
 }
@@ -200,7 +200,7 @@ pub(super) async fn answer(
 impl Side for Bytes {
     fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Bytes::Here(stream) => Some(stream),
+            Bytes::Here(stream, _) => Some(stream),
             Bytes::There(_) => None,
         }
     }
@@ -213,7 +213,7 @@ impl AsyncRead for Bytes {
         into: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Bytes::Here(stream) => Pin::new(stream).poll_read(cx, into),
+            Bytes::Here(stream, _) => Pin::new(stream).poll_read(cx, into),
             Bytes::There(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
@@ -226,21 +226,21 @@ impl AsyncWrite for Bytes {
         data: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         match self.get_mut() {
-            Bytes::Here(stream) => Pin::new(stream).poll_write(cx, data),
+            Bytes::Here(stream, _) => Pin::new(stream).poll_write(cx, data),
             Bytes::There(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Bytes::Here(stream) => Pin::new(stream).poll_flush(cx),
+            Bytes::Here(stream, _) => Pin::new(stream).poll_flush(cx),
             Bytes::There(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Bytes::Here(stream) => Pin::new(stream).poll_shutdown(cx),
+            Bytes::Here(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Bytes::There(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -30,6 +30,8 @@ const SPREAD_OVER: usize = 4;
 const FULL: usize = 200;
 const MOST_LANES: usize = 64;
 const SEND_BUFFER: usize = 256 * 1024;
+/// Every edge takes more.
+const FIRST_STREAMS: usize = 100;
 
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const ASK_IDLE_EVERY: Duration = Duration::from_secs(5);
@@ -235,10 +237,11 @@ impl Peer {
                 connection_window: CONNECTION_WINDOW,
                 header_list: HEADER_LIST,
                 send_buffer: SEND_BUFFER,
+                first_streams: FIRST_STREAMS,
                 ping_after,
                 pong_within: silence.saturating_sub(ping_after),
             };
-            let client = Client::on(stream, &settings).await;
+            let client = Client::on(stream, &settings, ()).await;
             Ok(Lane {
                 client: client.map_err(io::Error::other)?,
                 streams: Arc::default(),

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::machines::framing::{self, Head};
+use crate::metrics::Connected;
 use crate::request::introduction::{self, Introduction};
 
 /// Read at once, at first; more of what comes without a pause.
@@ -31,6 +32,8 @@ const USUAL_REQUEST: usize = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct Line {
     stream: TcpStream,
+    /// Of a machine, not of its host's file server.
+    connected: Option<Connected>,
     /// What has come, and is not yet read.
     pub(super) came: BytesMut,
     /// Room for a request.
@@ -60,9 +63,10 @@ pub(crate) struct Unanswered {
 }
 
 impl Line {
-    pub(crate) fn on(stream: TcpStream) -> Self {
+    pub(crate) fn on(stream: TcpStream, connected: Option<Connected>) -> Self {
         Line {
             stream,
+            connected,
             came: BytesMut::new(),
             request: Vec::new(),
             read_at_once: LEAST_READ,
@@ -70,8 +74,8 @@ impl Line {
     }
 
     /// The connection, between requests.
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+    pub(super) fn into_stream(self) -> (TcpStream, Option<Connected>) {
+        (self.stream, self.connected)
     }
 
     /// Whether, as far as was heard, it is open, and the machine has said nothing unasked.
@@ -186,7 +190,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         for room in [LEAST_READ, 2 * LEAST_READ] {
-            let mut line = Line::on(TcpStream::connect(address).await.unwrap());
+            let mut line = Line::on(TcpStream::connect(address).await.unwrap(), None);
             let _machine = listener.accept().await.unwrap();
             line.came.reserve(room);
             line.rest();

@@ -15,7 +15,6 @@
 //! A machine of another host is tried by way of that host's edge, which starts it, queues for it
 //! and knows its load; what that edge cannot do comes back here as one more refusal.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -286,8 +285,10 @@ impl<'a> Search<'a> {
             return Ok(Link::Datagrams);
         }
         if self.at.1 == Handling::Bytes {
-            let dialled = connecting(target, Box::pin(upstream::dial(target, within)));
-            return dialled.await.map(Link::Bytes).map_err(failed);
+            let dialled = Box::pin(upstream::dial(target, within)).await;
+            return dialled
+                .map(|(stream, connected)| Link::Bytes(stream, connected))
+                .map_err(failed);
         }
         if let Some((files, path)) = target.files().zip(need.path)
             && files.cover(path)
@@ -306,8 +307,7 @@ impl<'a> Search<'a> {
             return Ok(Link::Here(kept));
         }
         let connected = Box::pin(upstream::connect(target, within, home, need.becomes));
-        let connected = connecting(target, connected).await;
-        connected.map(Link::Here).map_err(failed)
+        connected.await.map(Link::Here).map_err(failed)
     }
 
     /// Wait until a sleeper is started; one of another host is left to that host's edge.
@@ -537,20 +537,6 @@ impl<'a> Search<'a> {
         let _ = timeout_at(again, changes.changed()).await;
         self.tried.clear();
     }
-}
-
-/// Count a connection to a machine of this host, and how long it took if it came to one.
-async fn connecting<T>(
-    target: &Target,
-    made: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    let begun = Instant::now();
-    let made = made.await?;
-    if let Place::Here(here) = &target.place {
-        count(&here.metrics.connects);
-        here.metrics.connect_time.observe(begun.elapsed());
-    }
-    Ok(made)
 }
 
 fn deadline(kept: &mut Option<Instant>, within: Duration) -> Instant {

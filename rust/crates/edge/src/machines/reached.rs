@@ -10,7 +10,7 @@ use crate::backhaul::Stream;
 use crate::machines::load::Slot;
 use crate::machines::targets::{Place, Target, Targets};
 use crate::machines::upstream::Upstream;
-use crate::metrics::{MachineMetrics, Served};
+use crate::metrics::{Connected, MachineMetrics, Served};
 
 /// A machine that takes the request, as far as is known here.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Reached {
 pub(crate) enum Link {
     Here(Upstream),
     /// For a stream of bytes.
-    Bytes(TcpStream),
+    Bytes(TcpStream, Connected),
     /// For datagrams, which need no connection.
     Datagrams,
     /// What carries the request, or its response, has it.

@@ -27,6 +27,7 @@ use crate::machines::heard::Heard;
 use crate::machines::line::{Asked, Line, Unanswered};
 use crate::machines::load::Shelf;
 use crate::machines::targets::{Place, Target};
+use crate::metrics::Connected;
 use crate::request::body::Upload;
 use crate::streams::{Client, ClientSettings};
 
@@ -48,6 +49,8 @@ const APP: ClientSettings = ClientSettings {
     connection_window: WINDOW * 128,
     header_list: 16 * 1024,
     send_buffer: 1024 * 1024,
+    // Who comes meanwhile has a connection made: on this one it might wait for a long response.
+    first_streams: 1,
     ping_after: KEEPALIVE_AFTER,
     pong_within: Duration::from_secs(15),
 };
@@ -144,8 +147,12 @@ pub(crate) async fn connect(
         }
         _ => {}
     }
-    let stream = dial(target, within).await?;
-    Ok(on_line(stream, home.filter(|_| !target.h2)))
+    let (stream, connected) = dial(target, within).await?;
+    Ok(on_line(
+        stream,
+        Some(connected),
+        home.filter(|_| !target.h2),
+    ))
 }
 
 /// Connect to a machine's file server.
@@ -155,12 +162,12 @@ pub(crate) async fn connect_files(
     home: &Arc<Kept>,
 ) -> io::Result<Upstream> {
     let stream = dial_at(SocketAddr::V4(address), within).await?;
-    Ok(on_line(stream, Some(home)).into_files())
+    Ok(on_line(stream, None, Some(home)).into_files())
 }
 
-fn on_line(stream: TcpStream, home: Option<&Arc<Kept>>) -> Upstream {
+fn on_line(stream: TcpStream, connected: Option<Connected>, home: Option<&Arc<Kept>>) -> Upstream {
     Upstream {
-        sender: Sender::Line(Box::new(Line::on(stream))),
+        sender: Sender::Line(Box::new(Line::on(stream, connected))),
         home: home.cloned(),
         is_files: false,
     }
@@ -168,8 +175,10 @@ fn on_line(stream: TcpStream, home: Option<&Arc<Kept>>) -> Upstream {
 
 /// A connection by HTTP/2 on which an app takes a `WebSocket`; `None` if it does not say so.
 async fn connect_for_websocket(target: &Target, within: Duration) -> io::Result<Option<Upstream>> {
-    let (stream, heard) = Heard::on(Gather(dial(target, within).await?));
-    let client = Client::on(stream, &APP).await.map_err(io::Error::other)?;
+    let (stream, connected) = dial(target, within).await?;
+    let (stream, heard) = Heard::on(Gather(stream));
+    let client = Client::on(stream, &APP, connected).await;
+    let client = client.map_err(io::Error::other)?;
     // The app's settings come first, and are known when this ends, one way or the other.
     let _ = timeout(within, heard).await?;
     Ok(client.takes_protocols().then(|| shared(client)))
@@ -184,18 +193,25 @@ fn shared(client: Client) -> Upstream {
 }
 
 /// Begin to speak HTTP on a connection that a task of its own drives.
-pub(crate) async fn speak(stream: TcpStream) -> io::Result<http1::SendRequest<Upload>> {
+pub(crate) async fn speak(
+    stream: TcpStream,
+    connected: Option<Connected>,
+) -> io::Result<http1::SendRequest<Upload>> {
     let handshake = http1::Builder::new().handshake(TokioIo::new(Gather(stream)));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // Whoever sends on it is told of its end.
         let _ = connection.with_upgrades().await;
+        drop(connected);
     });
     Ok(sender)
 }
 
-async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<Upstream> {
-    let client = Client::on(Gather(stream), &APP).await;
+async fn connect_h2(
+    (stream, connected): (TcpStream, Connected),
+    home: Option<&Arc<Kept>>,
+) -> io::Result<Upstream> {
+    let client = Client::on(Gather(stream), &APP, connected).await;
     let client = client.map_err(io::Error::other)?;
     if let Some(kept) = home {
         kept.share(&client);
@@ -204,11 +220,13 @@ async fn connect_h2(stream: TcpStream, home: Option<&Arc<Kept>>) -> io::Result<U
 }
 
 /// Connect to a machine of this host, for bytes of any kind.
-pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn dial(target: &Target, within: Duration) -> io::Result<(TcpStream, Connected)> {
     let Place::Here(here) = &target.place else {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     };
-    dial_at(SocketAddr::V4(here.address), within).await
+    let begun = Instant::now();
+    let stream = dial_at(SocketAddr::V4(here.address), within).await?;
+    Ok((stream, here.metrics.connected(begun.elapsed())))
 }
 
 /// Connect to an address, for bytes of any kind.
@@ -276,7 +294,10 @@ impl Upstream {
         told: impl Fn(StatusCode, &HeaderMap),
     ) -> Result<(Response<AppBody>, Self), Unanswered> {
         let mut sender = match self.sender {
-            Sender::Line(line) => Sender::Driven(speak(line.into_stream()).await.map_err(unsent)?),
+            Sender::Line(line) => {
+                let (stream, connected) = line.into_stream();
+                Sender::Driven(speak(stream, connected).await.map_err(unsent)?)
+            }
             other => other,
         };
         let response = match &mut sender {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
 use super::responses::{self, Responses};
@@ -14,10 +14,15 @@ use super::text::{head, line};
 #[derive(Debug, Default)]
 pub(crate) struct MachineMetrics {
     responses: Responses,
-    /// Connections made to it.
-    pub(crate) connects: AtomicU64,
-    pub(crate) connect_time: Histogram,
+    /// Connections made to it, and those of them that have ended.
+    connects: AtomicU64,
+    disconnects: AtomicU64,
+    connect_time: Histogram,
 }
+
+/// Held for as long as there is a connection to a machine.
+#[derive(Debug)]
+pub(crate) struct Connected(Arc<MachineMetrics>);
 
 /// Held from when a machine responds until its response is at its end, which is counted then.
 #[derive(Debug)]
@@ -27,9 +32,26 @@ pub(crate) struct Served {
     status: u16,
 }
 
+type Read = fn(&MachineMetrics) -> &AtomicU64;
+
 /// Of all machines that this host has.
 #[derive(Debug, Default)]
 pub(super) struct Machines(Mutex<HashMap<Arc<str>, Arc<MachineMetrics>>>);
+
+impl MachineMetrics {
+    /// A connection to it was made, in so long a time.
+    pub(crate) fn connected(self: &Arc<Self>, took: Duration) -> Connected {
+        self.connects.fetch_add(1, Relaxed);
+        self.connect_time.observe(took);
+        Connected(self.clone())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.disconnects.fetch_add(1, Relaxed);
+    }
+}
 
 impl Served {
     /// A machine that was `asked` then responds.
@@ -64,7 +86,6 @@ impl Machines {
 
     /// Write them, each with what `labels` says of it.
     pub(super) fn write(&self, page: &mut String, labels: impl Fn(&str) -> Option<String>) {
-        const CONNECTS: &str = "fly_app_tcp_connects_count";
         const TIME: &str = "fly_app_connect_time_seconds";
         let machines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let labelled = machines.iter().map(|(id, held)| (labels(id), held.clone()));
@@ -79,9 +100,15 @@ impl Machines {
             "fly_app",
             each().map(|(labels, held)| (labels, &held.responses)),
         );
-        head(page, CONNECTS, "counter");
-        for (labels, held) in each() {
-            line(page, CONNECTS, labels, held.connects.load(Relaxed));
+        let counters: [(&str, Read); 2] = [
+            ("fly_app_tcp_connects_count", |held| &held.connects),
+            ("fly_app_tcp_disconnects_count", |held| &held.disconnects),
+        ];
+        for (name, read) in counters {
+            head(page, name, "counter");
+            for (labels, held) in each() {
+                line(page, name, labels, read(held).load(Relaxed));
+            }
         }
         head(page, TIME, "histogram");
         for (labels, held) in each() {

@@ -18,7 +18,7 @@ use handshakes::HandshakeMetrics;
 use machines::Machines;
 use responses::Responses;
 
-pub(crate) use machines::{MachineMetrics, Served};
+pub(crate) use machines::{Connected, MachineMetrics, Served};
 pub(crate) use text::{escaped, head, line};
 
 const REFUSALS: &str = "godwit_edge_refused_requests_count";

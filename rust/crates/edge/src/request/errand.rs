@@ -317,7 +317,7 @@ impl Errand<'_> {
                 Ok((response.map(AppBody::Stream), Link::There { stream, queue }))
             }
             // Nothing of the kind is found for requests.
-            Link::Bytes(_) | Link::Datagrams | Link::Lent => std::future::pending().await,
+            Link::Bytes(..) | Link::Datagrams | Link::Lent => std::future::pending().await,
         }
     }
 

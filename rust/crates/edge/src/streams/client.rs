@@ -20,8 +20,6 @@ use super::body::StreamBody;
 use super::pulse::Pulse;
 use crate::machines::line::Unanswered;
 
-/// Streams that are begun before the other end has said how many it takes.
-const FIRST_STREAMS: usize = 100;
 /// Streams that were reset here for the other end's mistakes: more is a flood.
 const ERROR_RESETS: usize = 1024;
 
@@ -36,6 +34,8 @@ pub(crate) struct ClientSettings {
     pub(crate) header_list: u32,
     /// What of one stream waits here for the other end to take it, in bytes.
     pub(crate) send_buffer: usize,
+    /// Streams that are begun before the other end has said how many it takes.
+    pub(crate) first_streams: usize,
     /// With a stream open and nothing heard for so long, the other end is asked by a ping.
     pub(crate) ping_after: Duration,
     pub(crate) pong_within: Duration,
@@ -60,7 +60,7 @@ impl ClientSettings {
         builder
             .initial_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window)
-            .initial_max_send_streams(FIRST_STREAMS)
+            .initial_max_send_streams(self.first_streams)
             .max_header_list_size(self.header_list)
             .max_send_buffer_size(self.send_buffer)
             .max_local_error_reset_streams(Some(ERROR_RESETS))
@@ -70,11 +70,16 @@ impl ClientSettings {
 }
 
 impl Client {
-    /// Begin to speak on a connection, and have a task of its own drive it.
+    /// Begin to speak on a connection, and have a task of its own drive it, which lets go what is
+    /// `held` when it ends.
     ///
     /// # Errors
     /// It broke.
-    pub(crate) async fn on<I>(stream: I, settings: &ClientSettings) -> Result<Self, h2::Error>
+    pub(crate) async fn on<I>(
+        stream: I,
+        settings: &ClientSettings,
+        held: impl Send + 'static,
+    ) -> Result<Self, h2::Error>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -84,7 +89,10 @@ impl Client {
             let pulse = Pulse::new(pings, settings.ping_after, settings.pong_within);
             pulse.in_silence(activity.clone())
         });
-        tokio::spawn(drive(connection, pulse));
+        tokio::spawn(async move {
+            drive(connection, pulse).await;
+            drop(held);
+        });
         Ok(Client(Arc::new(Shared {
             sender,
             turn: Mutex::default(),
@@ -175,7 +183,8 @@ mod tests {
 
     async fn both(server: &h2::server::Builder) -> (Client, Server<DuplexStream, Bytes>) {
         let (near, far) = duplex(64 * 1024);
-        let (client, server) = tokio::join!(Client::on(near, &SETTINGS), server.handshake(far));
+        let (client, server) =
+            tokio::join!(Client::on(near, &SETTINGS, ()), server.handshake(far));
         (client.unwrap(), server.unwrap())
     }
 
@@ -264,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_beyond_the_last_stream_of_a_goaway_was_as_good_as_not_sent() {
         let (near, mut far) = duplex(64 * 1024);
-        let client = Client::on(near, &lab::SETTINGS).await.unwrap();
+        let client = Client::on(near, &lab::SETTINGS, ()).await.unwrap();
         let asking = async {
             tokio::join!(
                 ask(&client, get()),
@@ -337,7 +346,7 @@ mod tests {
     #[tokio::test]
     async fn who_waited_for_a_turn_when_the_connection_broke_has_sent_nothing() {
         let (near, mut far) = duplex(64 * 1024);
-        let client = Client::on(near, &lab::SETTINGS).await.unwrap();
+        let client = Client::on(near, &lab::SETTINGS, ()).await.unwrap();
         // SETTINGS: one stream at once.
         far.write_all(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x01")
             .await

@@ -21,6 +21,7 @@ pub(super) const SETTINGS: ClientSettings = ClientSettings {
     connection_window: 1024 * 1024,
     header_list: 16 * 1024,
     send_buffer: 64 * 1024,
+    first_streams: 100,
     ping_after: Duration::from_secs(20),
     pong_within: Duration::from_secs(20),
 };
@@ -95,7 +96,7 @@ where
             tokio::spawn(answer(request, to));
         }
     });
-    Client::on(near, &SETTINGS).await.unwrap()
+    Client::on(near, &SETTINGS, ()).await.unwrap()
 }
 
 pub(super) async fn ask(client: &Client, request: Request<Pieces>) -> Result<u16, Unanswered> {

@@ -65,7 +65,7 @@ impl Exchange<'_> {
         let within = Duration::from_millis(edge.config.limits.connect_ms);
         while let Some(address) = left.next() {
             let sender = match upstream::dial_at(address, within).await {
-                Ok(stream) => upstream::speak(stream).await,
+                Ok(stream) => upstream::speak(stream, None).await,
                 Err(error) => Err(error),
             };
             match sender {
@@ -172,7 +172,7 @@ async fn stands_still(control: Option<SocketAddr>) {
 /// Have a control answer anything at all.
 async fn is_well(address: SocketAddr) -> io::Result<()> {
     let stream = upstream::dial_at(address, SAYS_WITHIN).await?;
-    let mut sender = upstream::speak(stream).await?;
+    let mut sender = upstream::speak(stream, None).await?;
     let mut request = Request::new(Upload::Empty);
     *request.uri_mut() = Uri::from_static(HEALTH);
     let host = HeaderValue::from_static("control");
