@@ -24,7 +24,7 @@ down: ## End the demo, and Godwit here if it is up; nothing is left running
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m lab --name demo down; fi
 	@if [ -x .venv/bin/godwit ]; then .venv/bin/godwit down; else echo "Godwit is not up here"; fi
 
-test: setup lint types imports rust-lint rust-test ## Every test: Python, Rust, real microVMs (about 35 minutes)
+test: setup lint types imports rust-lint rust-test ## Every test: Python, Rust, real microVMs (about 55 minutes on 2 cores)
 	$(PYTEST) $(TOGETHER) and not full"
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-alone test-isolated
 

@@ -117,12 +117,7 @@ async fn ask(
     count(&worker.edge.metrics.backhaul.sent);
     let carry = Carry {
         app: reached.targets.app_name().to_string(),
-        app_id: reached
-            .targets
-            .app()
-            .id()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        app_id: reached.targets.app_id().to_owned(),
         port,
         handling: Handling::Bytes,
         machine: reached.machine_id.to_string(),

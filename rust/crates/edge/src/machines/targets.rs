@@ -234,6 +234,11 @@ impl Targets {
         Some(Duration::from_secs(seconds.into()))
     }
 
+    /// What the app is known by for ever, whoever has its name; empty while it is not known.
+    pub(crate) fn app_id(&self) -> &str {
+        self.app.id().map_or("", |id| id)
+    }
+
     /// The app's organization, empty while it is not known.
     pub(crate) fn org_id(&self) -> &str {
         org_of(&self.app).map_or("", |org_id| org_id)

@@ -385,12 +385,7 @@ impl Errand<'_> {
         *request.version_mut() = Version::HTTP_2;
         let carry = Carry {
             app: reached.targets.app_name().to_string(),
-            app_id: reached
-                .targets
-                .app()
-                .id()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            app_id: reached.targets.app_id().to_owned(),
             port: search.at().0,
             handling: search.at().1,
             machine: reached.machine_id.to_string(),
